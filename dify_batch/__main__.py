@@ -1,0 +1,8 @@
+"""`python -m dify_batch` is the same as `dify-batch`."""
+
+import sys
+
+from dify_batch.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,68 @@
+"""The few operations on files that the ledger is made of, so that a test can fail or stop at each of them.
+
+Guarantee: what `sync` returned from is on the disk as far as the operating system can tell; `replace` leaves the old
+file or the new one, never a mixture.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+class Disk:
+    """Files by descriptor. Every method may raise OSError."""
+
+    def open_append(self, path: Path) -> int:
+        """A descriptor that appends to `path`, made if it is missing."""
+        return os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o644)
+
+    def size(self, fd: int) -> tuple[int, int]:
+        """(bytes, number of names): a file without a name has been deleted."""
+        status = os.fstat(fd)
+        return status.st_size, status.st_nlink
+
+    def write(self, fd: int, data: bytes) -> None:
+        """Writes all of `data`; on an error some of it may have been written."""
+        view = memoryview(data)
+        while view:
+            view = view[os.write(fd, view) :]
+
+    def truncate(self, fd: int, size: int) -> None:
+        os.ftruncate(fd, size)
+
+    def sync(self, fd: int) -> None:
+        # fdatasync leaves out the time stamps, which nobody needs back; the length it does write.
+        getattr(os, "fdatasync", os.fsync)(fd)
+
+    def close(self, fd: int) -> None:
+        os.close(fd)
+
+    def replace(self, path: Path, data: bytes) -> None:
+        """Puts `data` in the place of `path` in one step."""
+        temporary = path.with_name(f".{path.name}.new")
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_CLOEXEC", 0), 0o644)
+        try:
+            self.write(fd, data)
+            self.sync(fd)
+        finally:
+            self.close(fd)
+        os.replace(temporary, path)
+        self.sync_folder(path)
+
+    def rename(self, path: Path, target: Path) -> None:
+        os.rename(path, target)
+
+    def remove(self, path: Path) -> None:
+        path.unlink(missing_ok=True)
+
+    def sync_folder(self, path: Path) -> None:
+        """Makes names in the folder of `path` durable, where the system can (not on Windows)."""
+        try:
+            fd = os.open(path.parent, os.O_RDONLY)
+        except PermissionError:
+            return  # a folder that may be written but not listed: its names are as durable as the system makes them
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)

@@ -1,0 +1,423 @@
+"""The engine: keeps the pool of runs full, and takes each row to its end.
+
+Rows come from three places, in this order of preference: rows whose turn has come again (`ready`), runs of earlier
+invocations, new rows of the input. A row holds a place in the pool only while its run may be working; while it waits
+for its turn, or for the server's log, others go.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
+
+from dify_batch.attempt import attempt
+from dify_batch.client import DifyClient
+from dify_batch.conclude import Books
+from dify_batch.errors import DifyBatchError, RateLimited, ServerError
+from dify_batch.ledger import Ledger
+from dify_batch.limit import Limit
+from dify_batch.outcomes import Fatal, Lost, Outcome, Paused, Running, RunRef, Throttled, Unreachable
+from dify_batch.pace import Outage, Starts
+from dify_batch.policy import Follow, GiveUp, Keep, LookUp, Repeat, RetryPolicy, Stop
+from dify_batch.recovery import Absent, Found, Recovery, Unavailable, not_found
+from dify_batch.settings import Settings
+from dify_batch.stopping import Stopping, error_of_fatal
+from dify_batch.summary import Stats
+from dify_batch.work import Item, Slots
+
+log = logging.getLogger("dify_batch")
+
+# Start delays older than so many starts say nothing of the queue of today.
+_DELAYS_KEPT = 200
+# The settle time is so many times the longest delay seen: a queue may well double while nobody looks.
+_SETTLE_FACTOR = 3.0
+# A run that outlived --timeout is looked at between so often and so rarely, seconds.
+_WATCH_FIRST, _WATCH_LAST = 5.0, 60.0
+# With --keep-order, so many results may wait for an earlier row before no new row is begun.
+_HELD_MOST = 1000
+
+
+class Engine:
+    """One batch under way. `run` returns when every row that it took is settled, or the batch had to stop."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        client: DifyClient,
+        ledger: Ledger,
+        stats: Stats,
+        *,
+        batch: str,
+        limit: Limit,
+        rows: Iterator[Item],
+        recovered: list[Item],
+    ) -> None:
+        self.settings = settings
+        self.client = client
+        self.ledger = ledger
+        self.stats = stats
+        self.limit = limit
+        self.slots = Slots(batch, settings.user)
+        self.policy = RetryPolicy(
+            settings.retry_policy, settings.max_retries, settings.initial_retry_delay, settings.max_retry_delay
+        )
+        self.outage = Outage(client.probe, self.policy.wait, settings.max_outage, self._outage_too_long)
+        self.recovery = Recovery(self)
+        self.stopping = Stopping(self)
+        self.books = Books(self)
+        one_at_a_time = settings.concurrency == 1
+        self.starts = Starts(rate=settings.rate, wait=0.0 if one_at_a_time else settings.wait)
+        self._pause_after = settings.wait if one_at_a_time else 0.0
+        self._not_before = 0.0
+        self._rows = rows
+        self._rows_left = True
+        self.ready: deque[Item] = deque(recovered)
+        self.running: dict[asyncio.Task[None], Item] = {}
+        self.waiting: set[asyncio.Task[None]] = set()
+        self.watched: dict[str, Item] = {}
+        self._wake = asyncio.Event()
+        self._delays: deque[float] = deque(maxlen=_DELAYS_KEPT)
+        self._over = asyncio.Event()
+
+    # ---------------------------------------------------------------- what the parts ask
+
+    @property
+    def in_flight(self) -> int:
+        return len(self.running)
+
+    @property
+    def giving_up(self) -> bool:
+        """Nothing is waited for any more; what is open stays in the journal."""
+        return self._over.is_set()
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is left to do."""
+        return not self._more() and not self.running and not self.waiting
+
+    def give_up(self) -> None:
+        self._over.set()
+        self.outage.close()
+        self.wake()
+
+    def wake(self) -> None:
+        self._wake.set()
+
+    async def sleep(self, seconds: float) -> None:
+        """Sleeps, or less if the batch gives up."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._over.wait()
+        except TimeoutError:
+            pass
+
+    def saw_start(self, delay: float) -> None:
+        """A run started, or was answered, so long after its POST (seconds)."""
+        self._delays.append(delay)
+        self.limit.started(delay, self.in_flight)
+
+    def settle_time(self) -> float:
+        """Seconds after which a run that is not in the server's log counts as never started."""
+        return max(self.settings.settle, _SETTLE_FACTOR * max(self._delays, default=0.0))
+
+    def has_run(self, run_id: str) -> bool:
+        """Whether a row under way is known to have this run."""
+        under_way = [*self.running.values(), *self.ready, *self.watched.values()]
+        return any(item.ref is not None and item.ref.run_id == run_id for item in under_way)
+
+    def later(self, work: Callable[[], object], seconds: float) -> None:
+        """Does something after a while, or as soon as no more rows are taken."""
+
+        async def wait() -> None:
+            await self.stopping.sleep(seconds)
+            work()
+
+        self.beside(wait())
+
+    def beside(self, work: Coroutine[Any, Any, None]) -> None:
+        """Runs a coroutine for a row that holds no place in the pool."""
+        task = asyncio.ensure_future(self._guarded(work))
+        self.waiting.add(task)
+        task.add_done_callback(self._not_waiting)
+
+    def _not_waiting(self, task: asyncio.Task[None]) -> None:
+        self.waiting.discard(task)
+        self.wake()
+
+    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except DifyBatchError as error:
+            self.stopping.fail(error)
+
+    def _outage_too_long(self, reason: str, throttled: bool) -> None:
+        waited = f"{self.settings.max_outage:g} s"
+        error: DifyBatchError
+        if throttled:
+            error = RateLimited(
+                f"the server refused every run for {waited}: {reason}",
+                hint="run the same command again later; --max-outage sets how long it waits",
+            )
+        else:
+            error = ServerError(
+                f"the server was away for {waited}: {reason}",
+                code="network_connection",
+                hint="run the same command again when the server is back; --max-outage sets how long it waits",
+            )
+        self.stopping.fail(error)
+        self.give_up()
+
+    # ---------------------------------------------------------------- the pool
+
+    async def run(self) -> None:
+        """Works until all is settled. Errors that stopped it are in `stopping.error`."""
+        watching = asyncio.ensure_future(self._watch())
+        try:
+            await self._dispatch()
+            while self.running or self.waiting:
+                await asyncio.wait([*self.running, *self.waiting])
+            await self._last_look()
+        finally:
+            watching.cancel()
+            for task in [*self.running, *self.waiting]:
+                task.cancel()
+            await asyncio.gather(watching, *self.running, *self.waiting, return_exceptions=True)
+            self.outage.close()
+
+    async def _dispatch(self) -> None:
+        while not self.giving_up:
+            item = self._take() if self.in_flight < self.limit.current else None
+            if item is None:
+                if not self._more() and not self.running and not self.waiting:
+                    return
+                self._wake.clear()
+                await self._wake.wait()
+                continue
+            goes_first = False
+            if item.ref is None:
+                if self.outage.active:
+                    self.stats.state = f"waiting for the server: {self.outage.reason}"
+                    goes_first = await self.outage.passed()
+                    self.stats.state = ""
+                await self._spacing()
+                if not self._may_send(item):
+                    if goes_first:
+                        self.outage.not_gone()
+                    self.books.dropped(item)
+                    continue
+            task = asyncio.ensure_future(self._work(item, goes_first))
+            self.running[task] = item
+            self.stats.in_flight, self.stats.limit = len(self.running), self.limit.current
+            task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self.running.pop(task, None)
+        self.stats.in_flight = len(self.running)
+        self._not_before = time.monotonic() + self._pause_after
+        self._wake.set()
+
+    async def _spacing(self) -> None:
+        """Waits for the next start that --wait and --rate allow."""
+        if self.starts.spaced:
+            delay = self.starts.claim()
+            if delay > 0:
+                await self.sleep(delay)
+        elif self._pause_after and (delay := self._not_before - time.monotonic()) > 0:
+            await self.sleep(delay)
+
+    def _may_send(self, item: Item) -> bool:
+        return self.stopping.taking and not self.giving_up and item.may_send
+
+    def _more(self) -> bool:
+        return bool(self.ready) or (self._rows_left and self.stopping.taking)
+
+    def _take(self) -> Item | None:
+        """The next row for the pool; None if there is none now."""
+        if self.ready:
+            return self.ready.popleft()
+        if not self._rows_left or not self.stopping.taking:
+            return None
+        if len(self.waiting) > 4 * self.limit.current + 16:
+            return None  # too many rows whose run may or may not exist: let them be found before more are sent
+        if self.books.held > _HELD_MOST:
+            return None
+        try:
+            item = next(self._rows, None)
+        except DifyBatchError as error:
+            self.stopping.fail(error)
+            item = None
+        if item is None:
+            self._rows_left = False
+            self.books.read_all()
+            return self._take()
+        self.books.begun(item)
+        return item
+
+    async def _work(self, item: Item, goes_first: bool) -> None:
+        """One row in its place in the pool: an attempt, or following a run that is known."""
+        try:
+            if item.ref is None:
+                outcome = await attempt(self, item, goes_first=goes_first)
+            else:
+                outcome = Running(item.ref, item.reason or "known from before")
+            if isinstance(outcome, Running) or getattr(outcome, "confirmed", True) is False:
+                outcome = await self._stay(item, outcome)
+            self._next(item, outcome)
+        except DifyBatchError as error:
+            self.stopping.fail(error)
+
+    async def _stay(self, item: Item, outcome: Outcome) -> Outcome:
+        """A run is known and its end is not: follow it until --timeout."""
+        ref = item.ref
+        assert ref is not None
+        reason = outcome.reason if isinstance(outcome, Running) else "the answer says stopped"
+        log.info("its run %s is followed: %s", ref.run_id, reason, extra={"row": item.id})
+        if item.from_before:
+            left = self.settings.timeout if self.stopping.taking else 0.0  # when stopping, one look is enough
+        else:
+            left = self.settings.timeout - (time.time() - item.sent_at)
+        item.recovered = True
+        return await self.recovery.follow(item, until=time.monotonic() + max(0.0, left))
+
+    # ---------------------------------------------------------------- what follows an outcome
+
+    def _next(self, item: Item, outcome: Outcome) -> None:
+        if isinstance(outcome, Running):
+            self._still_running(item, outcome)
+            return
+        if isinstance(outcome, Fatal):
+            if item.ref is None:
+                self.books.dropped(item)
+            self.stopping.fail(error_of_fatal(outcome))
+            return
+        if isinstance(outcome, Paused) and item.paused_before:
+            self.books.still_paused(item)
+            return
+        decision = self.policy.decide(outcome, retries=item.retries, repetition=item.repetition + 1)
+        match decision:
+            case Keep():
+                self.books.kept(item, outcome)
+            case GiveUp():
+                self.books.given_up(item, decision)
+            case Repeat():
+                self._repeat(item, decision, shared=isinstance(outcome, Throttled | Unreachable))
+            case LookUp(reason=reason):
+                assert isinstance(outcome, Lost)
+                log.info("the answer was lost (%s): looked up in the server's log", reason, extra={"row": item.id})
+                self.look_up(item)
+            case Follow() | Stop():
+                raise AssertionError(decision)
+
+    def _repeat(self, item: Item, decision: Repeat, *, shared: bool = False) -> None:
+        if not self._may_send(item):
+            self.books.dropped(item)
+            return
+        item.repetition += 1
+        item.retries += decision.charged
+        item.ref = None
+        log.log(
+            logging.DEBUG if shared else logging.INFO,
+            "sent again in %.1f s: %s%s",
+            decision.wait,
+            decision.reason,
+            f" (retry {item.retries} of {self.policy.max_retries})" if decision.charged else "",
+            extra={"row": item.id},
+        )
+        self.later(lambda: self.ready.append(item), decision.wait)
+
+    def look_up(self, item: Item) -> None:
+        """Has the server asked for a lost request, outside the pool."""
+        self.beside(self._looked_up(item))
+
+    async def _looked_up(self, item: Item) -> None:
+        verdict = await self.recovery.look_up(item)
+        item.excused = self.outage.confirmed and self.outage.answers_since > item.lost_at
+        match verdict:
+            case None:
+                self.books.left_open(item)
+            case Found(ref=ref):
+                self.found(item, ref)
+            case Absent():
+                log.info("no run of it in the server's log: %s", item.reason, extra={"row": item.id})
+                absent = self.policy.decide_absent(
+                    item.reason, retries=item.retries, repetition=item.repetition + 1, excused=item.excused
+                )
+                if isinstance(absent, GiveUp) and not item.asked_again:
+                    self.books.given_up(item, absent)
+                else:
+                    self.ledger.absent(item.id, item.reason)
+                    self._send_again(item, absent)
+            case Unavailable(reason=reason):
+                unknown = self.policy.decide_unavailable(reason, retries=item.retries, repetition=item.repetition + 1)
+                if isinstance(unknown, GiveUp) and not item.asked_again:
+                    self.books.given_up(item, unknown)
+                else:
+                    self.ledger.absent(item.id, reason)
+                    self._send_again(item, unknown)
+
+    def _send_again(self, item: Item, decision: object) -> None:
+        if isinstance(decision, Repeat) and not item.asked_again:
+            self._repeat(item, decision)
+        else:  # the user asked for it with --retry
+            item.asked_again = False
+            item.ref = None
+            self.ready.append(item)
+
+    def found(self, item: Item, ref: RunRef) -> None:
+        """The lost request made a run: it is the row's."""
+        item.ref, item.recovered = ref, True
+        item.started_at = item.started_at or item.sent_at
+        log.info("found on the server: run %s", ref.run_id, extra={"row": item.id})
+        self.ledger.started(item.id, ref, found=True)
+        self.ready.append(item)
+
+    def _still_running(self, item: Item, outcome: Running) -> None:
+        if not_found(outcome):
+            self.books.lost_sight(item, "run_not_found", f"run {outcome.ref.run_id} is unknown to the server")
+        elif time.time() - item.started_at >= self.settings.stuck_after:
+            self.books.lost_sight(
+                item,
+                "run_stuck",
+                f"run {outcome.ref.run_id} has said running for more than {self.settings.stuck_after:g} s; "
+                "its worker is probably dead",
+            )
+        else:
+            log.info("still running: %s; it is looked at again", outcome.reason, extra={"row": item.id})
+            self.watched[item.id] = item
+            self.books.watched(item)
+
+    # ---------------------------------------------------------------- runs that outlived --timeout
+
+    async def _watch(self) -> None:
+        """Looks at the watched runs now and then, while the batch goes on."""
+        pause = _WATCH_FIRST
+        while True:
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _WATCH_LAST) if self.watched else _WATCH_FIRST
+            await self.look_at_watched()
+
+    async def look_at_watched(self) -> None:
+        await asyncio.gather(*(self._look_at(item) for item in list(self.watched.values())))
+
+    async def _look_at(self, item: Item) -> None:
+        outcome = await self.recovery.detail(item)
+        if isinstance(outcome, Unreachable | Fatal) or self.watched.pop(item.id, None) is None:
+            return
+        item.recovered = True
+        self.books.unwatched(item)
+        if isinstance(outcome, Running):
+            self._still_running(item, outcome)
+        else:
+            self._next(item, outcome)
+
+    async def _last_look(self) -> None:
+        """Before the end, each watched run is looked at once more."""
+        if self.stopping.abandoned:
+            return
+        await self.look_at_watched()
+        if self.ready or self.waiting:  # a watched run failed and the policy repeats it
+            await self._dispatch()

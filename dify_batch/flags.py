@@ -1,0 +1,399 @@
+"""The one place of the flags and settings: their names, defaults, values and words.
+
+This table feeds argparse, the reading of the environment and of `.env`, `.env.example`, the README's table
+and the shell completion. Importing it is cheap, because every `dify-batch --help` pays for it.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from dify_batch.errors import UsageError
+
+WHAT, FAST, WRONG, STOP = "What to run", "How fast", "What to do when something goes wrong", "When to stop"
+FORMATS, LOOK, SEE, HELP = "Formats", "Look first", "What you see", "Settings and help"
+GROUPS = (WHAT, FAST, WRONG, STOP, FORMATS, LOOK, SEE, HELP)
+"""The groups of `--help` and of the README, in the order in which a person comes to need them."""
+
+DEFAULT_BASE_URL = "https://api.dify.ai/v1"
+MAX_CONCURRENCY = 4096  # each run in flight holds a socket; above this a process meets its usual limits first
+
+
+@dataclass(frozen=True, slots=True)
+class Failures:
+    """The value of `--max-failures`: a count of rows, or a percentage of the rows to run."""
+
+    count: int | None = None
+    percent: float | None = None
+
+    def limit(self, rows: int) -> int:
+        """How many failed rows stop a batch of `rows` rows: at least 1."""
+        if self.count is not None:
+            return max(1, self.count)
+        return max(1, math.ceil(rows * (self.percent or 0.0) / 100))
+
+    def __str__(self) -> str:
+        return str(self.count) if self.count is not None else f"{self.percent:g}%"
+
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_NUMBER = re.compile(r"\d+(\.\d*)?|\.\d+", re.ASCII)
+_DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?", re.ASCII)
+_RATE = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*/\s*([smh])", re.ASCII)
+
+
+def _number(text: str, allowed: str, *, least: float = 0.0, above: bool = False) -> float:
+    """A plain decimal number: `nan`, `inf`, signs and exponents are refused, as they are mistakes here."""
+    if not _NUMBER.fullmatch(text.strip()):
+        raise ValueError(allowed)
+    value = float(text)
+    if math.isinf(value) or value < least or (above and value <= least):
+        raise ValueError(allowed)
+    return value
+
+
+def parse_seconds(text: str) -> float:
+    """`2.5` → 2.5 seconds, 0 or more."""
+    return _number(text, "a number of seconds, 0 or more, such as 2.5")
+
+
+def parse_timeout(text: str) -> float:
+    """`300` → 300.0 seconds, more than 0."""
+    return _number(text, "a number of seconds above 0, such as 300", above=True)
+
+
+def parse_count(text: str) -> int:
+    """`3` → 3, a whole number of 0 or more."""
+    if not re.fullmatch(r"\d{1,9}", text.strip(), re.ASCII):
+        raise ValueError("a whole number, 0 or more, such as 3")
+    return int(text)
+
+
+def parse_positive(text: str) -> int:
+    """`100` → 100, a whole number of 1 or more."""
+    if not re.fullmatch(r"\d{1,12}", text.strip(), re.ASCII) or int(text) == 0:
+        raise ValueError("a whole number, 1 or more, such as 100")
+    return int(text)
+
+
+def parse_concurrency(text: str) -> int | Literal["auto"]:
+    """`5` → 5 (1 to 4096), or `auto`."""
+    text = text.strip()
+    if text == "auto":
+        return "auto"
+    if not re.fullmatch(r"\d{1,4}", text, re.ASCII) or not 1 <= int(text) <= MAX_CONCURRENCY:
+        raise ValueError(f"a whole number from 1 to {MAX_CONCURRENCY}, or auto")
+    return int(text)
+
+
+def parse_duration(text: str) -> float:
+    """`90`, `90s`, `15m`, `1h`, `1h30m`, `2d` → seconds, more than 0."""
+    text = text.strip()
+    match = _DURATION.fullmatch(text)
+    if text and match:
+        value = sum(
+            float(part) * unit for part, unit in zip(match.groups("0"), (86400, 3600, 60, 1), strict=True)
+        )
+    elif _NUMBER.fullmatch(text):
+        value = float(text)
+    else:
+        value = 0.0
+    if value <= 0 or math.isinf(value):
+        raise ValueError("a duration above 0, such as 90, 90s, 15m, 1h30m or 2d")
+    return value
+
+
+def parse_rate(text: str) -> float:
+    """`5/s`, `120/m`, `1000/h` → starts per second, more than 0."""
+    match = _RATE.fullmatch(text.strip())
+    value = float(match[1]) / _UNITS[match[2]] if match else 0.0
+    if value <= 0 or math.isinf(value):
+        raise ValueError("a rate above 0, such as 5/s, 120/m or 1000/h")
+    return value
+
+
+def parse_failures(text: str) -> Failures:
+    """`10` → ten rows; `5%` → five in a hundred of the rows to run. At least 1, at most 100%."""
+    text, allowed = (
+        text.strip(),
+        "a number of rows, 1 or more, such as 10, or a percentage up to 100%, such as 5%",
+    )
+    if text.endswith("%"):
+        percent = _number(text[:-1], allowed, above=True)
+        if percent > 100:
+            raise ValueError(allowed)
+        return Failures(percent=percent)
+    try:
+        return Failures(count=parse_positive(text))
+    except ValueError:
+        raise ValueError(allowed) from None
+
+
+def parse_delimiter(text: str) -> str:
+    r"""One character, or `tab` or `\t`; the quote and line ends cannot separate cells."""
+    text = "\t" if text in ("tab", "\\t") else text
+    if len(text) != 1 or text in '"\r\n\0':
+        raise ValueError('one character other than a quote, such as ";", "|" or tab')
+    return text
+
+
+def parse_encoding(text: str) -> str:
+    """The name of a text encoding that Python knows, as given."""
+    import codecs
+
+    try:
+        known = codecs.lookup(text.strip())._is_text_encoding
+    except (LookupError, ValueError):
+        known = False
+    if not known:
+        raise ValueError("an encoding known here, such as utf-8, utf-16, cp1252 or shift_jis")
+    return text.strip()
+
+
+def parse_name(text: str) -> str:
+    """The name of a column, without blanks around it."""
+    if not text.strip():
+        raise ValueError("the name of a column")
+    return text.strip()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flag:
+    """One flag, one setting, or both.
+
+    `names` is empty for a setting without a flag, `env` None for a flag without a variable. `default` is the
+    value, `shown` the same as text. `action` "value" takes a value; "on" and "off" set `dest`.
+    """
+
+    dest: str
+    group: str
+    help: str
+    doc: str = ""
+    names: tuple[str, ...] = ()
+    metavar: str | None = None
+    env: str | None = None
+    default: Any = None
+    shown: str = ""
+    parse: Callable[[str], Any] = str
+    choices: tuple[str, ...] = ()
+    action: Literal["value", "on", "off", "count", "help", "version"] = "value"
+    required: bool = False
+
+    @property
+    def name(self) -> str:
+        """The long name, or the variable's where there is no flag."""
+        return self.names[-1] if self.names else str(self.env)
+
+    def read(self, text: str, where: str) -> Any:
+        """The value of `text` from `where` (a flag or variable); UsageError says both and what is allowed."""
+        try:
+            if self.choices:
+                if text.strip() not in self.choices:
+                    raise ValueError(f"one of {', '.join(self.choices)}")
+                return text.strip()
+            return self.parse(text)
+        except ValueError as error:
+            code = "usage_invalid_flag" if where.startswith("-") else "config_invalid_value"
+            hint = f"See `dify-batch --help` for {self.name}." if self.names else None
+            raise UsageError(f'{where}: "{text}" is not {error}.', code=code, hint=hint) from None
+
+
+FLAGS: tuple[Flag, ...] = (
+    Flag(dest="input", names=("-i", "--input"), metavar="PATH", group=WHAT, required=True,
+         help="the CSV (or .jsonl) with one row for each run; - reads standard input",
+         doc="The first column is the id of the row unless --id-column says otherwise. It is read as a "
+         "stream."),
+    Flag(dest="output", names=("-o", "--output"), metavar="PATH", group=WHAT, required=True, parse=Path,
+         help="the JSONL that answers are appended to",
+         doc="PATH.retry, PATH.paused and PATH.journal stand beside it. The same command again goes on from "
+         "there."),
+    Flag(dest="retry", names=("--retry",), action="on", group=WHAT, default=False,
+         help="run only the ids in PATH.retry",
+         doc="The file may be edited by hand. Not together with --overwrite."),
+    Flag(dest="limit", names=("--limit",), metavar="N", group=WHAT, parse=parse_positive,
+         help="at most N rows this time",
+         doc="For a first try on a few rows; the same command without it does the rest."),
+    Flag(dest="overwrite", names=("--overwrite",), action="on", group=WHAT, default=False,
+         help="begin anew; the old files are kept under a dated name",
+         doc="Every row is sent, and paid for, again. Not together with --retry."),
+    Flag(dest="user", names=("--user",), metavar="TEXT", env="DIFY_BATCH_USER", group=WHAT,
+         help="Dify's user; may name columns, as in crm-{customer}",
+         doc="By default each slot has a user of its own, so that a lost request is found exactly. With a "
+         "user of your own the inputs decide which run was whose."),
+    Flag(dest="wait", names=("-w", "--wait"), metavar="SECONDS", env="DIFY_BATCH_WAIT", group=FAST,
+         parse=parse_seconds, default=0.0, shown="0", help="pause between requests",
+         doc="With one run at a time: from the end of one to the start of the next. With more: between "
+         "starts, over all of them. Given without --concurrency, it means one at a time."),
+    Flag(dest="concurrency", names=("-c", "--concurrency"), metavar="N|auto", env="DIFY_BATCH_CONCURRENCY",
+         group=FAST, parse=parse_concurrency, default=5, shown="5",
+         help="runs in flight; auto finds what the server bears",
+         doc=f"1 to {MAX_CONCURRENCY}. More than Dify's workers only makes a queue on the server."),
+    Flag(dest="rate", names=("--rate",), metavar="N/s|N/m|N/h", env="DIFY_BATCH_RATE", group=FAST,
+         parse=parse_rate, shown="none", help="upper bound on starts",
+         doc="For a model provider's quota. It holds together with --concurrency: the slower one decides."),
+    Flag(dest="mode", names=("--mode",), metavar="MODE", env="DIFY_BATCH_MODE", group=FAST,
+         choices=("streaming", "blocking"), default="streaming", shown="streaming",
+         help="how Dify answers: streaming or blocking",
+         doc="Streaming gives the run id at once, which recovery needs. Blocking is for a proxy that breaks "
+         "streams."),
+    Flag(dest="timeout", names=("--timeout",), metavar="SECONDS", env="TIMEOUT", group=WRONG,
+         parse=parse_timeout, default=300.0, shown="300", help="how long to wait for one run",
+         doc="A run that takes longer is not failed: it stays known, and the next invocation collects it."),
+    Flag(dest="max_retries", names=("--max-retries",), metavar="N", env="MAX_RETRIES", group=WRONG,
+         parse=parse_count, default=3, shown="3", help="attempts after the first",
+         doc="What --retry-policy allows to be repeated. An outage of the server uses none of them up."),
+    Flag(dest="initial_retry_delay", names=("--initial-retry-delay",), metavar="SECONDS",
+         env="INITIAL_RETRY_DELAY", group=WRONG, parse=parse_seconds, default=1.0, shown="1",
+         help="the delay before the first repetition",
+         doc="It doubles each time, with jitter, up to --max-retry-delay."),
+    Flag(dest="max_retry_delay", names=("--max-retry-delay",), metavar="SECONDS", env="MAX_RETRY_DELAY",
+         group=WRONG, parse=parse_seconds, default=60.0, shown="60",
+         help="the longest delay between repetitions",
+         doc="A longer Retry-After of the server is waited for by the whole batch. Not below "
+         "--initial-retry-delay."),
+    Flag(dest="retry_policy", names=("--retry-policy",), metavar="POLICY", env="DIFY_BATCH_RETRY_POLICY",
+         group=WRONG, choices=("strict", "safe", "all"), default="safe", shown="safe",
+         help="what is repeated: strict, safe or all",
+         doc="strict: only what certainly did not start. safe: also a lost request that the server's log "
+         "still does not show after the settle time. all: also failed runs, and what cannot be known, so a "
+         "row may run twice."),
+    Flag(dest="settle", names=("--settle",), metavar="SECONDS", env="DIFY_BATCH_SETTLE", group=WRONG,
+         parse=parse_seconds, default=10.0, shown="10", help="the least time before an empty log counts",
+         doc="A run that waits in Dify's queue is in no log. Raise it if the server's queue is long."),
+    Flag(dest="stuck_after", names=("--stuck-after",), metavar="DURATION", env="DIFY_BATCH_STUCK_AFTER",
+         group=WRONG, parse=parse_duration, default=3600.0, shown="1h",
+         help="when a run that still says running is given up as unknown",
+         doc="A dead worker leaves a run so for ever. Raise it if your runs take longer than an hour."),
+    Flag(dest="max_outage", names=("--max-outage",), metavar="DURATION", env="DIFY_BATCH_MAX_OUTAGE",
+         group=STOP, parse=parse_duration, default=900.0, shown="15m",
+         help="how long an unreachable or throttling server is waited for",
+         doc="By the whole batch together; then it stops, and the rows that were not sent stay untouched."),
+    Flag(dest="max_failures", names=("--max-failures",), metavar="N|N%", env="DIFY_BATCH_MAX_FAILURES",
+         group=STOP, parse=parse_failures, shown="none", help="stop taking rows once so many have failed",
+         doc="A percentage is of the rows to run. What runs is finished; the rest stays untouched."),
+    Flag(dest="max_runtime", names=("--max-runtime",), metavar="DURATION", env="DIFY_BATCH_MAX_RUNTIME",
+         group=STOP, parse=parse_duration, shown="none", help="stop taking rows then; what runs is finished",
+         doc="Ends with exit status 75 if rows are left: the same command later goes on. For cron."),
+    Flag(dest="skip_invalid", names=("--skip-invalid",), action="on", group=WRONG, default=False,
+         help="run the valid rows even though others do not pass the checks",
+         doc="By default one bad row stops the batch before anything is sent."),
+    Flag(dest="keep_order", names=("--keep-order",), action="on", group=FORMATS, default=False,
+         help="results in the order of the CSV",
+         doc="A result waits for those before it; it is safe in the journal meanwhile."),
+    Flag(dest="bom", names=("--no-bom",), action="off", group=FORMATS, default=True,
+         help="new files without a byte-order mark",
+         doc="The mark makes Excel read UTF-8. Files that exist are left as they are."),
+    Flag(dest="encoding", names=("--encoding",), metavar="NAME", group=FORMATS, parse=parse_encoding,
+         shown="utf-8", help="the encoding of the input",
+         doc="With or without a byte-order mark. It is never guessed."),
+    Flag(dest="delimiter", names=("--delimiter",), metavar="CHAR", group=FORMATS, parse=parse_delimiter,
+         shown=",", help="what separates the cells of the CSV; tab for tabs",
+         doc="One character. Spreadsheets of many countries export with ;."),
+    Flag(dest="id_column", names=("--id-column",), metavar="NAME", group=FORMATS, parse=parse_name,
+         shown="the first", help="the column that holds the row's id",
+         doc="Ids must be unique: they tie results to rows."),
+    Flag(dest="files_column", names=("--files-column",), metavar="NAME", group=FORMATS, parse=parse_name,
+         shown="none", help="the column for the request's own files list",
+         doc="Only for older apps with image upload; file variables of a form are found by their names."),
+    Flag(dest="dry_run", names=("--dry-run",), action="on", group=LOOK, default=False,
+         help="all checks, the plan and the first payloads; sends no run",
+         doc="The plan goes to standard output. Asks the server for the app's form, which costs nothing."),
+    Flag(dest="demo", names=("--demo",), action="on", group=LOOK, default=False,
+         help="run against the built-in simulated Dify; needs no account",
+         doc="Needs the extra: dify-batch[demo]. DIFY_API_KEY and DIFY_API_BASE_URL are not used."),
+    Flag(dest="preflight", names=("--no-preflight",), action="off", group=LOOK, default=True,
+         help="do not ask for the app's form first",
+         doc="Cells are then sent as text and unchecked. For a server that hides its parameters."),
+    Flag(dest="json", names=("--json",), action="on", group=SEE, default=False,
+         help="machine output: one JSON object",
+         doc="Success: the summary on standard output, nothing on standard error. Anything else: the error "
+         "and the summary on standard error, nothing on standard output."),
+    Flag(dest="quiet", names=("-q", "--quiet"), action="on", group=SEE, default=False,
+         help="say only what needs a person",
+         doc="No progress, and no summary where all went well. Not together with -v."),
+    Flag(dest="verbose", names=("-v", "--verbose"), action="count", group=SEE, default=0,
+         help="log what is done; -vv also each request",
+         doc="Goes to standard error and, with --log-file, to the file."),
+    Flag(dest="log_file", names=("--log-file",), metavar="PATH", group=SEE, parse=Path, shown="none",
+         help="append the log to a file",
+         doc="The only place for a traceback. It never holds the API key."),
+    Flag(dest="log_format", names=("--log-format",), metavar="FORMAT", env="DIFY_BATCH_LOG_FORMAT", group=SEE,
+         choices=("text", "json"), default="text", shown="text", help="log lines as text or json",
+         doc="json: one object a line, with time, level, row and message, for a log collector."),
+    Flag(dest="env_file", names=("--env-file",), metavar="PATH", group=HELP, parse=Path, shown=".env",
+         help="read settings from this file in place of .env",
+         doc="A flag goes before the environment, and the environment before the file. The file must exist."),
+    Flag(dest="api_key", env="DIFY_API_KEY", metavar="KEY", group=HELP, shown="required",
+         help="the app's API key",
+         doc="From the app's page in Dify: API Access, API Key; it begins with app-. There is no flag for "
+         "it, since other users of a machine see command lines."),
+    Flag(dest="base_url", env="DIFY_API_BASE_URL", metavar="URL", group=HELP, default=DEFAULT_BASE_URL,
+         shown=DEFAULT_BASE_URL, help="the API address of your Dify",
+         doc="For a Dify of your own: https://dify.example.com/v1."),
+    Flag(dest="workflow_id", env="DIFY_WORKFLOW_ID", metavar="UUID", group=HELP, shown="the published one",
+         help="pins one published version of the workflow",
+         doc="So that publishing in the middle of a batch changes nothing for it."),
+    Flag(dest="version", names=("--version",), action="version", group=HELP,
+         help="show the version and exit"),
+    Flag(dest="help", names=("-h", "--help"), action="help", group=HELP, help="show this help and exit"),
+)  # fmt: skip
+"""All flags and settings; within a group in the order in which help shows them."""
+
+BY_DEST: Mapping[str, Flag] = {flag.dest: flag for flag in FLAGS}
+BY_ENV: Mapping[str, Flag] = {flag.env: flag for flag in FLAGS if flag.env}
+BY_NAME: Mapping[str, Flag] = {name: flag for flag in FLAGS for name in flag.names}
+
+
+def readme_table() -> str:
+    """The README's tables, one a group, in Markdown: what stands between its markers `<!-- flags -->`."""
+    lines: list[str] = []
+    for group in GROUPS:
+        lines += [f"**{group}**", "", "| flag | setting | default | meaning |", "|---|---|---|---|"]
+        for flag in (flag for flag in FLAGS if flag.group == group):
+            names = ", ".join(flag.names) + (f" {flag.metavar}" if flag.names and flag.metavar else "")
+            meaning = f"{flag.help[0].upper()}{flag.help[1:]}. {flag.doc}".strip()
+            cells = (
+                f"`{names}`" if names else "",
+                f"`{flag.env}`" if flag.env else "",
+                shown_default(flag),
+                meaning,
+            )
+            lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+        lines.append("")
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def shown_default(flag: Flag) -> str:
+    """The default as people read it: "required", "off" for a switch, empty where there is nothing to say."""
+    if flag.required:
+        return "required"
+    if flag.shown or flag.action in ("help", "version"):
+        return flag.shown
+    return "none" if flag.action == "value" else "off"
+
+
+def env_example() -> str:
+    """`.env.example`: each variable with what it means; all but the key as comments that show the default."""
+    lines = [
+        "# Settings of dify-batch. Copy this file to .env, fill in the key, and type: chmod 600 .env",
+        "# A flag goes before the environment, and the environment before this file.",
+    ]
+    order = sorted(BY_ENV.values(), key=lambda flag: GROUPS.index(flag.group) if flag.group != HELP else -1)
+    for flag in order:
+        lines += ["", *_comment(f"{flag.help[0].upper()}{flag.help[1:]}. {flag.doc}")]
+        if flag.dest == "api_key":
+            lines.append(f"{flag.env}=")
+        else:
+            lines.append(f"# {flag.env}={'' if flag.default is None else flag.shown}")
+    return "\n".join(lines) + "\n"
+
+
+def _comment(text: str) -> list[str]:
+    import textwrap
+
+    return textwrap.wrap(text, width=100, initial_indent="# ", subsequent_indent="# ")

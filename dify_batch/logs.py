@@ -1,0 +1,184 @@
+"""The log: where lines of the "dify_batch" logger go, how they look, and what they must never show.
+
+    text   2026-11-22T01:02:03Z WARNING [row c-12] message
+    json   {"time": ..., "level": ..., "row": ..., "message": ...}
+
+A line belongs to a row by `logger.warning("...", extra={"row": row_id})`. Every line passes `redact` after it
+has been put together, traceback included, so that no way of writing a message gets around it. Records of
+other libraries, and what Python itself would print as a traceback, go to the log file or nowhere.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import sys
+import time
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any
+
+from dify_batch.errors import UsageError
+from dify_batch.settings import Settings
+
+LOGGER = "dify_batch"
+
+# Authorization in a header dump, a repr or JSON: scheme and token; `app-…` keys; user:password@ of a URL.
+_AUTHORIZATION = re.compile(
+    r"""(authorization["']?\s*[:=,]\s*(?:b(?=["']))?["']?\s*)(?:(?:bearer|basic)\s+)?[^\s"',}]+""", re.I
+)
+_BEARER = re.compile(r"\b(bearer\s+)[^\s\"',}]+", re.I)
+_APP_KEY = re.compile(r"\bapp-[A-Za-z0-9]{8,}")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")  # also those that turn the direction
+_URL_USER = re.compile(r"(?<=://)[^/?#\s\"']*@")
+
+
+def redact(text: str, key: str = "") -> str:
+    """The text without the API key, Authorization values, `app-…` tokens and credentials in URLs."""
+    if key:
+        text = text.replace(key, "********")
+    text = _AUTHORIZATION.sub(r"\1********", text)
+    text = _BEARER.sub(r"\1********", text)
+    text = _APP_KEY.sub("app-********", text)
+    return _URL_USER.sub("***@", text)
+
+
+def printable(text: str, keep: str = "") -> str:
+    """The text with control characters (but those in `keep`) as escapes: a server's text may hold any."""
+    return _CONTROL.sub(lambda match: match[0] if match[0] in keep else repr(match[0])[1:-1], text)
+
+
+def redact_all(value: Any, key: str = "") -> Any:
+    """`redact` for each text inside a JSON value; redacting JSON itself could break it."""
+    if isinstance(value, str):
+        return redact(value, key)
+    if isinstance(value, Mapping):
+        return {name: redact_all(item, key) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [redact_all(item, key) for item in value]
+    return value
+
+
+class Formatter(logging.Formatter):
+    """One line a record (a traceback adds its own), as text or as JSON, in UTC, redacted."""
+
+    def __init__(self, log_format: str, key: str = "", *, tracebacks: bool = True) -> None:
+        super().__init__()
+        self._json = log_format == "json"
+        self._key = key
+        self._tracebacks = tracebacks
+
+    def format(self, record: logging.LogRecord) -> str:
+        row = getattr(record, "row", None)
+        message = record.getMessage()
+        trace = ""
+        if self._tracebacks and record.exc_info and record.exc_info[0] is not None:
+            trace = self.formatException(record.exc_info)
+        moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created))
+        if self._json:
+            entry = {"time": moment, "level": record.levelname}
+            if row is not None:
+                entry["row"] = redact(str(row), self._key)
+            entry["message"] = redact(message, self._key)
+            if trace:
+                entry["traceback"] = redact(trace, self._key)
+            return json.dumps(entry, ensure_ascii=False)
+        where = f"[row {row}] " if row is not None else ""
+        # One record, one line: a line break out of a server's message would look like a record of its own.
+        line = printable(f"{moment} {record.levelname} {where}{message}")
+        return redact(line + ("\n" + trace if trace else ""), self._key)
+
+
+class StderrHandler(logging.Handler):
+    """Writes lines by `write`: above the progress bar where there is one, else plainly to standard error."""
+
+    def __init__(self, write: Callable[[str], None] | None = None) -> None:
+        super().__init__()
+        self.write = write
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            line = self.format(record)
+            if self.write is not None:
+                self.write(line)
+            elif sys.stderr is not None:
+                sys.stderr.write(line + "\n")
+                sys.stderr.flush()
+        except (OSError, ValueError):
+            pass  # a closed terminal must not end the batch
+        except Exception:  # noqa: BLE001 - the contract of logging: a bad record is reported, not raised
+            self.handleError(record)
+
+
+class Logs:
+    """The handlers of one invocation; a context manager that takes them away again.
+
+    Args:
+        settings: quiet, verbose, json, log_file, log_format and the key to hide.
+
+    Raises:
+        UsageError: the log file cannot be opened.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        key = settings.api_key.reveal()
+        self.console: StderrHandler | None = None
+        self.file: logging.Handler | None = None
+        if not settings.json:  # with --json standard error holds one object or nothing
+            self.console = StderrHandler()
+            self.console.setLevel(console_level(settings))
+            self.console.setFormatter(Formatter(settings.log_format, key, tracebacks=False))
+        if settings.log_file is not None:
+            self.file = _open(settings)
+            self.file.setLevel(logging.DEBUG if settings.verbose else logging.INFO)
+            self.file.setFormatter(Formatter(settings.log_format, key))
+
+    def __enter__(self) -> Logs:
+        ours, root = logging.getLogger(LOGGER), logging.getLogger()
+        self._before = (ours.level, ours.propagate, sys.unraisablehook)
+        self._ours = [handler for handler in (self.console, self.file) if handler is not None]
+        for handler in self._ours:
+            ours.addHandler(handler)
+        ours.setLevel(min((handler.level for handler in self._ours), default=logging.CRITICAL))
+        ours.propagate = False  # or a root handler of the calling program shows all again, unredacted
+        # Without any root handler Python prints other libraries' warnings and tracebacks to standard error.
+        self._root = self.file or logging.NullHandler()
+        root.addHandler(self._root)
+        sys.unraisablehook = lambda hook: self.trace("in a destructor", hook.exc_value)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        ours = logging.getLogger(LOGGER)
+        logging.getLogger().removeHandler(self._root)
+        for handler in self._ours:
+            ours.removeHandler(handler)
+            handler.close()
+        level, ours.propagate, sys.unraisablehook = self._before
+        ours.setLevel(level)
+
+    def trace(self, what: str, error: BaseException | None) -> None:
+        """An exception with its traceback, into the log file only."""
+        if self.file is None or error is None:
+            return
+        info: tuple[type[BaseException], BaseException, TracebackType | None]
+        info = (type(error), error, error.__traceback__)
+        self.file.handle(logging.LogRecord(LOGGER, logging.ERROR, "", 0, what, None, info))
+
+
+def console_level(settings: Settings) -> int:
+    """The least level shown on standard error: errors with -q, warnings, -v information, -vv everything."""
+    if settings.quiet:
+        return logging.ERROR
+    return {0: logging.WARNING, 1: logging.INFO}.get(settings.verbose, logging.DEBUG)
+
+
+def _open(settings: Settings) -> logging.FileHandler:
+    path = settings.log_file
+    try:
+        return logging.FileHandler(str(path), encoding="utf-8", errors="backslashreplace")
+    except OSError as error:
+        raise UsageError(
+            f'--log-file: "{path}" cannot be opened: {error.strerror}.',
+            hint="Give a file in a folder that exists and that you may write to.",
+        ) from None

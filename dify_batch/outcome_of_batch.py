@@ -1,0 +1,73 @@
+"""How a batch as a whole came out: its summary, its error, what to type next. Pure."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from dify_batch.errors import DifyBatchError
+from dify_batch.ids import DONE, IN_INPUT, RETRY, IdIndex
+from dify_batch.settings import Settings
+from dify_batch.state import Phase, State
+from dify_batch.summary import Stats, Summary
+
+
+def summarise(stats: Stats, index: IdIndex, state: State) -> Summary:
+    """The summary at the end, from what the files say, so that each row is in exactly one state."""
+    done = sum(1 for row_id in index.ids(IN_INPUT) if index.has(row_id, DONE))
+    paused = running = 0
+    for row_id, row in state.rows.items():
+        if index.has(row_id, IN_INPUT):
+            paused += row.phase is Phase.PAUSED
+            running += row.phase in (Phase.SENT, Phase.STARTED, Phase.HELD)
+    waiting = sum(1 for row_id in index.ids(IN_INPUT) if index.has(row_id, RETRY) and not index.has(row_id, DONE))
+    live = stats.summary()
+    settled = done + paused + running + waiting
+    return dataclasses.replace(
+        live,
+        done_before=max(0, done - live.success - live.partial_success),
+        paused=paused,
+        running=running,
+        retry_waiting=max(0, waiting - live.failed - live.unknown),
+        untouched=max(0, live.rows - settled),
+    )
+
+
+def closing_error(error: DifyBatchError | None, summary: Summary, settings: Settings) -> DifyBatchError | None:
+    """The error that a batch ends with: what stopped it, else failed rows, else runs that still go on."""
+    if error is not None:
+        return error
+    failed = summary.failed + summary.unknown
+    if failed:
+        return DifyBatchError(
+            f"{failed} of {summary.rows} rows {'has' if failed == 1 else 'have'} no result",
+            code="rows_failed",
+            hint=f"dify-batch status {settings.output} tells why; run them again with --retry",
+        )
+    if summary.running:
+        return DifyBatchError(
+            f"{summary.running} runs go on on the server",
+            code="not_finished",
+            hint="run the same command again later: it collects them",
+        )
+    return None
+
+
+def next_steps(summary: Summary, settings: Settings, error: DifyBatchError | None) -> tuple[str, ...]:
+    """Sentences that say what to type next."""
+    again = f"dify-batch -i {settings.input} -o {settings.output}"
+    if settings.demo:
+        again = again.replace("dify-batch", "dify-batch --demo", 1)
+    steps = []
+    to_retry = summary.failed + summary.unknown + summary.retry_waiting
+    if to_retry:
+        steps.append(f"{to_retry} rows are in {settings.output}.retry. Why: dify-batch status {settings.output}")
+        steps.append(f"Run them again: {again} --retry")
+    if summary.paused:
+        steps.append(
+            f"{summary.paused} rows wait for a person: {settings.output}.paused says how to answer; then run: {again}"
+        )
+    if summary.running:
+        steps.append(f"{summary.running} runs go on on the server; collect them with: {again}")
+    if summary.untouched and not settings.retry:
+        steps.append(f"{summary.untouched} rows have not been sent yet: {again}")
+    return tuple(steps)

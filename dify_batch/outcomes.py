@@ -1,0 +1,150 @@
+"""What an attempt came to: one class for each row of the outcome table.
+
+    outcome      did a run start?   what follows (policy "safe")
+    Succeeded    yes                a result
+    Paused       yes                `.paused`; collected when its form has been answered
+    Failed       yes, and ended     `.retry`
+    Rejected     no                 `.retry`, not repeated
+    Throttled    no                 wait, repeat; the whole batch slows down
+    Unreachable  no                 wait, repeat
+    Running      yes                followed by its run id, never sent again
+    Lost         cannot tell        looked up on the server before anything is sent again
+    Fatal        no                 the batch stops, the rest stays untouched
+
+What follows is decided in `policy.py`; how an answer becomes an outcome, in `protocol.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+
+@dataclass(frozen=True, slots=True)
+class RunRef:
+    """The names of one run on the server. `task_id` is what a stop needs; run detail does not tell it."""
+
+    run_id: str
+    task_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """One run that ended, from whichever of the three places told it (stream, blocking answer, run detail).
+
+    Units: `elapsed_time` seconds, `finished_at` whole seconds since 1970 (None where the server gave none).
+    """
+
+    ref: RunRef
+    status: str
+    outputs: Mapping[str, Any]
+    error: str | None = None
+    elapsed_time: float | None = None
+    total_tokens: int | None = None
+    total_steps: int | None = None
+    finished_at: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PausedForm:
+    """A form that a paused run waits for (human input). `expires_at`: seconds since 1970."""
+
+    token: str | None
+    node: str | None
+    content: str | None
+    actions: tuple[str, ...]
+    inputs: tuple[str, ...]
+    expires_at: int | None
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "form_token": self.token,
+            "node": self.node,
+            "content": self.content,
+            "actions": list(self.actions),
+            "inputs": list(self.inputs),
+            "expires_at": self.expires_at,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Succeeded:
+    result: RunResult
+
+    @property
+    def partial(self) -> bool:
+        return self.result.status == "partial-succeeded"
+
+
+@dataclass(frozen=True, slots=True)
+class Paused:
+    ref: RunRef
+    forms: tuple[PausedForm, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The run ended without a result. `confirmed` is false where only the wire said `stopped`: run detail decides."""
+
+    result: RunResult
+    confirmed: bool = True
+
+    @property
+    def code(self) -> str:
+        return "run_stopped" if self.result.status == "stopped" else "run_failed"
+
+    @property
+    def message(self) -> str:
+        return self.result.error or f"the run ended as {self.result.status}, without an error text"
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    code: str
+    message: str
+    http_status: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Throttled:
+    message: str
+    retry_after: float | None = None
+    http_status: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Unreachable:
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """The run is known and its end is not. `reason` says how sight of it was lost."""
+
+    ref: RunRef
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """Sent, and no run id came back. `server_error` marks a 5xx or a cut: the sign of an outage."""
+
+    reason: str
+    http_status: int | None = None
+    server_error: bool = True
+    retry_after: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fatal:
+    """`kind`: "auth", "app" or "quota"."""
+
+    kind: str
+    code: str
+    message: str
+    http_status: int | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+Outcome: TypeAlias = Succeeded | Paused | Failed | Rejected | Throttled | Unreachable | Running | Lost | Fatal

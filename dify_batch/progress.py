@@ -1,0 +1,316 @@
+"""What a person sees while a batch runs, and when it has ended. Texts are pure functions; rich draws.
+
+Where standard error is a terminal: a bar, live. Else a plain line now and then, which suits cron:
+
+    12:00:05 120/2000 done, 3 failed, 20 in flight, 4.1 rows/s, about 7 min left, 52,310 tokens
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, TextIO
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+    from dify_batch.summary import Stats, Summary
+
+FIRST_LINE = 10.0  # seconds: a batch that ends sooner needs no line at all
+LINE_EVERY = 30.0  # seconds: two thousand lines for a night's batch are still readable
+FRAME_EVERY = 0.25  # seconds: looks live, and drawing takes no noticeable part of a core
+RATE_WINDOW = 60.0  # seconds: long enough for slow runs to show a rate, short enough to follow a change
+ECHO_WIDTH = 4  # columns left free at the right
+TOP_FAILURES = 5
+MESSAGE_WIDTH = 200  # characters of a failure's message; the journal has it whole
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Figures of one moment. `rate` is rows per second lately, None while nothing is known of it."""
+
+    finished: int
+    to_run: int
+    failed: int
+    in_flight: int
+    limit: int
+    tokens: int
+    unknown: int = 0
+    paused: int = 0
+    state: str = ""
+    rate: float | None = None
+    last_failure: str = ""
+
+    @property
+    def seconds_left(self) -> float | None:
+        left = self.to_run - self.finished
+        return left / self.rate if self.rate and left > 0 else None
+
+
+class RecentRate:
+    """Rows per second over the last RATE_WINDOW seconds, from samples of the count of finished rows."""
+
+    def __init__(self) -> None:
+        self._samples: deque[tuple[float, int]] = deque()
+
+    def sample(self, now: float, finished: int) -> float | None:
+        """Take a sample at `now` (monotonic seconds); the rate, or None where no row has finished lately."""
+        samples = self._samples
+        if not samples or now - samples[-1][0] >= 1.0:  # one a second keeps the window short
+            samples.append((now, finished))
+        while len(samples) > 2 and now - samples[1][0] >= RATE_WINDOW:
+            samples.popleft()
+        since, before = samples[0]
+        return (finished - before) / (now - since) if now > since and finished > before else None
+
+
+def snapshot(stats: Stats, rate: float | None = None) -> Snapshot:
+    last = stats.recent_failures[-1] if stats.recent_failures else None
+    return Snapshot(
+        finished=stats.finished,
+        to_run=stats.to_run,
+        failed=stats.failed,
+        in_flight=stats.in_flight,
+        limit=stats.limit,
+        tokens=stats.total_tokens,
+        unknown=stats.unknown,
+        paused=stats.paused,
+        state=one_line(stats.state),
+        rate=rate,
+        last_failure=f"{one_line(last[0])}: {one_line(last[1])}: {one_line(last[2])}" if last else "",
+    )
+
+
+def one_line(text: str, width: int = MESSAGE_WIDTH) -> str:
+    """Text from elsewhere, safe to show: one line, and no control characters, which could move the cursor."""
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
+    clean = " ".join("".join(char if char.isprintable() else " " for char in text).split())
+    return clean if len(clean) <= width else clean[: width - 1] + "…"
+
+
+def duration(seconds: float) -> str:
+    """`42 s`, `7 min`, `3 h 20 min`, `2 d 4 h`: never more exact than a person needs."""
+    if seconds < 59.5:
+        return f"{max(1, round(seconds))} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 24:
+        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+    days, hours = divmod(round(seconds / 3600), 24)
+    return f"{days} d {hours} h" if hours else f"{days} d"
+
+
+def rate_text(rate: float) -> str:
+    """Rows per second, or per minute or hour where that is the readable one."""
+    for factor, unit in ((1.0, "s"), (60.0, "min")):
+        if rate * factor >= 1:
+            return f"{rate * factor:.1f} rows/{unit}"
+    return f"{rate * 3600:.1f} rows/h"
+
+
+def details(snap: Snapshot) -> list[str]:
+    """The parts after the count of done rows; parts that say nothing are left out."""
+    parts = [f"{snap.failed:,} failed"]
+    parts += [f"{snap.unknown:,} unknown"] if snap.unknown else []
+    parts += [f"{snap.paused:,} paused"] if snap.paused else []
+    parts.append(f"{snap.in_flight} in flight")
+    if snap.rate:
+        parts.append(rate_text(snap.rate))
+    if snap.seconds_left is not None:
+        parts.append(f"about {duration(snap.seconds_left)} left")
+    if snap.tokens:
+        parts.append(f"{snap.tokens:,} tokens")
+    return parts
+
+
+def plain_line(snap: Snapshot, clock: str) -> str:
+    """One line of figures; `clock` is the time of day in front."""
+    if not snap.to_run:
+        return f"{clock} {snap.state or 'starting'}"
+    line = f"{clock} {snap.finished}/{snap.to_run} done, {', '.join(details(snap))}"
+    return f"{line}; {snap.state}" if snap.state else line
+
+
+class Display(Protocol):
+    """Shows figures on a timer until it is closed; `write` puts a line where it does not disturb them."""
+
+    def show(self, stats: Stats) -> None: ...
+    def write(self, line: str) -> None: ...
+    def close(self) -> None: ...
+
+    every: float
+
+
+class Silent:
+    """Shows nothing; lines of the log still go to standard error."""
+
+    every = 3600.0
+
+    def show(self, stats: Stats) -> None:
+        pass
+
+    def write(self, line: str) -> None:
+        write_line(line)
+
+    def close(self) -> None:
+        pass
+
+
+class Plain(Silent):
+    """Plain periodic lines: the first after FIRST_LINE seconds, then one every LINE_EVERY."""
+
+    every = 1.0
+
+    def __init__(
+        self, write: Callable[[str], None] | None = None, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._write = write or write_line
+        self._now = now
+        self._rate = RecentRate()
+        self._next = now() + FIRST_LINE
+
+    def show(self, stats: Stats) -> None:
+        now = self._now()
+        rate = self._rate.sample(now, stats.finished)
+        if now >= self._next:
+            self._next = now + LINE_EVERY
+            self._write(plain_line(snapshot(stats, rate), time.strftime("%H:%M:%S")))
+
+
+class Live:
+    """A bar and two lines under it, drawn by rich; lines of the log appear above."""
+
+    every = FRAME_EVERY
+
+    def __init__(self, console: Console | None = None, now: Callable[[], float] = time.monotonic) -> None:
+        from rich.console import Console
+        from rich.live import Live as RichLive
+
+        self._console = console or Console(stderr=True, highlight=False, markup=False, emoji=False)
+        # Drawn by `show` alone: rich's own thread would read the figures while the engine writes them.
+        self._live = RichLive(console=self._console, auto_refresh=False, transient=True)
+        self._now = now
+        self._rate = RecentRate()
+        self._live.start()
+
+    def show(self, stats: Stats) -> None:
+        snap = snapshot(stats, self._rate.sample(self._now(), stats.finished))
+        with contextlib.suppress(OSError):  # where the terminal has gone the batch goes on
+            self._live.update(render(snap, self._console.width), refresh=True)
+
+    def write(self, line: str) -> None:
+        from rich.text import Text
+
+        with contextlib.suppress(OSError):
+            self._console.print(Text(line), soft_wrap=True)
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._live.stop()
+
+
+def render(snap: Snapshot, width: int) -> RenderableType:
+    """The live display: bar, figures, a line for what holds the batch up, a line for the last failure."""
+    from rich.console import Group
+    from rich.constrain import Constrain
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+    from rich.text import Text
+
+    rows: list[RenderableType] = []
+    if snap.to_run:
+        count = Text(f" {snap.finished:,}/{snap.to_run:,} done  {100 * snap.finished // snap.to_run}%")
+        bar = Table.grid(expand=False)
+        bar.add_row(
+            ProgressBar(total=snap.to_run, completed=snap.finished, width=max(10, min(50, width - 30))), count
+        )
+        rows.append(bar)
+        parts = details(snap)
+        parts[parts.index(f"{snap.in_flight} in flight")] = f"{snap.in_flight} of {snap.limit} in flight"
+        figures = Text(", ".join(parts), no_wrap=True, overflow="ellipsis")
+        if snap.failed:
+            figures.stylize("red", 0, len(parts[0]))
+        rows.append(figures)
+    if snap.state or not snap.to_run:
+        rows.append(Text(snap.state or "starting", style="yellow", no_wrap=True, overflow="ellipsis"))
+    if snap.last_failure:
+        rows.append(
+            Text(f"last failure: {snap.last_failure}", style="red", no_wrap=True, overflow="ellipsis")
+        )
+    # A terminal echoes Ctrl-C as ^C; after a full line that would wrap, and leave a torn frame behind.
+    return Constrain(Group(*rows), max(10, width - ECHO_WIDTH))
+
+
+def choose_display(
+    *, json: bool, quiet: bool, stream: TextIO | None = None, environ: Mapping[str, str] = os.environ
+) -> Display:
+    """Live on a terminal that can move its cursor, plain lines elsewhere, nothing with --json or -q."""
+    stream = sys.stderr if stream is None else stream
+    if json or quiet or stream is None:
+        return Silent()
+    if stream.isatty() and environ.get("TERM", "") not in ("dumb", "unknown", ""):
+        return Live()
+    return Plain()
+
+
+def write_line(line: str) -> None:
+    """A line to standard error; a closed pipe or terminal is no reason to end a batch."""
+    if sys.stderr is None:
+        return
+    try:
+        sys.stderr.write(line + "\n")
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        pass
+
+
+async def keep_showing(display: Display, stats: Stats) -> None:
+    """Shows `stats` until cancelled."""
+    while True:
+        display.show(stats)
+        await asyncio.sleep(display.every)
+
+
+def summary_text(
+    summary: Summary, output: Path, failures: Sequence[tuple[str, str, int]], next_steps: Sequence[str]
+) -> str:
+    """The end of a batch, for people.
+
+    Args:
+        failures: (code, message, how many), most frequent first; the first TOP_FAILURES are shown.
+        next_steps: sentences that say what to type next.
+    """
+    counts = {name: getattr(summary, name) for name in summary.STATES}
+    states = [f"{count:,} {name.replace('_', ' ')}" for name, count in counts.items() if count]
+    lines = [
+        f"{summary.rows:,} {'row' if summary.rows == 1 else 'rows'}: {', '.join(states) or 'nothing to do'}"
+    ]
+    facts = [f"{summary.total_tokens:,} tokens"] if summary.total_tokens else []
+    facts.append(f"{summary.posts:,} {'request' if summary.posts == 1 else 'requests'}")
+    facts += [f"{summary.recovered:,} recovered"] if summary.recovered else []
+    lines.append(", ".join([*facts, duration(summary.elapsed_time)]))
+    lines.append(f"Results: {output}")
+    if summary.failed or summary.unknown or summary.retry_waiting:
+        lines.append(f"To run again: {output}.retry")
+    if summary.paused:
+        lines.append(f"Paused: {output}.paused")
+    if failures:
+        lines.append("Failures:")
+        lines += [
+            f"  {count:,} x {code}: {one_line(message)}" for code, message, count in failures[:TOP_FAILURES]
+        ]
+        rest = sum(count for _, _, count in failures[TOP_FAILURES:])
+        lines += [f"  {rest:,} more of other kinds"] if rest else []
+    if next_steps:
+        lines += ["Next:", *(f"  {step}" for step in next_steps)]
+    return "\n".join(lines)

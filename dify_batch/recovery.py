@@ -1,0 +1,219 @@
+"""Asks the server what became of a row: lost requests are looked up in its log, known runs are followed to their end.
+
+A run that waits in Dify's queue is in no log and can start later [26a2, 26a5], so "not in the log" counts only after
+the settle time, counted from the loss or from the moment the server answers again, whichever is later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, TypeAlias
+
+from dify_batch.errors import AppError, AuthError, ConnectionFailed, DifyBatchError, ServerError
+from dify_batch.outcomes import Failed, Outcome, Paused, Running, RunRef, Succeeded, Unreachable
+from dify_batch.protocol import same_inputs
+from dify_batch.work import Item
+
+if TYPE_CHECKING:
+    from dify_batch.client import LogEntry
+    from dify_batch.engine import Engine
+
+log = logging.getLogger("dify_batch")
+
+# Look-ups share the server's connection slots with runs (10 on a default Dify), so only a few at a time.
+LOOKUPS_AT_ONCE = 4
+# First look soon: a run is in the log 0.06 s after its start [14c]; then ever more rarely.
+_FIRST_LOOK, _LOOK_FACTOR, _LAST_LOOK = 0.3, 2.0, 10.0
+# How long one attachment to a run's events lasts before run detail is asked again. Events that were lost with Redis
+# do not come again [26i], and the endpoint pings for ever.
+_ATTACH = 30.0
+# Polling of run detail backs off between these, seconds.
+_POLL_FIRST, _POLL_LAST = 0.5, 15.0
+# Clocks of the two machines may differ by a second after correction, and log times are whole seconds.
+_CLOCK_SLACK = 5.0
+# A page has 100 runs; with a `user` shared by all rows so many pages are read.
+_MAX_PAGES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    ref: RunRef
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """The server's log does not show it, after the settle time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unavailable:
+    """The log cannot be had, or does not tell."""
+
+    reason: str
+
+
+Verdict: TypeAlias = Found | Absent | Unavailable
+
+
+class Recovery:
+    """Look-ups and following, for one batch."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._gate = asyncio.Semaphore(LOOKUPS_AT_ONCE)
+        self._claimed: set[str] = set()
+
+    def claim(self, run_ids: frozenset[str]) -> None:
+        """Runs that rows have, so that no other row takes them."""
+        self._claimed |= run_ids
+
+    # ---------------------------------------------------------------- lost requests
+
+    async def look_up(self, item: Item) -> Verdict | None:
+        """What became of a lost request; None if the batch ends before that is known (the intent stays open)."""
+        engine = self._engine
+        pause = _FIRST_LOOK
+        while not engine.giving_up:
+            asked_at = time.monotonic()
+            answered = True
+            try:
+                async with self._gate:
+                    verdict = await self._look(item)
+            except AuthError as error:
+                return Unavailable(f"{item.reason}; the server's log is closed to this key: {error.message}")
+            except AppError as error:
+                return Unavailable(f"{item.reason}; the server's log is not to be had: {error.message}")
+            except (ConnectionFailed, ServerError) as error:
+                engine.outage.begin(error.message)
+                verdict, answered = None, False
+            if verdict is not None:
+                return verdict
+            settled_at = max(item.lost_at, engine.outage.answers_since) + engine.settle_time()
+            if answered and asked_at >= settled_at:
+                if self._engine.slots.shared:
+                    return await self._decide_shared(item)
+                return Absent()
+            until = settled_at - time.monotonic() if answered else pause
+            await engine.sleep(max(0.01, min(pause, until)) if until > 0 else 0.01)
+            pause = min(pause * _LOOK_FACTOR, _LAST_LOOK)
+        return None
+
+    async def _look(self, item: Item) -> Verdict | None:
+        """One look. With a user of the row's own, the one run that no row claims is the lost one."""
+        if self._engine.slots.shared:
+            return None  # decided by the inputs, once the settle time is over: a row in flight may still claim its run
+        entries = await self._entries(item, pages=1)
+        free = [entry for entry in entries if self._is_free(entry, item)]
+        if len(free) == 1:
+            return self._take(free[0])
+        if len(free) > 1:
+            return await self._by_inputs(item, free)
+        return None
+
+    async def _decide_shared(self, item: Item) -> Verdict:
+        try:
+            async with self._gate:
+                entries = await self._entries(item, pages=_MAX_PAGES)
+                free = [entry for entry in entries if self._is_free(entry, item)]
+                if not free:
+                    return Absent()
+                return await self._by_inputs(item, free)
+        except DifyBatchError as error:
+            return Unavailable(f"{item.reason}; the server's log is not to be had: {error.message}")
+
+    async def _entries(self, item: Item, *, pages: int) -> list[LogEntry]:
+        client = self._engine.client
+        after = None
+        if self._engine.slots.shared and item.sent_at:
+            since = item.sent_at + client.clock_offset - _CLOCK_SLACK
+            after = datetime.fromtimestamp(since, UTC)
+        entries: list[LogEntry] = []
+        for page in range(1, pages + 1):
+            answer = await client.logs(user=item.user, after=after, page=page)
+            entries += answer.entries
+            if not answer.has_more:
+                break
+        return entries
+
+    def _is_free(self, entry: LogEntry, item: Item) -> bool:
+        return (
+            entry.run_id not in self._claimed
+            and entry.run_id not in item.known_runs
+            and not self._engine.has_run(entry.run_id)
+        )
+
+    async def _by_inputs(self, item: Item, entries: list[LogEntry]) -> Verdict:
+        """Several runs could be the lost one: the inputs decide, or nothing does."""
+        matches = []
+        for entry in entries:
+            detail = await self._engine.client.run_detail(RunRef(entry.run_id))
+            if same_inputs(item.values, detail.inputs):
+                matches.append(entry)
+        matches = [entry for entry in matches if entry.run_id not in self._claimed]
+        if len(matches) == 1:
+            return self._take(matches[0])
+        if not matches:
+            return Absent()
+        return Unavailable(
+            f"{item.reason}; the server's log shows {len(matches)} runs of user {item.user} with these inputs"
+        )
+
+    def _take(self, entry: LogEntry) -> Found:
+        self._claimed.add(entry.run_id)
+        return Found(RunRef(entry.run_id))
+
+    # ---------------------------------------------------------------- known runs
+
+    async def follow(self, item: Item, *, until: float) -> Outcome:
+        """Stays with a known run until it ends, or `until` (monotonic). Its detail decides; events only hasten it.
+
+        Gives Succeeded, Failed (final), Paused, Fatal, or Running if the time is up; Running with the reason
+        "unknown to the server" where run detail answers 404.
+        """
+        engine = self._engine
+        assert item.ref is not None
+        pause = _POLL_FIRST
+        while True:
+            outcome = await self.detail(item)
+            if not isinstance(outcome, Running | Unreachable):
+                return outcome
+            left = until - time.monotonic()
+            if left <= 0 or engine.giving_up or outcome == _not_found(item.ref):
+                return outcome if isinstance(outcome, Running) else Running(item.ref, outcome.message)
+            if isinstance(outcome, Unreachable):
+                engine.outage.begin(outcome.message)
+                await engine.sleep(min(pause, left))
+            elif item.mode == "streaming" and item.user:
+                began = time.monotonic()
+                seen = await engine.client.follow(item.ref, user=item.user, timeout=min(_ATTACH, left))
+                if isinstance(seen, Succeeded | Paused) or (isinstance(seen, Failed) and seen.confirmed):
+                    return seen
+                if time.monotonic() - began < pause:
+                    await engine.sleep(min(pause, left))  # cut at once: no tight loop
+            else:
+                await engine.sleep(min(pause, left))
+            pause = min(pause * 2, _POLL_LAST)
+
+    async def detail(self, item: Item) -> Outcome:
+        """One look at run detail. Running if it still runs, Unreachable if nothing was learnt."""
+        assert item.ref is not None
+        async with self._gate:
+            detail = await self._engine.client.run_detail(item.ref)
+        if detail.outcome is None:
+            return _not_found(item.ref)
+        return detail.outcome
+
+
+def _not_found(ref: RunRef) -> Running:
+    return Running(ref, "the run is unknown to the server")
+
+
+def not_found(outcome: Outcome) -> bool:
+    return isinstance(outcome, Running) and outcome == _not_found(outcome.ref)
+
+
+__all__ = ["Absent", "Found", "Recovery", "Unavailable", "Verdict", "not_found"]

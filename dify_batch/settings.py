@@ -1,0 +1,318 @@
+"""Settings: from the flag, else the environment, else `.env`; checked once, here, and never changed later.
+
+`Settings(input=..., output=..., api_key=...)` is the Python API and applies the same checks as
+`load_settings`, which the command line uses. Nothing here prints, and nothing changes the environment
+of the process.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from dify_batch.arguments import check_key, check_workflow_id, mask_url, read_base_url
+from dify_batch.errors import UsageError
+from dify_batch.flags import BY_DEST, BY_ENV, DEFAULT_BASE_URL, FLAGS, MAX_CONCURRENCY, Failures
+
+__all__ = ["Failures", "Secret", "Settings", "load_settings", "mask_url", "read_base_url", "read_env_file"]
+
+WAIT_CONCURRENCY = 1  # a wait without a concurrency means one row at a time, as --wait has always meant
+NOT_GIVEN = 0  # the concurrency that stands for "by default"; no real one is 0
+
+
+class Secret:
+    """A text that does not show itself: str, repr and format give asterisks, `reveal()` the text."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str = "") -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        return self._text
+
+    def __repr__(self) -> str:
+        return "Secret('********')" if self._text else "Secret('')"
+
+    def __str__(self) -> str:
+        return "********" if self._text else ""
+
+    def __bool__(self) -> bool:
+        return bool(self._text)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and self._text == other._text
+
+    def __hash__(self) -> int:
+        return hash((Secret, self._text))
+
+
+NO_KEY = Secret()
+
+
+def _default(dest: str) -> Any:
+    return BY_DEST[dest].default
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """All that a batch is told. Times are seconds, `rate` is starts per second.
+
+    Paths may be given as str, the key as str. `concurrency` left out is 5, or 1 with a `wait`.
+
+    Raises:
+        UsageError: a value is not allowed; the message names it and what is.
+        AuthError: no API key (code not_logged_in), unless `demo`.
+    """
+
+    input: str
+    output: Path
+    api_key: Secret = NO_KEY
+    retry: bool = _default("retry")
+    wait: float = _default("wait")
+    concurrency: int | Literal["auto"] = NOT_GIVEN
+    rate: float | None = None
+    mode: Literal["streaming", "blocking"] = _default("mode")
+    timeout: float = _default("timeout")
+    max_retries: int = _default("max_retries")
+    initial_retry_delay: float = _default("initial_retry_delay")
+    max_retry_delay: float = _default("max_retry_delay")
+    retry_policy: Literal["strict", "safe", "all"] = _default("retry_policy")
+    settle: float = _default("settle")
+    stuck_after: float = _default("stuck_after")
+    max_outage: float = _default("max_outage")
+    max_failures: Failures | None = None
+    max_runtime: float | None = None
+    user: str | None = None
+    limit: int | None = None
+    keep_order: bool = _default("keep_order")
+    overwrite: bool = _default("overwrite")
+    bom: bool = _default("bom")
+    encoding: str | None = None
+    delimiter: str | None = None
+    id_column: str | None = None
+    files_column: str | None = None
+    skip_invalid: bool = _default("skip_invalid")
+    preflight: bool = _default("preflight")
+    dry_run: bool = _default("dry_run")
+    demo: bool = _default("demo")
+    json: bool = _default("json")
+    quiet: bool = _default("quiet")
+    verbose: int = _default("verbose")
+    log_file: Path | None = None
+    log_format: Literal["text", "json"] = _default("log_format")
+    env_file: Path | None = None
+    base_url: str = field(default=DEFAULT_BASE_URL, repr=False)  # may hold a password
+    workflow_id: str | None = None
+
+    def __post_init__(self) -> None:
+        put = object.__setattr__  # frozen for everyone else
+        put(self, "input", os.fspath(self.input))
+        for name in ("output", "log_file", "env_file"):
+            if isinstance(getattr(self, name), str):
+                put(self, name, Path(getattr(self, name)))
+        key = cast(object, self.api_key)
+        if isinstance(key, str):
+            put(self, "api_key", Secret(key))
+        if self.concurrency == NOT_GIVEN:
+            put(self, "concurrency", WAIT_CONCURRENCY if self.wait > 0 else _default("concurrency"))
+        _check_values(self)
+        _check_together(self)
+        if not self.demo:  # the simulator brings its own address and key
+            put(self, "base_url", read_base_url(self.base_url)[0])
+            check_workflow_id(self.workflow_id)
+            check_key(self.api_key.reveal())
+
+
+_AT_LEAST: Mapping[str, tuple[float, bool]] = {  # field: (bound, the bound itself is allowed)
+    "wait": (0, True),
+    "timeout": (0, False),
+    "initial_retry_delay": (0, True),
+    "max_retry_delay": (0, True),
+    "settle": (0, True),
+    "max_retries": (0, True),
+    "stuck_after": (0, False),
+    "max_outage": (0, False),
+    "max_runtime": (0, False),
+    "rate": (0, False),
+    "limit": (1, True),
+}
+
+
+def _check_values(settings: Settings) -> None:
+    """Ranges and choices, for callers from Python: a value parsed from text has passed already."""
+    for name, (bound, included) in _AT_LEAST.items():
+        value = getattr(settings, name)
+        if value is None and BY_DEST[name].default is None:
+            continue
+        fits = isinstance(value, (int, float)) and (value >= bound if included else value > bound)
+        if not fits or value == float("inf"):
+            raise UsageError(
+                f"{name}: {value!r} is not a number {'of at least' if included else 'above'} {bound}."
+            )
+    number = settings.concurrency
+    if number != "auto" and not (isinstance(number, int) and 1 <= number <= MAX_CONCURRENCY):
+        raise UsageError(
+            f"concurrency: {number!r} is not a whole number from 1 to {MAX_CONCURRENCY}, or auto."
+        )
+    for name in ("mode", "retry_policy", "log_format"):
+        if getattr(settings, name) not in BY_DEST[name].choices:
+            allowed = ", ".join(BY_DEST[name].choices)
+            raise UsageError(f'{name}: "{getattr(settings, name)}" is not one of {allowed}.')
+    if settings.user is not None and re.search(r"[{}]", re.sub(r"\{[^{}]+\}", "", settings.user)):
+        raise UsageError(
+            f'--user: "{settings.user}" has a brace without its partner.',
+            hint="A column is named as in --user 'crm-{customer}'.",
+        )
+
+
+def _check_together(settings: Settings) -> None:
+    """Values that are right alone and wrong together."""
+    if settings.retry and settings.overwrite:
+        raise UsageError(
+            "--retry and --overwrite contradict each other: one goes on, the other begins anew.",
+            hint="Leave one of them out.",
+            code="usage_invalid_flag",
+        )
+    if settings.quiet and settings.verbose:
+        raise UsageError("-q and -v contradict each other.", hint="Leave one out.", code="usage_invalid_flag")
+    if settings.max_retry_delay < settings.initial_retry_delay:
+        raise UsageError(
+            f"MAX_RETRY_DELAY ({settings.max_retry_delay:g} s) is less than "
+            f"INITIAL_RETRY_DELAY ({settings.initial_retry_delay:g} s).",
+            hint="Raise --max-retry-delay or lower --initial-retry-delay.",
+        )
+    if str(settings.output) == "-":
+        raise UsageError(
+            "--output: results go to a file, since the next invocation goes on from it; - is not possible.",
+            hint="Give a file, such as -o results.jsonl.",
+            code="usage_invalid_flag",
+        )
+    files = {"--output": settings.output, "--log-file": settings.log_file}
+    if settings.input != "-":
+        files["--input"] = Path(settings.input)
+    seen: dict[str, str] = {}
+    for name, path in files.items():
+        if path is None:
+            continue
+        other = seen.setdefault(os.path.realpath(path), name)
+        if other != name:
+            raise UsageError(
+                f'{other} and {name} are the same file: "{path}".',
+                hint=f"Give {name} a file of its own.",
+                code="usage_invalid_flag",
+            )
+    if settings.files_column is not None and settings.files_column == settings.id_column:
+        raise UsageError(
+            f'--id-column and --files-column are the same column: "{settings.id_column}".',
+            code="usage_invalid_flag",
+        )
+
+
+def load_settings(
+    given: Mapping[str, Any], environ: Mapping[str, str] | None = None, directory: Path | None = None
+) -> tuple[Settings, tuple[str, ...]]:
+    """Settings out of the flags given, else the environment, else the file; and warnings for people.
+
+    Args:
+        given: dest → text of a value flag, bool of a switch, count of -v; only what was typed.
+        environ: the environment; os.environ if left out. It is not changed.
+        directory: where `.env` is looked for; the working directory if left out.
+
+    Raises:
+        UsageError: a value, a file or a combination is not allowed; nothing has been sent.
+        AuthError: DIFY_API_KEY is not set anywhere (code not_logged_in), and `--demo` is not given.
+    """
+    environ = os.environ if environ is None else environ
+    path = Path(given["env_file"]) if given.get("env_file") else None
+    warnings: list[str] = []
+    file = read_env_file(path or (directory or Path()) / ".env", required=path is not None, warnings=warnings)
+    where = str(path) if path else ".env"
+    values: dict[str, Any] = {}
+    for flag in FLAGS:
+        if flag.dest in given:
+            text = given[flag.dest]
+            values[flag.dest] = flag.read(text, flag.name) if isinstance(text, str) else text
+        elif flag.env and environ.get(flag.env, "").strip():
+            values[flag.dest] = flag.read(environ[flag.env], flag.env)
+        elif flag.env and (file.get(flag.env) or "").strip():
+            values[flag.dest] = flag.read(file[flag.env], f"{flag.env} in {where}")
+    for name in ("input", "output"):
+        if not str(values.get(name, "")).strip() or values[name] == Path():
+            flag = BY_DEST[name]
+            raise UsageError(
+                f"{'/'.join(flag.names)} is missing: {flag.help}.",
+                code="usage_missing_arg",
+                hint="dify-batch -i data.csv -o results.jsonl",
+            )
+    if "base_url" in values and not values.get("demo"):
+        values["base_url"], note = read_base_url(values["base_url"])
+        warnings += [note] if note else []
+    if "workflow_id" in values:
+        values["workflow_id"] = values["workflow_id"].strip()
+    warnings += _unknown_names([*environ, *file])
+    return Settings(**values), tuple(warnings)
+
+
+def _unknown_names(names: list[str]) -> list[str]:
+    """A warning for each variable that looks like ours and is not, with the nearest that is."""
+    unknown = {name for name in names if name.startswith(("DIFY_BATCH_", "DIFY_API_")) and name not in BY_ENV}
+    if not unknown:
+        return []
+    import difflib
+
+    warnings = []
+    for name in sorted(unknown):
+        near = difflib.get_close_matches(name, BY_ENV, n=1, cutoff=0.5)
+        warnings.append(
+            f"{name} is no setting and is ignored." + (f" Did you mean {near[0]}?" if near else "")
+        )
+    return warnings
+
+
+def read_env_file(path: Path, *, required: bool, warnings: list[str]) -> dict[str, str]:
+    """NAME → value of a `.env` file (dotenv syntax); {} where there is none and none is `required`.
+
+    Adds a warning where others can read a file that holds the key. No part of a line is ever shown: it may
+    be the key.
+    """
+    if not required and not path.is_file():
+        return {}  # a folder named .env is somebody's virtual environment
+    try:
+        raw, mode = path.read_bytes(), path.stat().st_mode
+    except OSError as error:
+        hint = (
+            f"Make it readable: chmod 600 {path}" if isinstance(error, PermissionError) else "Check the path."
+        )
+        raise UsageError(f'The settings file "{path}" cannot be read: {error.strerror}.', hint=hint) from None
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise UsageError(f"{path}, line {line}: not UTF-8 text.", hint="Save the file as UTF-8.") from None
+    from io import StringIO
+
+    from dotenv import dotenv_values
+    from dotenv.parser import parse_stream
+
+    for binding in parse_stream(StringIO(text)):
+        if (
+            binding.error
+            or (binding.key is not None and binding.value is None)
+            or "\0" in binding.original.string
+        ):
+            text_before = binding.original.string[: -len(binding.original.string.lstrip()) or None]
+            line = binding.original.line + text_before.count("\n")  # blank lines before it belong to it
+            raise UsageError(
+                f"{path}, line {line}: not NAME=value.", hint="Correct the line, or put # before it."
+            )
+    values = {
+        name: value for name, value in dotenv_values(stream=StringIO(text)).items() if value is not None
+    }
+    if os.name == "posix" and values.get("DIFY_API_KEY") and mode & 0o044:
+        warnings.append(f"Others can read {path}, and it holds DIFY_API_KEY. Type: chmod 600 {path}")
+    return values

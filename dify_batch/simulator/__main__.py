@@ -1,0 +1,92 @@
+"""`python -m dify_batch.simulator`: prints one line of JSON when ready, serves until SIGTERM or SIGINT."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import MISSING, fields
+from pathlib import Path
+
+from .apps import DEFAULT_KEY
+from .config import Config
+from .core import SimulatorCore, quiet_uvicorn
+from .faults import RUN_FAULTS, SERVER_FAULTS, parse_plan
+
+WHOLE = {"port", "control_port", "workers", "connections", "max_active_requests"}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """One flag for each field of Config, and --faults."""
+    names = ", ".join(sorted(RUN_FAULTS | SERVER_FAULTS))
+    parser = argparse.ArgumentParser(
+        prog="python -m dify_batch.simulator", description="A Dify 1.14 on loopback.", epilog=f"Faults: {names}."
+    )
+    for field in fields(Config):
+        default = None if field.default is MISSING else field.default
+        parser.add_argument(
+            f"--{field.name.replace('_', '-')}",
+            type=_whole if field.name in WHOLE else _number,
+            default=default,
+            metavar="N" if field.name in WHOLE else "S",
+            help=f"default {'none' if default is None else default}",
+        )
+    parser.add_argument("--faults", metavar="FILE|JSON", help="a fault plan, as POST /faults takes it")
+    return parser
+
+
+def _number(text: str) -> float | None:
+    return None if text == "none" else float(text)
+
+
+def _whole(text: str) -> int | None:
+    return None if text == "none" else int(text)
+
+
+def read_plan(text: str | None) -> dict[str, object]:
+    """The plan given as JSON or as the path of a file of it. Raises ValueError or OSError."""
+    if text is None:
+        return {}
+    plan = json.loads(text if text.lstrip().startswith("{") else Path(text).read_text(encoding="utf-8"))
+    if not isinstance(plan, dict):
+        raise ValueError(f"--faults: an object is needed, got {type(plan).__name__}")
+    parse_plan(plan)
+    return plan
+
+
+async def serve(config: Config, plan: dict[str, object]) -> None:
+    """Serves until a signal comes."""
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ended.set)
+    core = SimulatorCore(config)
+    await core.open()
+    core.set_faults(plan)
+    line = {"base_url": core.base_url, "control_url": core.control_url, "api_key": DEFAULT_KEY, "pid": os.getpid()}
+    sys.stdout.write(json.dumps(line) + "\n")
+    sys.stdout.flush()
+    await ended.wait()
+    await core.close()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit status: 2 for a bad flag, plan or port."""
+    parser = build_parser()
+    values = vars(parser.parse_args(argv))
+    try:
+        plan = read_plan(values.pop("faults"))
+        quiet_uvicorn()
+        asyncio.run(serve(Config(**values), plan))
+    except (ValueError, OSError) as e:
+        sys.stderr.write(f"simulator: {e}\n")
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

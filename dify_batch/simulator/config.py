@@ -1,0 +1,56 @@
+"""The simulator's settings: every duration and limit a test may want to scale."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+
+TailFunction = Callable[[str, int], float]
+"""(row id, nth execution of that id, from 1) -> seconds added to `Config.latency`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """All durations are seconds. The defaults are what a Dify 1.14.2 with its docker defaults does.
+
+    port, control_port: 0 takes a free one. Neither can be changed while the server runs.
+    """
+
+    port: int = 0
+    control_port: int = 0
+    latency: float = 0.2  # of one run, in its slow node
+    latency_tail: float | TailFunction | None = None  # sigma of a lognormal factor of median 1, or a function
+    workers: int | None = 4  # streaming runs executed at once (celery's gevent pool); None is unlimited
+    connections: int | None = None  # requests answered at once (gunicorn's workers x connections)
+    max_active_requests: int | None = None  # the app's own concurrency limit (dify-wire section 5)
+    ping_interval: float = 10.0
+    hold_after_error: float = 300.0  # a stream stays open so long after an `error` event (dify-wire 05h2)
+    linger_after_finish: float = 1.0  # and so long after workflow_finished or workflow_paused
+    keep_alive: float = 2.0  # idle connections are closed then, as gunicorn does (dify-wire 29)
+    stop_delay: float = 0.2  # from the wire's "stopped" to run detail's (dify-wire 16c, 16d)
+    snapshot_delay: float = 0.2  # from the first ping to the snapshot on the events endpoint (dify-wire 24c)
+    late_end: float = 0.2  # how long a run goes on after the wire called it stopped (dify-wire 30d)
+    form_lifetime: float = 129600.0  # 36 hours (dify-wire 18)
+
+    def changed(self, changes: Mapping[str, object]) -> Config:
+        """A copy with `changes` applied.
+
+        Raises ValueError on an unknown name, on a port, or on a value of the wrong type.
+        """
+        for name, value in changes.items():
+            if name not in _RUN_TIME:
+                known = ", ".join(sorted(_RUN_TIME))
+                raise ValueError(f"config: unknown or fixed setting {name!r}; one of: {known}")
+            if isinstance(value, bool) or not (
+                isinstance(value, int | float)
+                or (value is None and name in _OPTIONAL)
+                or (name == "latency_tail" and callable(value))
+            ):
+                raise ValueError(f"config: {name} must be a number, got {value!r}")
+            if isinstance(value, int | float) and value < 0:
+                raise ValueError(f"config: {name} must not be negative, got {value!r}")
+        return replace(self, **changes)  # type: ignore[arg-type]  # checked just above
+
+
+_OPTIONAL = frozenset({"latency_tail", "workers", "connections", "max_active_requests"})
+_RUN_TIME = frozenset(f.name for f in fields(Config)) - {"port", "control_port"}

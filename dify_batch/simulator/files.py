@@ -1,0 +1,187 @@
+"""Uploads: POST /v1/files/upload, and what a run makes of the file mappings in its inputs (dify-wire 20)."""
+
+from __future__ import annotations
+
+import base64
+import mimetypes
+import re
+import time
+import uuid
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from . import wire
+from .inputs import FileResolver, InputError
+from .wire import Answer, Refusal
+
+MEGABYTE = 1024 * 1024
+DOCUMENT_LIMIT, IMAGE_LIMIT, AUDIO_LIMIT, VIDEO_LIMIT = 15, 10, 50, 100  # megabytes, as in GET /parameters
+NO_USER = "DEFAULT-USER"  # whom an upload without `user` belongs to (dify-wire 20e)
+TENANT = wire.derived_id("tenant")
+_KINDS = {"image": "image", "audio": "audio", "video": "video"}
+_WRONG_TYPE = "Detected file type does not match the specified type. Please verify the file."
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """One stored file, without its content, which nothing reads."""
+
+    id: str
+    name: str
+    size: int
+    mime_type: str
+    user: str
+    created_at: int
+
+    @property
+    def extension(self) -> str:
+        return self.name.rpartition(".")[2].lower() if "." in self.name else ""
+
+    @property
+    def kind(self) -> str:
+        """Dify's type of it: document, image, audio, video."""
+        return _KINDS.get(self.mime_type.split("/")[0], "document")
+
+    def link(self, base: str) -> str:
+        """A signed, expiring URL."""
+        nonce = uuid.uuid4().hex
+        return (
+            f"{base}files/{self.id}/file-preview?timestamp={int(time.time())}&nonce={nonce}"
+            f"&sign={wire.derived_id(self.id, nonce)}%3D"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One part of a multipart body. filename None: a plain field."""
+
+    name: str
+    filename: str | None
+    content_type: str | None
+    content: bytes
+
+
+class FileStore:
+    """The uploaded files."""
+
+    def __init__(self) -> None:
+        self._uploads: dict[str, Upload] = {}
+
+    def upload(self, app_key: str, content_type: str, body: bytes, base: str) -> Answer:
+        """The answer to an upload: 201, each time a new id. Raises Refusal."""
+        parts = multipart(content_type, body)
+        files = [part for part in parts if part.filename is not None]
+        if not any(part.name == "file" for part in files):
+            raise Refusal(wire.refuse(400, "no_file_uploaded", "Please upload your file."))
+        if len(files) > 1:
+            raise Refusal(wire.refuse(400, "too_many_files", "Only one file is allowed."))
+        part = files[0]
+        if not part.filename:
+            raise Refusal(wire.refuse(400, "filename_not_exists_error", "The specified filename does not exist."))
+        if not part.content_type:
+            raise Refusal(wire.refuse(415, "unsupported_file_type", "File type not allowed."))
+        if re.search(r'[/\\:*?"<>|]', part.filename):
+            raise Refusal(wire.refuse(400, "invalid_param", "Filename contains invalid characters"))
+        user = next((p.content.decode(errors="replace") for p in parts if p.name == "user"), "") or NO_USER
+        now = int(time.time())
+        file = Upload(wire.new_id(), part.filename, len(part.content), part.content_type, user, now)
+        limit = {"image": IMAGE_LIMIT, "audio": AUDIO_LIMIT, "video": VIDEO_LIMIT}.get(file.kind, DOCUMENT_LIMIT)
+        if file.size > limit * MEGABYTE:
+            raise Refusal(wire.refuse(413, "file_too_large", ""))
+        self._uploads[file.id] = file
+        fields = {
+            "id": file.id,
+            "reference": None,
+            "name": file.name,
+            "size": file.size,
+            "extension": file.extension,
+            "mime_type": file.mime_type,
+            "created_by": wire.derived_id("end_user", app_key, user),
+            "created_at": now,
+            "preview_url": None,
+            "source_url": file.link(base),
+            "original_url": None,
+            "user_id": None,
+            "tenant_id": TENANT,
+            "conversation_id": None,
+            "file_key": None,
+        }
+        return wire.answer_json(fields, 201)
+
+    def resolver(self, user: str, base: str) -> FileResolver:
+        """Turns a file mapping of an input into the file, if this user may use it. base: the server's URL."""
+
+        def resolve(mapping: object) -> dict[str, Any]:
+            assert isinstance(mapping, dict)  # checked against the form before
+            method = mapping.get("transfer_method")
+            if method is None:
+                raise InputError("transfer_method is required in file mapping")
+            if method == "remote_url":
+                return _remote(str(mapping.get("url", "")), str(mapping.get("type") or "document"))
+            file_id = str(mapping.get("upload_file_id"))
+            if not wire.is_uuid(file_id):
+                raise InputError("Invalid upload file id format")
+            file = self._uploads.get(file_id)
+            if file is None or file.user != user:
+                raise InputError("Invalid upload file")
+            if mapping.get("type") not in (None, "custom", file.kind):
+                raise InputError(_WRONG_TYPE)
+            record = base64.b64encode(f'{{"record_id":"{file.id}"}}'.encode()).decode()
+            extension = f".{file.extension}" if file.extension else ""
+            return _file(
+                file.kind, "local_file", "", f"dify-file-ref:{record}", file.name, extension, file.mime_type, file.size
+            ) | {"related_id": file.id, "url": file.link(base)}
+
+        return resolve
+
+
+def _remote(url: str, kind: str) -> dict[str, Any]:
+    """A remote file. Dify fetches its head here; the simulator fetches nothing and gives size -1."""
+    name = urlsplit(url).path.rpartition("/")[2]
+    extension = f".{name.rpartition('.')[2]}" if "." in name else ""
+    mime = mimetypes.guess_type(name)[0] or "application/octet-stream"
+    return _file(kind, "remote_url", url, None, name, extension, mime, -1) | {"related_id": None, "url": url}
+
+
+def _file(
+    kind: str, method: str, url: str, reference: str | None, name: str, extension: str, mime: str, size: int
+) -> dict[str, Any]:
+    return {
+        "dify_model_identity": "__dify__file__",
+        "id": None,
+        "type": kind,
+        "transfer_method": method,
+        "remote_url": url,
+        "reference": reference,
+        "filename": name,
+        "extension": extension,
+        "mime_type": mime,
+        "size": size,
+    }
+
+
+def multipart(content_type: str, body: bytes) -> list[Part]:
+    """The parts of a multipart/form-data body; none if it is not one."""
+    found = re.search(r'boundary="?([^";]+)"?', content_type)
+    if not content_type.lower().startswith("multipart/form-data") or found is None:
+        return []
+    parts = []
+    for piece in body.split(b"--" + found.group(1).encode())[1:-1]:
+        head, _, content = piece.removeprefix(b"\r\n").partition(b"\r\n\r\n")
+        headers = {}
+        for line in head.decode(errors="replace").split("\r\n"):
+            field, _, value = line.partition(":")
+            headers[field.strip().lower()] = value.strip()
+        disposition = headers.get("content-disposition", "")
+        name = re.search(r'\bname="([^"]*)"', disposition)
+        filename = re.search(r'\bfilename="([^"]*)"', disposition)
+        parts.append(
+            Part(
+                name.group(1) if name else "",
+                filename.group(1) if filename else None,
+                headers.get("content-type"),
+                content.removesuffix(b"\r\n"),
+            )
+        )
+    return parts

@@ -1,0 +1,165 @@
+"""The other endpoints of /v1: run detail, log, stop, events, parameters, forms, files."""
+
+from __future__ import annotations
+
+import json
+
+from starlette.routing import Router
+
+from . import answers, wire
+from .apps import describe_info, describe_parameters
+from .events import FORM_ACTIONS, FORM_FIELDS
+from .posting import run_workflow
+from .routes import Exchange, Handler, build_router
+from .runs import Form, Run
+from .site import Site
+from .streams import send_run_events
+from .wire import Answer, Refusal
+
+
+async def run_detail(exchange: Exchange) -> Answer:
+    """GET workflows/run/{id} (dify-wire 13)."""
+    run_id = exchange.request.path_params["run_id"]
+    if not wire.is_uuid(run_id):
+        return wire.UNKNOWN_500
+    run = exchange.site.engine.registry.find(exchange.app, run_id)
+    if run is None:
+        return wire.refuse(404, "not_found", "Workflow run not found.")
+    return wire.answer_json(run.detail())
+
+
+async def logs(exchange: Exchange) -> Answer:
+    """GET workflows/logs (dify-wire 14)."""
+    if "closed_log" in exchange.site.plan.server:
+        return wire.refuse(403, "forbidden", "You don't have the permission to access the requested resource.")
+    query = answers.log_query(exchange.request.query_params)
+    total, runs = exchange.site.engine.registry.log(exchange.app, query)
+    page = {
+        "page": query.page,
+        "limit": query.limit,
+        "total": total,
+        "has_more": total > query.page * query.limit,
+        "data": [run.log_row() for run in runs],
+    }
+    return wire.answer_json(page)
+
+
+async def stop(exchange: Exchange) -> Answer:
+    """POST workflows/tasks/{task_id}/stop: always success (dify-wire 16h-16m)."""
+    exchange.user_of(await exchange.json_body())
+    exchange.site.engine.stop(exchange.request.path_params["task_id"])
+    return wire.answer_json({"result": "success"})
+
+
+async def run_events(exchange: Exchange) -> Answer | None:
+    """GET workflow/{run id}/events (dify-wire 24)."""
+    params = exchange.request.query_params
+    user = exchange.user_of(params)
+    run_id = exchange.request.path_params["run_id"]
+    if not wire.is_uuid(run_id):
+        return wire.UNKNOWN_500
+    run = exchange.site.engine.registry.find(exchange.app, run_id)
+    if run is None or run.user != user:
+        return wire.refuse(404, "not_found", "Workflow run not found")
+    await send_run_events(
+        exchange.connection,
+        exchange.site.config,
+        run,
+        with_snapshot=params.get("include_state_snapshot", "").lower() == "true",
+        continue_on_pause=params.get("continue_on_pause", "").lower() == "true",
+    )
+    return None
+
+
+async def parameters(exchange: Exchange) -> Answer:
+    """GET parameters (dify-wire 19)."""
+    if not exchange.app.published:
+        message = "App unavailable, please check your app configurations."
+        return wire.refuse(400, "app_unavailable", message)
+    return wire.answer_json(describe_parameters(exchange.app))
+
+
+async def info(exchange: Exchange) -> Answer:
+    """GET info (dify-wire 19)."""
+    return wire.answer_json(describe_info(exchange.app))
+
+
+async def meta(exchange: Exchange) -> Answer:
+    """GET meta (dify-wire 19)."""
+    return wire.answer_json({"tool_icons": {}})
+
+
+def _find_form(exchange: Exchange) -> tuple[Run, Form]:
+    token = exchange.request.path_params["form_token"]
+    run = exchange.site.engine.registry.by_form.get(token)
+    if run is None or run.app is not exchange.app:
+        path = exchange.request.url.path
+        message = (
+            f"Form not found. You have requested this URI [{path}] but did you mean "
+            "/v1/form/human_input/<string:form_token> ?"
+        )
+        raise Refusal(wire.refuse(404, "not_found", message))
+    form = run.live.form if run.live is not None else None
+    if form is None or form.submitted:
+        number = form.id if form is not None else wire.derived_id("form", token)
+        message = f"This form has already been submitted by another user, form_id={number}"
+        raise Refusal(wire.refuse(412, "human_input_form_submitted", message))
+    return run, form
+
+
+async def form_get(exchange: Exchange) -> Answer:
+    """GET form/human_input/{token} (dify-wire 18h)."""
+    form = _find_form(exchange)[1]
+    fields = {
+        "form_content": form.content,
+        "inputs": FORM_FIELDS,
+        "resolved_default_values": {},
+        "user_actions": FORM_ACTIONS,
+        "expiration_time": form.expires,
+    }
+    return Answer(200, json.dumps(fields).encode())
+
+
+async def form_submit(exchange: Exchange) -> Answer:
+    """POST form/human_input/{token}: any user may (dify-wire 18k, 18x)."""
+    body = await exchange.json_body()
+    exchange.user_of(body)
+    run = _find_form(exchange)[0]
+    action, given = body.get("action"), body.get("inputs")
+    if not isinstance(given, dict):
+        given = {}
+    if action not in [known["id"] for known in FORM_ACTIONS]:
+        return wire.refuse(400, "invalid_form_data", f"Invalid action: {action}")
+    missing = [str(f["output_variable_name"]) for f in FORM_FIELDS if f["output_variable_name"] not in given]
+    if missing:
+        message = f"Missing required inputs: {', '.join(missing)}"
+        return wire.refuse(400, "invalid_form_data", message)
+    exchange.site.engine.submit(run, str(action), {name: str(value) for name, value in given.items()})
+    return wire.answer_json({})
+
+
+async def upload(exchange: Exchange) -> Answer:
+    """POST files/upload (dify-wire 20)."""
+    request = exchange.request
+    content_type = request.headers.get("content-type", "")
+    return exchange.site.files.upload(exchange.app.key, content_type, await request.body(), str(request.base_url))
+
+
+TABLE: dict[str, dict[str, Handler]] = {
+    "workflows/run": {"POST": run_workflow},
+    "workflows/run/{run_id}": {"GET": run_detail},
+    "workflows/logs": {"GET": logs},
+    "workflows/{workflow_id}/run": {"POST": run_workflow},
+    "workflows/tasks/{task_id}/stop": {"POST": stop},
+    "workflow/{run_id}/events": {"GET": run_events},
+    "parameters": {"GET": parameters},
+    "info": {"GET": info},
+    "meta": {"GET": meta},
+    "form/human_input/{form_token}": {"GET": form_get, "POST": form_submit},
+    "files/upload": {"POST": upload},
+}
+
+
+def build_app(site: Site) -> Router:
+    """The whole /v1 of the simulator, as an ASGI application."""
+    return build_router(site, TABLE)

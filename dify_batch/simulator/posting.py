@@ -1,0 +1,143 @@
+"""POST /v1/workflows/run: what becomes of it, in both modes and under every fault."""
+
+from __future__ import annotations
+
+import asyncio
+
+from . import answers, wire
+from .engine import Task
+from .faults import NORMAL, Fault
+from .inputs import InputError, check_inputs
+from .narration import Ending
+from .routes import Exchange
+from .runs import PING, Channel, Run
+from .site import OpenPost, Site
+from .streams import send_post_stream
+from .wire import Answer
+
+# Executed, but the client gets an error or nothing.
+RUN_UNHEARD = {
+    "cut_after_accept": None,
+    "zombie_blocking": None,
+    "error_500_run": wire.INTERNAL_500,
+    "error_502_run": wire.proxy_error(502, "Bad Gateway"),
+    "bad_request_unknown": wire.refuse(400, "invalid_param", "queue listening stopped unexpectedly."),
+}
+# What these mean for a blocking POST, which has no stream to break.
+BLOCKING_MEANING = {
+    "cut_after_start": "cut_after_accept",
+    "clean_end": "cut_after_accept",
+    "zombie": "zombie_blocking",
+    "error_event_after_start": "error_500_run",
+}
+
+
+async def run_workflow(exchange: Exchange) -> Answer | None:
+    """POST /v1/workflows/run and /v1/workflows/{workflow_id}/run."""
+    site, app = exchange.site, exchange.app
+    body = await exchange.json_body()
+    user = exchange.user_of(body)
+    if app.mode != "workflow":
+        message = "Please check if your app mode matches the right API route."
+        return wire.refuse(400, "not_workflow_app", message)
+    inputs, mode = answers.run_payload(body)
+    row = str(inputs.get("id", ""))
+    nth = site.posts[row] = site.posts.get(row, 0) + 1
+    site.post_total += 1
+    fault = site.plan.take(row, nth)
+    open_post = OpenPost(site)
+    exchange.connection.when_lost(open_post.answered)
+    try:
+        if fault is not NORMAL:
+            if fault.name == "cut_before":
+                await exchange.connection.close()
+                return None
+            refused = answers.refused(fault, app, site.config)
+            if refused is not None:
+                return refused
+        limit = site.config.max_active_requests
+        held = site.active.get(app.key, 0)
+        # A streaming POST needs two free slots and keeps none (dify-wire 17g, 17k).
+        if limit is not None and held + (2 if mode == "streaming" else 1) > limit:
+            return wire.too_many(app.id, limit)
+        answers.check_workflow(app, exchange.request.path_params.get("workflow_id"))
+        if fault.name == "rejected":
+            required = next((f.variable for f in app.form if f.required), None)
+            inputs = {name: value for name, value in inputs.items() if name != required}
+        resolver = site.files.resolver(user, str(exchange.request.base_url))
+        task = Task(app, user, row, mode, inputs, resolver, fault)
+        if mode == "streaming":
+            return await _stream(exchange, task, open_post)
+        return await _block(exchange, task)
+    finally:
+        open_post.answered()
+
+
+async def _stream(exchange: Exchange, task: Task, open_post: OpenPost) -> Answer | None:
+    site, fault = exchange.site, task.fault
+    if "redis_down" in site.plan.server:
+        await wire.start_stream(exchange.connection.send)
+        await exchange.connection.write(PING.data)
+        await exchange.connection.close()
+        return None
+    if fault.name in RUN_UNHEARD:
+        site.engine.enqueue(task)
+        return await _unheard(exchange, fault)
+    task.channel = Channel()
+    site.engine.enqueue(task)
+    await send_post_stream(exchange.connection, site.config, task.channel, fault, open_post.answered)
+    return None
+
+
+async def _unheard(exchange: Exchange, fault: Fault) -> Answer | None:
+    answer = RUN_UNHEARD[fault.name]
+    if answer is None:
+        await exchange.connection.close()
+    return answer
+
+
+async def _block(exchange: Exchange, task: Task) -> Answer | None:
+    site, fault = exchange.site, task.fault
+    if "redis_down" in site.plan.server:
+        return wire.INTERNAL_500
+    name = BLOCKING_MEANING.get(fault.name, fault.name)
+    if name != fault.name:
+        fault = task.fault = Fault(name, fault.seconds, fault.latency)
+    asked = asyncio.get_running_loop().time()
+    if name == "slow_queue":
+        await asyncio.sleep(fault.seconds or 0.0)
+    try:
+        inputs = check_inputs(task.app.form, task.inputs, task.files)
+    except InputError as e:
+        return wire.INTERNAL_500 if e.crash else wire.refuse(400, "invalid_param", e.message)
+    run = site.engine.begin(task, inputs)
+    site.active[task.app.key] = site.active.get(task.app.key, 0) + 1
+    execution = site.engine.spawn(_hold_slot(site, task, run))
+    if name in RUN_UNHEARD:
+        return await _unheard(exchange, fault)
+    if name in ("silence", "silence_before_start"):
+        await exchange.connection.until_closed()
+        return None
+    ending = await asyncio.shield(execution)
+    if ending is None:
+        return None
+    if name == "slow_answer" and fault.seconds is not None:
+        await asyncio.sleep(max(0.0, asked + fault.seconds - asyncio.get_running_loop().time()))
+    answer = answers.blocking_answer(run, ending, strange=name == "unknown_event")
+    if name == "cut_mid_stream":
+        await exchange.connection.send(
+            {"type": "http.response.start", "status": answer.status, "headers": answer.head()}
+        )
+        await exchange.connection.write(answer.body[: len(answer.body) // 2])
+        await exchange.connection.close()
+        return None
+    return answer
+
+
+async def _hold_slot(site: Site, task: Task, run: Run) -> Ending | None:
+    """A blocking run keeps its place in max_active_requests also when its client has gone (dify-wire 17i)."""
+    active = site.active
+    try:
+        return await site.engine.execute(run, task.fault)
+    finally:
+        active[task.app.key] -= 1

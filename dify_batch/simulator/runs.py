@@ -1,0 +1,256 @@
+"""Runs and the log: all that the simulated Postgres holds, indexed so that no request scans every run."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from bisect import bisect_left, bisect_right
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from .apps import WORKFLOW_VERSION, App, Inputs, Node
+from .wire import derived_id
+
+KEYWORD_LENGTH = 30  # Dify uses no more of a keyword (dify-wire 14k)
+
+
+class Event(NamedTuple):
+    """One event of a stream, as sent."""
+
+    name: str
+    data: bytes
+
+
+PING = Event("ping", b"event: ping\n\n")
+
+
+class Channel:
+    """The queue between a run and one open stream. Used in the server's event loop only."""
+
+    __slots__ = ("_items", "_waiter")
+
+    def __init__(self) -> None:
+        self._items: deque[Event] = deque()
+        self._waiter: asyncio.Future[None] | None = None
+
+    def put(self, event: Event) -> None:
+        """Adds an event; never blocks."""
+        self._items.append(event)
+        self.wake()
+
+    def wake(self) -> None:
+        """Ends a `take` that waits."""
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def take(self, timeout: float) -> list[Event]:
+        """All events there are, in order; waits up to `timeout` seconds for one, and gives none then."""
+        if not self._items:
+            await self._wait(timeout)
+        events = list(self._items)
+        self._items.clear()
+        return events
+
+    async def _wait(self, timeout: float) -> None:
+        loop = asyncio.get_running_loop()
+        waiter = self._waiter = loop.create_future()
+        timer = loop.call_later(timeout, lambda: None if waiter.done() else waiter.set_result(None))
+        try:
+            await waiter
+        finally:
+            timer.cancel()
+            self._waiter = None
+
+
+@dataclass(slots=True)
+class NodeRun:
+    """One execution of a node. finished is None while it is going on."""
+
+    id: str
+    node: Node
+    started: int  # seconds since 1970
+    began: float  # time.monotonic()
+    finished: int | None = None
+    elapsed: float = 0.0
+    status: str = "running"
+
+
+@dataclass(slots=True)
+class Form:
+    """The form that a paused run waits for. token: what opens it."""
+
+    id: str
+    token: str
+    expires: int
+    content: str
+    template: str
+    submitted: bool = False
+    action: str = ""
+    answers: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Live:
+    """What a run needs only while it is not finished."""
+
+    inputs: Inputs
+    channels: list[Channel] = field(default_factory=list)
+    nodes: list[NodeRun] = field(default_factory=list)
+    wake: asyncio.Future[None] | None = None
+    stop: bool = False
+    form: Form | None = None
+
+
+@dataclass(slots=True)
+class Run:
+    """One run. inputs and outputs are kept as JSON text, which is small and what run detail wants."""
+
+    id: str
+    task_id: str
+    app: App
+    user: str
+    row: str
+    mode: str  # blocking, streaming
+    inputs: str
+    created_at: float
+    status: str = "running"
+    outputs: str = "{}"
+    error: str | None = None
+    elapsed: float = 0.0
+    tokens: int = 0
+    steps: int = 0
+    exceptions: int = 0
+    finished_at: float | None = None
+    live: Live | None = None
+
+    def system_inputs(self, timestamp: bool) -> dict[str, Any]:
+        """Dify's own inputs; `sys.timestamp` is in run detail and snapshots, not in the POST stream."""
+        values: dict[str, Any] = {"sys.files": [], "sys.user_id": self.user, "sys.app_id": self.app.id}
+        if timestamp:
+            values["sys.timestamp"] = int(self.created_at)
+        return values | {"sys.workflow_id": self.app.workflow_id, "sys.workflow_run_id": self.id}
+
+    def has_ended(self) -> bool:
+        """Whether the end is stored."""
+        return self.finished_at is not None
+
+    @property
+    def end_user(self) -> str:
+        """The id that Dify gives the `user` within the app."""
+        return derived_id("end_user", self.app.key, self.user)
+
+    def detail(self) -> dict[str, Any]:
+        """GET /v1/workflows/run/{id}: `inputs` is JSON in a string (dify-wire 13)."""
+        return {
+            "id": self.id,
+            "workflow_id": self.app.workflow_id,
+            "status": self.status,
+            "inputs": json.dumps(json.loads(self.inputs) | self.system_inputs(timestamp=True)),
+            "outputs": json.loads(self.outputs),
+            "error": self.error,
+            "total_steps": self.steps,
+            "total_tokens": self.tokens,
+            "created_at": int(self.created_at),
+            "finished_at": None if self.finished_at is None else int(self.finished_at),
+            "elapsed_time": self.elapsed,
+        }
+
+    def log_row(self) -> dict[str, Any]:
+        """One row of GET /v1/workflows/logs: no outputs (dify-wire 14)."""
+        return {
+            "id": derived_id("log", self.id),
+            "workflow_run": {
+                "id": self.id,
+                "version": WORKFLOW_VERSION,
+                "status": self.status,
+                "triggered_from": "app-run",
+                "error": self.error,
+                "elapsed_time": self.elapsed,
+                "total_tokens": self.tokens,
+                "total_steps": self.steps,
+                "created_at": int(self.created_at),
+                "finished_at": None if self.finished_at is None else int(self.finished_at),
+                "exceptions_count": self.exceptions,
+            },
+            "details": None,
+            "created_from": "service-api",
+            "created_by_role": "end_user",
+            "created_by_account": None,
+            "created_by_end_user": {
+                "id": self.end_user,
+                "type": "service-api",
+                "is_anonymous": False,
+                "session_id": self.user,
+            },
+            "created_at": int(self.created_at),
+        }
+
+    def matches(self, keyword: str) -> bool:
+        """Dify's keyword search: part of inputs, outputs or user, or the whole run id (dify-wire 14f-14k)."""
+        if keyword == self.id:
+            return True
+        part = keyword[:KEYWORD_LENGTH].lower()
+        return part in self.inputs.lower() or part in self.outputs.lower() or part in self.user.lower()
+
+
+@dataclass(frozen=True, slots=True)
+class LogQuery:
+    """The filters of GET /v1/workflows/logs. after, before: seconds since 1970."""
+
+    page: int = 1
+    limit: int = 20
+    user: str | None = None
+    status: str | None = None
+    keyword: str | None = None
+    after: float | None = None
+    before: float | None = None
+    nobody: bool = False
+
+
+class Registry:
+    """All runs. Within an app, and within a user, they are in the order of their start."""
+
+    def __init__(self) -> None:
+        self.by_id: dict[str, Run] = {}
+        self.by_task: dict[str, Run] = {}  # only the live ones
+        self.by_form: dict[str, Run] = {}
+        self._by_app: dict[str, list[Run]] = {}
+        self._by_user: dict[tuple[str, str], list[Run]] = {}
+
+    def add(self, run: Run) -> None:
+        """Enters a run that begins."""
+        self.by_id[run.id] = run
+        self.by_task[run.task_id] = run
+        self._by_app.setdefault(run.app.key, []).append(run)
+        self._by_user.setdefault((run.app.key, run.user), []).append(run)
+
+    def find(self, app: App, run_id: str) -> Run | None:
+        """The run of that id, if it is this app's."""
+        run = self.by_id.get(run_id)
+        return run if run is not None and run.app is app else None
+
+    def log(self, app: App, query: LogQuery) -> tuple[int, list[Run]]:
+        """(how many match, the asked page of them, newest first)."""
+        if query.nobody:
+            return 0, []
+        mine = None if query.user is None else self._by_user.get((app.key, query.user), [])
+        runs = self._by_app.get(app.key, []) if mine is None else mine
+        low = 0 if query.after is None else bisect_left(runs, query.after, key=_created)
+        high = len(runs) if query.before is None else bisect_right(runs, query.before, key=_created)
+        start = (query.page - 1) * query.limit
+        if query.status is None and query.keyword is None:
+            total = max(0, high - low)
+            newest = range(high - 1 - start, max(low, high - start - query.limit) - 1, -1)
+            return total, [runs[i] for i in newest]
+        found = [
+            run
+            for run in reversed(runs[low:high])
+            if (query.status is None or run.status == query.status)
+            and (query.keyword is None or run.matches(query.keyword))
+        ]
+        return len(found), found[start : start + query.limit]
+
+
+def _created(run: Run) -> float:
+    return run.created_at

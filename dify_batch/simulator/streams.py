@@ -1,0 +1,215 @@
+"""Event streams as they are sent: the order of pings, how long a stream stays open, and how one is cut."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+
+from starlette.types import Receive, Scope, Send
+
+from . import events
+from .config import Config
+from .faults import Fault
+from .runs import PING, Channel, Event, Run
+from .wire import start_stream
+
+LAST_EVENTS = ("workflow_finished", "workflow_paused")
+NO_CACHE = ((b"cache-control", b"no-cache"),)  # on the events endpoint only (dify-wire 18d)
+SILENT_EVENTS = ("silence", "clean_end", "cut_after_start", "error_event_after_start")
+STRANGE_EVENT = b'data: {"event":"agent_dream","task_id":"?","workflow_run_id":"?","data":{"depth":[1,{"x":null}]}}\n\n'
+
+
+class Connection:
+    """One request's connection, with what ASGI hides: whether the client is still there, and closing it at once."""
+
+    __slots__ = ("_lost", "_transport", "receive", "send")
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._transport: asyncio.Transport = scope["state"]["transport"]
+        self._lost: list[Callable[[], None]] = scope["state"]["lost"]
+        self.receive = receive
+        self.send = send
+
+    @property
+    def closed(self) -> bool:
+        """Whether the client has gone (or the server has closed)."""
+        return self._transport.is_closing()
+
+    def when_lost(self, call: Callable[[], None]) -> None:
+        """Has `call` called, once, when the connection is gone; forgotten when its next request comes."""
+        self._lost.append(call)
+
+    async def until_closed(self) -> None:
+        """Waits for the client to go away. The request's body must have been read."""
+        while (await self.receive())["type"] != "http.disconnect":
+            pass
+
+    async def close(self) -> None:
+        """Closes the connection after what was sent, and no byte more."""
+        self._transport.close()
+        try:
+            async with asyncio.timeout(1.0):  # a client that does not read keeps the last bytes from going out
+                await self.until_closed()
+        except TimeoutError:
+            self._transport.abort()
+
+    async def write(self, data: bytes) -> None:
+        """Sends a part of a started answer."""
+        await self.send({"type": "http.response.body", "body": data, "more_body": True})
+
+    async def end(self) -> None:
+        """Ends a started answer properly."""
+        await self.send({"type": "http.response.body", "body": b""})
+
+
+async def send_post_stream(
+    connection: Connection, config: Config, channel: Channel, fault: Fault, answered: Callable[[], None]
+) -> None:
+    """The answer to a streaming POST: a ping from the API at once, then whatever the worker publishes.
+
+    answered: called when the client has all that it will get of the outcome.
+    """
+    connection.when_lost(channel.wake)
+    await start_stream(connection.send)
+    await connection.write(PING.data)
+    if fault.name == "silence_before_start":
+        await connection.until_closed()
+        return
+    nodes = 0
+    while not connection.closed:
+        batch = await channel.take(config.hold_after_error)
+        if not batch:
+            break  # the client has gone, or there was nothing for so long: a clean end (dify-wire section 2)
+        sent: list[bytes] = []
+        last = ""
+        for event in batch:
+            if fault.name == "cut_mid_stream" and nodes == 2:
+                await connection.write(b"".join(sent) + event.data[: len(event.data) // 2])
+                await connection.close()
+                return
+            nodes += event.name in ("node_started", "node_finished")
+            sent.append(_strange(event) if fault.name == "unknown_event" else event.data)
+            last = event.name
+            if last == "error" or last in LAST_EVENTS:
+                break
+            if last == "workflow_started" and fault.name in SILENT_EVENTS:
+                break
+        await _write(connection, b"".join(sent), fault)
+        if last == "workflow_started" and fault.name in SILENT_EVENTS:
+            await _fall_silent(connection, config, fault)
+            return
+        if last == "error":
+            answered()
+            await _hold(connection, config.hold_after_error)
+            break
+        if last in LAST_EVENTS:
+            answered()
+            await _hold(connection, config.linger_after_finish)
+            break
+    await connection.end()
+
+
+async def _fall_silent(connection: Connection, config: Config, fault: Fault) -> None:
+    if fault.name == "silence":
+        await connection.until_closed()
+    elif fault.name == "clean_end":
+        await connection.end()
+    elif fault.name == "cut_after_start":
+        await connection.close()
+    else:
+        await connection.write(events.error_event("An error occurred while the run was being watched.").data)
+        await _hold(connection, config.hold_after_error)
+        await connection.end()
+
+
+async def _hold(connection: Connection, seconds: float) -> None:
+    """Keeps the stream open without a byte, for as long as the client is there."""
+    try:
+        async with asyncio.timeout(seconds):
+            await connection.until_closed()
+    except TimeoutError:
+        pass
+
+
+async def _write(connection: Connection, data: bytes, fault: Fault) -> None:
+    if fault.name != "split_utf8":
+        await connection.write(data)
+        return
+    for piece in split_characters(data):
+        await connection.write(piece)
+        await asyncio.sleep(0)
+
+
+def split_characters(data: bytes) -> list[bytes]:
+    """Cuts after the first byte of every multi-byte character."""
+    pieces, start = [], 0
+    for i, byte in enumerate(data):
+        if byte >= 0xC0:
+            pieces.append(data[start : i + 1])
+            start = i + 1
+    pieces.append(data[start:])
+    return [piece for piece in pieces if piece]
+
+
+def _strange(event: Event) -> bytes:
+    """The event with fields that no client knows, and an unknown event and a comment before it."""
+    if not event.data.startswith(b"data: {"):
+        return event.data
+    known = b'data: {"brand_new":{"deep":[true]},' + event.data[len(b"data: {") :]
+    return b": a comment\n\n" + STRANGE_EVENT + known
+
+
+async def send_run_events(
+    connection: Connection, config: Config, run: Run, *, with_snapshot: bool, continue_on_pause: bool
+) -> None:
+    """GET /v1/workflow/{run id}/events. Here the API itself pings, so a ping proves nothing (dify-wire section 2)."""
+    await start_stream(connection.send, NO_CACHE)
+    live = run.live
+    if run.has_ended() or live is None:
+        await connection.send({"type": "http.response.body", "body": events.stored_finish(run)})
+        return
+    await connection.write(PING.data)
+    channel = Channel()
+    connection.when_lost(channel.wake)
+    deaf = run.mode == "blocking"  # its events are never published (dify-wire 24o)
+    if not deaf:
+        live.channels.append(channel)
+    try:
+        if with_snapshot:
+            if not deaf:
+                live.channels.remove(channel)
+            await asyncio.sleep(config.snapshot_delay)
+            if run.has_ended():
+                await connection.send({"type": "http.response.body", "body": _live_finish(run)})
+                return
+            if not deaf:
+                live.channels.append(channel)
+            await connection.write(b"".join(events.snapshot(run)))
+            if run.status == "paused" and not continue_on_pause:
+                await _hold(connection, config.linger_after_finish)
+                await connection.end()
+                return
+        await _relay(connection, config, channel, endless=continue_on_pause and not with_snapshot)
+    finally:
+        if channel in live.channels:
+            live.channels.remove(channel)
+
+
+def _live_finish(run: Run) -> bytes:
+    event = json.loads(events.stored_finish(run)[len(b"data: ") :])
+    return events.live_event(run, "workflow_finished", event["data"]).data
+
+
+async def _relay(connection: Connection, config: Config, channel: Channel, *, endless: bool) -> None:
+    while not connection.closed:
+        batch = await channel.take(config.ping_interval)
+        if not batch:
+            await connection.write(PING.data)  # goes nowhere if the client has gone
+            continue
+        await connection.write(b"".join(event.data for event in batch))
+        finished = any(event.name == "workflow_finished" for event in batch)
+        if finished and not endless:  # with continue_on_pause and no snapshot it never ends (dify-wire 24d)
+            await _hold(connection, config.linger_after_finish)
+            await connection.end()
+            return

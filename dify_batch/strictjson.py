@@ -1,0 +1,66 @@
+"""JSON as Dify takes it: no NaN, no infinity, no key twice, no half of a surrogate pair."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any, NoReturn
+
+
+class NotJson(ValueError):
+    """The text is no JSON; the message says where it breaks, or what it has that JSON has not."""
+
+
+def _constant(name: str) -> NoReturn:
+    raise NotJson(f"{name} is not JSON; leave the key out or write null")
+
+
+def _float(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise NotJson(f"{text[:40]} is too large for a number")
+    return number
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise NotJson(f"the key {json.dumps(key[:60])} stands twice in one object")
+            seen.add(key)
+    return result
+
+
+_decoder = json.JSONDecoder(parse_constant=_constant, parse_float=_float, object_pairs_hook=_object)
+
+
+def parse(text: str) -> Any:
+    """The value of a JSON text. NaN, infinities and repeated keys are refused, which the json module is not.
+
+    Raises:
+        NotJson: says what is wrong and, where it can, at which character.
+    """
+    try:
+        return _decoder.decode(text)
+    except NotJson:
+        raise
+    except json.JSONDecodeError as error:
+        place = f"character {error.colno}"
+        if error.lineno > 1:
+            place = f"line {error.lineno} of the text, {place}"
+        raise NotJson(f"the JSON breaks at {place}: {error.msg}") from None
+    except ValueError:  # int() refuses more than 4300 digits
+        raise NotJson("the JSON holds an integer of more than 4300 digits") from None
+    except RecursionError:
+        raise NotJson("the JSON is nested too deeply") from None
+
+
+def sendable(value: Any) -> bool:
+    """Whether a value can be written as UTF-8: a lone surrogate is answered with 400 bad_request (dify-wire 22d)."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True

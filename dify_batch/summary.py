@@ -1,0 +1,102 @@
+"""The figures of a batch: live ones for whoever watches, and the summary at its end."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What became of the rows. Each row is counted in exactly one of the states, so they add up to `rows`.
+
+    `recovered`: results taken from runs that were looked up. `posts`: POSTs that left for the server.
+    `elapsed_time`: seconds.
+    """
+
+    rows: int = 0
+    done_before: int = 0
+    success: int = 0
+    partial_success: int = 0
+    failed: int = 0
+    unknown: int = 0
+    paused: int = 0
+    running: int = 0
+    retry_waiting: int = 0
+    untouched: int = 0
+    recovered: int = 0
+    posts: int = 0
+    total_tokens: int = 0
+    elapsed_time: float = 0.0
+
+    STATES: ClassVar[tuple[str, ...]] = (
+        "done_before",
+        "success",
+        "partial_success",
+        "failed",
+        "unknown",
+        "paused",
+        "running",
+        "retry_waiting",
+        "untouched",
+    )
+
+    def as_dict(self) -> dict[str, Any]:
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+
+@dataclass(slots=True)
+class Stats:
+    """Live figures; the engine writes them, a display reads them when it likes. One thread only."""
+
+    rows: int = 0
+    done_before: int = 0
+    success: int = 0
+    partial_success: int = 0
+    failed: int = 0
+    unknown: int = 0
+    paused: int = 0
+    running: int = 0
+    retry_waiting: int = 0
+    recovered: int = 0
+    posts: int = 0
+    total_tokens: int = 0
+    to_run: int = 0
+    finished: int = 0
+    in_flight: int = 0
+    limit: int = 0
+    state: str = ""
+    started_at: float = field(default_factory=time.monotonic)
+    failures: Counter[tuple[str, str]] = field(default_factory=Counter)
+    recent_failures: deque[tuple[str, str, str]] = field(default_factory=lambda: deque(maxlen=20))
+
+    def summary(self) -> Summary:
+        """The summary as things stand; what is in no other state is untouched."""
+        counted = (
+            self.done_before
+            + self.success
+            + self.partial_success
+            + self.failed
+            + self.unknown
+            + self.paused
+            + self.running
+            + self.retry_waiting
+        )
+        return Summary(
+            rows=self.rows,
+            done_before=self.done_before,
+            success=self.success,
+            partial_success=self.partial_success,
+            failed=self.failed,
+            unknown=self.unknown,
+            paused=self.paused,
+            running=self.running,
+            retry_waiting=self.retry_waiting,
+            untouched=max(0, self.rows - counted),
+            recovered=self.recovered,
+            posts=self.posts,
+            total_tokens=self.total_tokens,
+            elapsed_time=round(time.monotonic() - self.started_at, 3),
+        )

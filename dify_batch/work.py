@@ -1,0 +1,118 @@
+"""A row on its way through the batch, and the slots that give it a `user`."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from dify_batch.files import Inputs
+from dify_batch.outcomes import RunRef
+from dify_batch.state import RowState
+
+# The log lists a user's runs newest first, and a slot's runs follow one another, so the few newest are all that a
+# look-up can meet before the lost one.
+_RUNS_KEPT = 64
+
+
+@dataclass(slots=True)
+class Item:
+    """One row that this invocation works on.
+
+    `number`: place in the input, from 1 (0: not in it any more). `sent_at`, `started_at`: seconds since 1970.
+    `lost_at`: monotonic seconds. `may_send`: false where only what exists may be collected. `recovered`: its run was
+    looked up. `from_before`: of an earlier invocation.
+    """
+
+    id: str
+    number: int = 0
+    inputs: Inputs | None = None
+    cells: Mapping[str, Any] = field(default_factory=dict)
+    may_send: bool = True
+    retries: int = 0
+    repetition: int = 0
+    ref: RunRef | None = None
+    user: str = ""
+    mode: str = "streaming"
+    sent_at: float = 0.0
+    started_at: float = 0.0
+    lost_at: float = 0.0
+    reason: str = ""
+    excused: bool = False
+    known_runs: frozenset[str] = frozenset()
+    recovered: bool = False
+    from_before: bool = False
+    paused_before: bool = False
+    asked_again: bool = False
+    """--retry of a row whose outcome was unknown: what exists is looked at, then it is sent."""
+
+    def remember(self, row: RowState) -> None:
+        """Takes over what the journal knows of the row's last POST."""
+        self.ref, self.user, self.mode = row.ref, row.user, row.mode
+        self.sent_at = row.sent_at
+        self.started_at = row.started_at or row.sent_at
+        self.lost_at = time.monotonic() - max(0.0, time.time() - row.sent_at)
+
+    @property
+    def counts(self) -> bool:
+        """Whether it is counted: a row that is not in the input any more is collected, but no row of this batch."""
+        return self.number > 0
+
+    @property
+    def values(self) -> dict[str, Any]:
+        return self.inputs.values if self.inputs is not None else {}
+
+
+@dataclass(slots=True)
+class Slot:
+    user: str
+    runs: deque[str] = field(default_factory=lambda: deque(maxlen=_RUNS_KEPT))
+
+
+class Slots:
+    """The `user` of each request.
+
+    By default one for each slot in flight, unique to the invocation, and a new one after each lost request: so the
+    run that a look-up finds under it and no row claims can only be the lost one.
+    """
+
+    def __init__(self, batch: str, template: str | None) -> None:
+        self._batch = batch
+        self._template = template
+        self._free: list[Slot] = []
+        self._made = 0
+
+    @property
+    def shared(self) -> bool:
+        """Whether rows share users (--user), so that only the inputs tell runs apart."""
+        return self._template is not None
+
+    def take(self) -> Slot:
+        return self._free.pop() if self._free else self._new()
+
+    def give(self, slot: Slot, *, lost: bool) -> None:
+        """Gives a slot back; after a lost request its user is not used again."""
+        self._free.append(self._new() if lost else slot)
+
+    def user(self, slot: Slot, cells: Mapping[str, Any]) -> str:
+        return slot.user if self._template is None else fill(self._template, cells)
+
+    def _new(self) -> Slot:
+        self._made += 1
+        return Slot(f"dify-batch-{self._batch}-{self._made}")
+
+
+_COLUMN = re.compile(r"\{([^{}]+)\}")
+
+
+def columns_of(template: str) -> list[str]:
+    """The columns that a `--user` template names: "crm-{customer}" → ["customer"]."""
+    return _COLUMN.findall(template)
+
+
+def fill(template: str, cells: Mapping[str, Any]) -> str:
+    """A `--user` template with the cells of one row."""
+    return _COLUMN.sub(lambda match: str(cells.get(match[1], "")), template)

@@ -1,0 +1,393 @@
+"""How attempts end, mostly on real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+import respx
+from raw_server import Connection, Script, serving
+from wire_files import answer, recorded
+
+from dify_batch import client as client_module
+from dify_batch.client import DifyClient
+from dify_batch.outcomes import (
+    Failed,
+    Fatal,
+    Lost,
+    Outcome,
+    Paused,
+    Rejected,
+    Running,
+    RunRef,
+    Succeeded,
+    Throttled,
+    Unreachable,
+)
+
+BASE = "http://dify.test/v1"
+KEY = "app-very-secret"
+PING = b"event: ping\n\n"
+STARTED = b'data: {"event":"workflow_started","workflow_run_id":"r1","task_id":"t1","data":{"id":"r1"}}\n\n'
+FINISHED = (
+    b'data: {"event":"workflow_finished","workflow_run_id":"r1","task_id":"t1",'
+    b'"data":{"status":"succeeded","outputs":{"a":"\xc3\xa9"}}}\n\n'
+)
+REF = RunRef("r1", "t1")
+
+
+@pytest.fixture
+def dify() -> respx.Router:
+    return respx.Router(base_url=BASE, assert_all_called=False)
+
+
+@pytest.fixture
+async def client(dify: respx.Router) -> AsyncIterator[DifyClient]:
+    # respx patches httpcore by default, which this client does not use: it is mounted as the transport.
+    async with DifyClient(BASE, KEY, transport=httpx.MockTransport(dify.async_handler)) as mocked:
+        yield mocked
+
+
+async def run(client: DifyClient, **changes: Any) -> Outcome:
+    settings: dict[str, Any] = {"user": "u-1", "mode": "streaming", "timeout": 10.0} | changes
+    return await client.run({"query": "hé"}, **settings)
+
+
+async def hangs(connection: Connection) -> None:
+    await connection.request()
+    await connection.until_closed()
+
+
+def streams(*chunks: bytes, then: Script | None = None) -> Script:
+    async def script(connection: Connection) -> None:
+        await connection.request()
+        await connection.begin_stream()
+        for chunk in chunks:
+            await connection.chunk(chunk)
+        if then is None:
+            await connection.until_closed()
+        else:
+            await then(connection)
+
+    return script
+
+
+async def ends(connection: Connection) -> None:
+    await connection.send(b"0\r\n\r\n")
+    await connection.until_closed()
+
+
+async def cuts(connection: Connection) -> None:
+    connection.reset()
+
+
+async def attempt(script: Script, **changes: Any) -> tuple[Outcome, list[RunRef]]:
+    refs: list[RunRef] = []
+    async with serving(script) as server, DifyClient(server.url, KEY) as client:
+        return await run(client, on_started=refs.append, **changes), refs
+
+
+async def test_a_run_ends_at_workflow_finished_and_the_connection_with_it() -> None:
+    gone = asyncio.Event()
+
+    async def stays(connection: Connection) -> None:
+        await connection.until_closed()
+        gone.set()
+
+    async with serving(streams(PING, STARTED, FINISHED, then=stays)) as server, DifyClient(server.url, KEY) as client:
+        outcome = await run(client)
+        await asyncio.wait_for(gone.wait(), 5)  # the stream was left open by the server
+    assert isinstance(outcome, Succeeded)
+    assert outcome.result.outputs == {"a": "é"}
+    assert outcome.result.ref == REF
+
+
+async def test_started_is_told_once_before_the_end_comes() -> None:
+    told = asyncio.Event()
+    refs: list[RunRef] = []
+
+    def started(ref: RunRef) -> None:
+        refs.append(ref)
+        told.set()
+
+    async def waits(connection: Connection) -> None:
+        await told.wait()
+        await connection.chunk(STARTED)  # as after a pause
+        await connection.chunk(FINISHED)
+        await connection.until_closed()
+
+    async with serving(streams(PING, STARTED, then=waits)) as server, DifyClient(server.url, KEY) as client:
+        assert isinstance(await run(client, on_started=started), Succeeded)
+    assert refs == [REF]
+
+
+async def test_what_on_started_raises_passes_through() -> None:
+    def fail(_: RunRef) -> None:
+        raise TimeoutError("the disk")
+
+    async with serving(streams(STARTED)) as server, DifyClient(server.url, KEY) as client:
+        with pytest.raises(TimeoutError, match="the disk"):
+            await run(client, on_started=fail)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("02-streaming-success", Succeeded),
+        ("15c-failed-streaming", Failed),
+        ("16-stop-during-streaming", Failed),
+        ("18-human-input-streaming", Paused),
+        ("05h2-streaming-error-until-server-closes", Rejected),
+        ("20v2-run-unknown-file-id-streaming", Rejected),
+    ],
+)
+async def test_recorded_streams_left_open(name: str, kind: type) -> None:
+    outcome, _ = await attempt(streams(recorded(name).body))
+    assert type(outcome) is kind
+
+
+@pytest.mark.parametrize("mode", ["streaming", "blocking"])
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("01-blocking-success", Succeeded),
+        ("18p-human-input-blocking", Paused),
+        ("03-invalid-api-key", Fatal),
+        ("05-missing-required-blocking", Rejected),
+        ("17-rate-limited-blocking", Throttled),
+        ("26n-postgres-down-blocking", Lost),
+        ("21-v1-root", Fatal),
+    ],
+)
+async def test_whole_answers_in_either_mode(
+    client: DifyClient, dify: respx.Router, name: str, kind: type, mode: str
+) -> None:
+    dify.post("/workflows/run").mock(answer(name))
+    assert type(await run(client, mode=mode)) is kind
+
+
+async def test_retry_after_is_handed_on(client: DifyClient, dify: respx.Router) -> None:
+    dify.post("/workflows/run").mock(httpx.Response(429, headers={"Retry-After": "17"}, json={"message": "slow"}))
+    assert await run(client) == Throttled("slow", 17.0, 429)
+    dify.post("/workflows/run").mock(httpx.Response(503, headers={"Retry-After": "5"}, text="away"))
+    outcome = await run(client)
+    assert isinstance(outcome, Lost)
+    assert (outcome.http_status, outcome.retry_after, outcome.server_error) == (503, 5.0, True)
+
+
+async def test_a_redirect_is_not_followed(client: DifyClient, dify: respx.Router) -> None:
+    dify.post("/workflows/run").mock(httpx.Response(308, headers={"Location": "https://dify.test/v1/workflows/run"}))
+    outcome = await run(client)
+    assert isinstance(outcome, Fatal)
+    assert "https://dify.test/v1/workflows/run" in outcome.message
+    assert len(dify.calls) == 1
+
+
+@pytest.mark.parametrize("then", [ends, cuts], ids=["ends", "cut"])
+async def test_a_stream_that_stops_after_the_start_is_running(then: Script) -> None:
+    outcome, refs = await attempt(streams(PING, STARTED, then=then))
+    assert isinstance(outcome, Running)
+    assert outcome.ref == REF
+    assert refs == [REF]
+
+
+@pytest.mark.parametrize("then", [ends, cuts], ids=["ends", "cut"])
+async def test_a_stream_that_stops_before_the_start_is_lost(then: Script) -> None:
+    outcome, refs = await attempt(streams(PING, then=then))
+    assert isinstance(outcome, Lost)
+    assert outcome.server_error
+    assert refs == []
+
+
+async def test_an_end_that_lacks_only_its_empty_line_counts() -> None:
+    outcome, _ = await attempt(streams(STARTED, FINISHED[:-1], then=cuts_after_delivery))
+    assert isinstance(outcome, Succeeded)
+
+
+async def cuts_after_delivery(connection: Connection) -> None:
+    connection.writer.close()  # in order: what was written arrives, the end of the chunked body does not
+
+
+async def test_before_the_start_only_the_timeout_counts() -> None:
+    outcome, refs = await attempt(streams(PING), timeout=0.3, silence=0.05)
+    assert outcome == Lost("timeout: no end within 0.3 s", server_error=False)
+    assert refs == []
+
+
+async def test_silence_after_the_start_is_running() -> None:
+    outcome, _ = await attempt(streams(PING, STARTED), timeout=20, silence=0.1)
+    assert outcome == Running(REF, "silent for 0.1 s after the start")
+
+
+async def test_pings_are_a_sign_of_life() -> None:
+    async def pings(connection: Connection) -> None:
+        for _ in range(10):
+            await asyncio.sleep(0.12)  # the traffic itself is tested: pings over 1.2 s, and silence is 1 s
+            await connection.chunk(PING)
+        await connection.chunk(FINISHED)
+        await connection.until_closed()
+
+    outcome, _ = await attempt(streams(STARTED, then=pings), silence=1.0)
+    assert isinstance(outcome, Succeeded)
+
+
+async def test_the_timeout_after_the_start_is_running() -> None:
+    async def pings(connection: Connection) -> None:
+        while True:
+            await connection.chunk(PING)
+            await asyncio.sleep(0.02)
+
+    outcome, _ = await attempt(streams(STARTED, then=pings), timeout=0.3)
+    assert outcome == Running(REF, "timeout: no end within 0.3 s")
+
+
+async def test_a_blocking_call_that_takes_too_long_is_lost() -> None:
+    outcome, _ = await attempt(hangs, mode="blocking", timeout=0.1)
+    assert outcome == Lost("timeout: no end within 0.1 s", server_error=False)
+
+
+async def test_a_blocking_answer_that_is_cut_is_lost() -> None:
+    async def half(connection: Connection) -> None:
+        await connection.request()
+        await connection.send(b'HTTP/1.1 200 OK\r\ncontent-length: 900\r\n\r\n{"task_id"')
+
+    outcome, _ = await attempt(half, mode="blocking")
+    assert isinstance(outcome, Lost)
+    assert outcome.server_error
+
+
+async def test_a_refusal_whose_body_is_cut_is_still_one() -> None:
+    async def half(connection: Connection) -> None:
+        await connection.request()
+        await connection.send(b'HTTP/1.1 401 X\r\ncontent-length: 900\r\n\r\n{"code"')
+
+    outcome, _ = await attempt(half)
+    assert isinstance(outcome, Fatal)
+
+
+async def test_closed_without_a_byte_is_lost_and_not_sent_again() -> None:
+    async def closes(connection: Connection) -> None:
+        await connection.request()
+
+    async with serving(closes) as server, DifyClient(server.url, KEY) as client:
+        assert isinstance(await run(client), Lost)
+        assert len(server.seen) == 1
+
+
+async def test_refused_is_unreachable() -> None:
+    async with serving(hangs) as server:
+        pass
+    async with DifyClient(server.url, KEY) as client:
+        assert isinstance(await run(client), Unreachable)
+        assert isinstance(await client.follow(REF, user="u", timeout=5), Unreachable)
+        assert isinstance((await client.run_detail(REF)).outcome, Unreachable)
+
+
+async def test_cancelling_drops_the_connection_and_passes_through() -> None:
+    here, gone = asyncio.Event(), asyncio.Event()
+
+    async def stays(connection: Connection) -> None:
+        await connection.until_closed()
+        gone.set()
+
+    def started(_: RunRef) -> None:
+        here.set()
+
+    async with serving(streams(STARTED, then=stays)) as server, DifyClient(server.url, KEY) as client:
+        task = asyncio.create_task(run(client, on_started=started))
+        await asyncio.wait_for(here.wait(), 5)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await asyncio.wait_for(gone.wait(), 5)
+
+
+async def test_nothing_is_left_behind() -> None:
+    """No timer, task or open connection outlives an attempt, however it ended."""
+    loop = asyncio.get_running_loop()
+    async with serving(streams(STARTED, FINISHED)) as server, DifyClient(server.url, KEY) as client:
+        await run(client)
+        before = len(asyncio.all_tasks())
+        for _ in range(20):
+            await run(client, timeout=1000, silence=500)
+        await asyncio.sleep(0)
+        assert len(asyncio.all_tasks()) <= before + 1  # the server's side of the last one
+        timers = [timer for timer in loop._scheduled if not timer.cancelled()]  # type: ignore[attr-defined]
+        assert not [timer for timer in timers if timer.when() > loop.time() + 100]
+    gc.collect()
+
+
+# --- follow and run detail --------------------------------------------------------------------------------
+
+
+async def followed(script: Script, **changes: Any) -> Outcome:
+    settings: dict[str, Any] = {"user": "u", "timeout": 10.0} | changes
+    async with serving(script) as server, DifyClient(server.url, KEY) as client:
+        return await client.follow(RunRef("r1"), **settings)
+
+
+async def test_follow_to_the_end() -> None:
+    outcome = await followed(streams(recorded("24c-events-with-snapshot").body))
+    assert isinstance(outcome, Succeeded)
+    assert outcome.result.ref.run_id == "r1"
+
+
+async def test_follow_a_paused_run() -> None:
+    outcome = await followed(streams(recorded("18e-events-paused-snapshot").body))
+    assert isinstance(outcome, Paused)
+    assert outcome.forms[0].token == "9ZFQ82UqXtIxE0Rt02oNUV"
+
+
+async def test_follow_ends_with_its_timeout_pings_or_not() -> None:
+    async def pings(connection: Connection) -> None:
+        while True:
+            await connection.chunk(PING)
+            await asyncio.sleep(0.02)
+
+    assert await followed(streams(then=pings), timeout=0.2) == Running(RunRef("r1"), "timeout: no end within 0.2 s")
+
+
+async def test_follow_falls_silent() -> None:
+    assert isinstance(await followed(streams(PING), silence=0.1), Running)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("24f-events-other-user", Running),
+        ("24j-events-unknown-run", Running),
+        ("24k-events-malformed-run", Unreachable),
+        ("03-invalid-api-key", Fatal),
+        ("13-run-detail-succeeded", Unreachable),
+    ],
+)
+async def test_follow_refused(client: DifyClient, dify: respx.Router, name: str, kind: type) -> None:
+    dify.get("/workflow/r1/events").mock(answer(name))
+    assert type(await client.follow(REF, user="u", timeout=5)) is kind
+
+
+async def test_run_detail(client: DifyClient, dify: respx.Router) -> None:
+    dify.get("/workflows/run/r1").mock(answer("13-run-detail-succeeded"))
+    detail = await client.run_detail(REF)
+    assert isinstance(detail.outcome, Succeeded)
+    assert detail.outcome.result.ref == REF
+    assert json.loads(detail.inputs or "")["sys.user_id"] == "user-detail"
+    assert (detail.created_at, detail.status) == (1795307637, "succeeded")
+
+
+async def test_run_detail_of_an_unknown_run(client: DifyClient, dify: respx.Router) -> None:
+    dify.get("/workflows/run/r1").mock(answer("13d-run-detail-unknown"))
+    assert (await client.run_detail(REF)).outcome is None
+
+
+async def test_run_detail_that_never_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "LOOK_UP_TIMEOUT", 0.05)
+    async with serving(hangs) as server, DifyClient(server.url, KEY) as client:
+        outcome = (await client.run_detail(REF)).outcome
+    assert isinstance(outcome, Unreachable)
+    assert "0.05 s" in outcome.message

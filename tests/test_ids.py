@@ -1,0 +1,95 @@
+"""The index of ids: the flags, and what they cost."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dify_batch.ids import DONE, IN_INPUT, INVALID, OPEN, PAUSED, RETRY, SEEN, SELECTED, IdIndex
+
+FLAGS = (IN_INPUT, DONE, RETRY, OPEN, PAUSED, INVALID, SELECTED, SEEN)
+
+
+def test_flags_are_single_bits_below_256() -> None:
+    assert sorted(FLAGS) == [1 << n for n in range(8)]
+
+
+def test_unknown_id_has_no_flags_and_is_not_added_by_asking() -> None:
+    index = IdIndex()
+    index.remove("a", DONE)
+    assert (index.flags("a"), index.has("a", DONE), "a" in index, len(index)) == (0, False, False, 0)
+
+
+def test_has_and_count_take_several_flags_as_any_of_them() -> None:
+    index = IdIndex()
+    index.add("a", DONE)
+    index.add("b", RETRY | IN_INPUT)
+    index.add("c", PAUSED)
+    assert index.count(DONE | RETRY) == 2
+    assert list(index.ids(DONE | RETRY)) == ["a", "b"]
+    assert index.has("b", IN_INPUT | OPEN)
+    assert not index.has("c", DONE | RETRY)
+
+
+def test_first_tells_whether_the_flag_is_new() -> None:
+    index = IdIndex()
+    assert index.first("a", SEEN)
+    assert not index.first("a", SEEN)
+    index.clear(SEEN)
+    assert index.first("a", SEEN)
+
+
+def test_flags_may_change_while_ids_are_listed() -> None:
+    index = IdIndex()
+    for id_ in "abc":
+        index.add(id_, RETRY)
+    for id_ in index.ids(RETRY):
+        index.remove(id_, RETRY)
+    assert index.count(RETRY) == 0
+    assert len(index) == 3
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["add", "remove", "clear"]), st.sampled_from("abc"), st.sampled_from(FLAGS)),
+        max_size=40,
+    )
+)
+def test_behaves_as_sets_of_flags(steps: list[tuple[str, str, int]]) -> None:
+    index, model = IdIndex(), dict[str, set[int]]()
+    for step, id_, flag in steps:
+        if step == "add":
+            index.add(id_, flag)
+            model.setdefault(id_, set()).add(flag)
+        elif step == "remove":
+            index.remove(id_, flag)
+            model.get(id_, set()).discard(flag)
+        else:
+            index.clear(flag)
+            for flags in model.values():
+                flags.discard(flag)
+    assert len(index) == len(model)
+    for id_ in "abc":
+        assert index.flags(id_) == sum(model.get(id_, ()))
+        assert (id_ in index) == (id_ in model)
+    for flag in FLAGS:
+        assert list(index.ids(flag)) == [id_ for id_, flags in model.items() if flag in flags]
+        assert index.count(flag) == sum(flag in flags for flags in model.values())
+
+
+def test_an_id_costs_its_text_and_one_slot() -> None:
+    number = 150_000
+    tracemalloc.start()
+    try:
+        index = IdIndex()
+        for n in range(number):
+            index.add(f"row-{n:07d}", IN_INPUT)
+            index.add(f"row-{n:07d}", DONE)
+        used, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(index) == number
+    assert used / number < 115  # a million ids in 110 MiB
