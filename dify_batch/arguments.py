@@ -21,9 +21,7 @@ _PLACEHOLDER = re.compile(
     re.IGNORECASE,
 )
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
-_KEY_HINT = (
-    "Put the app's key (in Dify: API Access, API Key) into .env as DIFY_API_KEY=app-..., or try --demo."
-)
+_KEY_HINT = "Put the app's key (in Dify: API Access, API Key) into .env as DIFY_API_KEY=app-..., or try --demo."
 
 
 def check_key(key: str) -> None:
@@ -72,9 +70,7 @@ def mask_url(url: str) -> str:
 _CALLS = re.compile(
     r"/(workflows|chat-messages|completion-messages|parameters|info|site|meta|files|datasets|workflow|messages)(/.*)?$"
 )
-_CONSOLE = re.compile(
-    r"/(apps?|workflow|chat|completion|chatbot|signin|install|explore|datasets|console)(/.*)?$"
-)
+_CONSOLE = re.compile(r"/(apps?|workflow|chat|completion|chatbot|signin|install|explore|datasets|console)(/.*)?$")
 
 
 def read_base_url(text: str) -> tuple[str, str | None]:
@@ -120,18 +116,14 @@ def read_base_url(text: str) -> tuple[str, str | None]:
     if path.endswith("/v1/v1"):
         wrong("ends in /v1 twice", mask_url(root + path[: -len("/v1")]))
     if path.endswith("/openapi/v1"):
-        wrong(
-            "is the account API, which takes no app key", mask_url(root + path[: -len("/openapi/v1")] + "/v1")
-        )
+        wrong("is the account API, which takes no app key", mask_url(root + path[: -len("/openapi/v1")] + "/v1"))
     before, v1, call = path.partition("/v1/")
     if v1 and _CALLS.match("/" + call):
         wrong("is the address of one call, not the base of all", mask_url(f"{root}{before}/v1"))
     if not path.endswith("/v1") and _CONSOLE.match(path):
         wrong("is a page of Dify's console, not its API", mask_url(f"{root}/v1"))
     if not path:
-        note = (
-            f"DIFY_API_BASE_URL has no path; {mask_url(root)}/v1 is used. Write it so to be rid of this note."
-        )
+        note = f"DIFY_API_BASE_URL has no path; {mask_url(root)}/v1 is used. Write it so to be rid of this note."
         return f"{root}/v1", note
     if not path.endswith("/v1"):
         return root + path, f'DIFY_API_BASE_URL: "{shown}" does not end in /v1; it is used as it is.'
@@ -167,9 +159,7 @@ def usage_error(message: str, known: Sequence[str]) -> UsageError:
     stray = re.match(r"argument COMMAND: invalid choice: '(.*)' \(", message)
     if stray:
         hint = f"The input is given with -i: dify-batch -i {stray[1]} -o results.jsonl"
-        return UsageError(
-            f'"{stray[1]}" is no command ({", ".join(COMMANDS)}).', code="usage_invalid_flag", hint=hint
-        )
+        return UsageError(f'"{stray[1]}" is no command ({", ".join(COMMANDS)}).', code="usage_invalid_flag", hint=hint)
     return UsageError(message[:1].upper() + message[1:] + ".", code="usage_invalid_flag", hint=hint)
 
 
@@ -235,9 +225,7 @@ def build_parser(*, completion: bool = False) -> Parser:
         if completion:
             results.complete = _FILE  # type: ignore[attr-defined]
         if name == "export":
-            target = command.add_argument(
-                "-o", "--output", metavar="FILE", required=True, help="the file to write"
-            )
+            target = command.add_argument("-o", "--output", metavar="FILE", required=True, help="the file to write")
             if completion:
                 target.complete = _FILE  # type: ignore[attr-defined]
         command.add_argument("--json", action="store_true", help="machine output")
@@ -270,9 +258,7 @@ def add_flag(group: argparse._ActionsContainer, flag: Flag, version: str, *, com
         if completion and flag.metavar == "PATH":
             action.complete = _FILE  # type: ignore[attr-defined]
     else:
-        group.add_argument(
-            *flag.names, dest=flag.dest, action="store_const", const=flag.action == "on", help=text
-        )
+        group.add_argument(*flag.names, dest=flag.dest, action="store_const", const=flag.action == "on", help=text)
 
 
 def _epilog() -> str:

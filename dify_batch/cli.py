@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from dify_batch.arguments import build_parser, parse
-from dify_batch.errors import DifyBatchError, Exit, StorageError
+from dify_batch.errors import DifyBatchError, Exit, StorageError, UsageError
 
 if TYPE_CHECKING:
     from dify_batch.logs import Logs
@@ -60,9 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line `argv` (sys.argv[1:] if left out) and returns its exit status; raises nothing."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(
-            stream, "reconfigure"
-        ):  # a name that the terminal's encoding lacks must not end the command
+        if hasattr(stream, "reconfigure"):  # a name that the terminal's encoding lacks must not end the command
             stream.reconfigure(errors="backslashreplace")
     machine = "--json" in arguments
     try:
@@ -162,33 +160,48 @@ async def _run(settings: Settings, stats: Stats, logs: Logs) -> Report:
             logs.console.write = None
 
 
-@contextlib.contextmanager
-def signals(control: Any, stats: Stats, say: Any) -> Iterator[None]:
-    """SIGINT and SIGTERM, one after the other: finish what runs, stop it on the server, leave at once.
+class Escalation:
+    """Counts signals: 1 finish what runs, 2 stop it on the server, 3 and on leave at once.
 
     `uv run` forwards what its process group gets too, so that one Ctrl-C can arrive twice: signals within
     half a second of each other are one.
     """
+
+    ONE_MOMENT = 0.5  # seconds
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._last = float("-inf")
+
+    def received(self, now: float) -> int | None:
+        """How many signals there have been; None for one of the same moment as that before."""
+        if now - self._last < self.ONE_MOMENT:
+            return None
+        self._last = now
+        self._count += 1
+        return self._count
+
+
+@contextlib.contextmanager
+def signals(control: Any, stats: Stats, say: Any) -> Iterator[None]:
+    """SIGINT and SIGTERM drive `control` as long as the context lasts; `say` tells the person."""
     import asyncio
     import signal
 
     loop = asyncio.get_running_loop()
-    counted = 0
-    last = float("-inf")
+    escalation = Escalation()
 
     def received(number: signal.Signals) -> None:
-        nonlocal counted, last
-        if loop.time() - last < 0.5:
+        level = escalation.received(loop.time())
+        if level is None:
             return
-        last = loop.time()
-        counted += 1
-        if counted == 1:
+        if level == 1:
             say(
-                f"{number.name}: taking no more rows, finishing {stats.in_flight} "
+                f"{number.name}: finishing {stats.in_flight} "
                 f"{'run' if stats.in_flight == 1 else 'runs'}; press Ctrl-C again to stop them on the server."
             )
             control.drain(number.name)
-        elif counted == 2:
+        elif level == 2:
             say("Stopping the runs on the server; press Ctrl-C again to leave at once.")
             control.stop()
         else:
@@ -211,9 +224,7 @@ def _end(settings: Settings, stats: Stats, report: Report) -> int:
     status, plan, error = report.exit_status, report.plan, report.error
     if status == Exit.OK:
         if settings.json or plan is not None:
-            shown = (
-                to_json((plan or report.summary).as_dict()) if settings.json or plan is None else plan.text()
-            )
+            shown = to_json((plan or report.summary).as_dict()) if settings.json or plan is None else plan.text()
             # Data is shown as it is but for the key, which has no character that JSON would escape.
             write(sys.stdout, (shown.replace(key, "********") if key else shown).rstrip("\n") + "\n")
         elif not settings.quiet:
@@ -238,9 +249,10 @@ def _summary(settings: Settings, stats: Stats, report: Report) -> str:
 
 def _unexpected(error: Exception, settings: Settings | None = None) -> DifyBatchError:
     """An error nobody foresaw: its type and message, and where to find or get the rest."""
-    hint = (
-        "Add --log-file dify-batch.log and run the command again to see where; nothing is lost or sent twice."
-    )
+    if isinstance(error, ImportError) and settings is not None and settings.demo:
+        hint = 'Install it: pip install "dify-batch[demo]"'
+        return UsageError(f"--demo needs an extra that is not installed: {error}", code="usage_invalid_flag", hint=hint)
+    hint = "Add --log-file dify-batch.log and run the command again to see where; nothing is lost or sent twice."
     if settings is not None and settings.log_file is not None:
         hint = f"The traceback is in {settings.log_file}."
     return DifyBatchError(f"Unexpected error: {type(error).__name__}: {error}", hint=hint, code="unknown")
@@ -287,7 +299,7 @@ def write(stream: TextIO | None, text: str) -> None:
         stream.flush()
     except (OSError, ValueError) as error:
         # What is left in the buffer would be tried again, and complained about, when Python ends.
-        with contextlib.suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        with contextlib.suppress(OSError, ValueError), open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), stream.fileno())
         if stream is sys.stdout and not isinstance(error, BrokenPipeError):
             raise StorageError(f"Standard output cannot be written: {error}.") from None

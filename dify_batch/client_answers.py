@@ -146,7 +146,8 @@ def detail_of(http_status: int, body: bytes, ref: RunRef) -> Detail:
 def log_page(answer: Mapping[str, Any]) -> LogPage:
     """A page of the log; rows without a run id are left out."""
     entries = []
-    for row in answer.get("data") or ():
+    rows = answer.get("data")
+    for row in rows if isinstance(rows, list) else ():
         run = row.get("workflow_run") if isinstance(row, dict) else None
         if not isinstance(run, dict) or not run.get("id"):
             continue
@@ -235,4 +236,4 @@ def _object(body: bytes) -> dict[str, Any] | None:
 
 
 def _seconds(value: Any) -> int | None:
-    return int(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+    return value if isinstance(value, int) and not isinstance(value, bool) else None  # always whole [14]

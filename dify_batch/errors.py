@@ -79,9 +79,7 @@ class DifyBatchError(Exception):
 
     code = "unknown"
 
-    def __init__(
-        self, message: str, *, hint: str | None = None, code: str | None = None, **details: Any
-    ) -> None:
+    def __init__(self, message: str, *, hint: str | None = None, code: str | None = None, **details: Any) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint

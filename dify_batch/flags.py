@@ -96,9 +96,7 @@ def parse_duration(text: str) -> float:
     text = text.strip()
     match = _DURATION.fullmatch(text)
     if text and match:
-        value = sum(
-            float(part) * unit for part, unit in zip(match.groups("0"), (86400, 3600, 60, 1), strict=True)
-        )
+        value = sum(float(part) * unit for part, unit in zip(match.groups("0"), (86400, 3600, 60, 1), strict=True))
     elif _NUMBER.fullmatch(text):
         value = float(text)
     else:

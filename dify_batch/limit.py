@@ -26,21 +26,23 @@ class Limit(Protocol):
         """The server refused a run as one too many."""
 
 
-# A burst of refusals is one event: all runs that were in flight when the first came back saw the same full server.
-_ONE_EVENT = 1.0
-# After a refusal the limit grows by one a step, not sooner than this: a server's load does not change by the second,
-# and each refusal costs it a request.
-_GROW_AFTER = 5.0
+# Between two steps upwards at least so long, seconds: a server that is full costs one refusal a step.
+_GROW_AFTER = 1.0
 
 
 class FixedLimit:
-    """`--concurrency N`: N, or less while the server throttles; back to N one by one."""
+    """`--concurrency N`: N, or less while the server throttles.
+
+    Each refusal takes one away, so that after a burst of them as many are left as the server took. Once a second, and
+    not before so many runs have ended as may be in flight, one comes back.
+    """
 
     def __init__(self, most: int, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._most = most
         self._current = most
         self._clock = clock
         self._changed = float("-inf")
+        self._ended = 0
 
     @property
     def current(self) -> int:
@@ -50,15 +52,14 @@ class FixedLimit:
         """Says nothing to a fixed limit."""
 
     def finished(self, seconds: float, in_flight: int) -> None:
-        if self._current < self._most and in_flight >= self._current:
-            now = self._clock()
-            if now - self._changed >= _GROW_AFTER:
-                self._current += 1
-                self._changed = now
+        if self._current >= self._most:
+            return
+        self._ended += 1
+        now = self._clock()
+        if self._ended >= self._current and now - self._changed >= _GROW_AFTER:
+            self._current += 1
+            self._changed, self._ended = now, 0
 
     def throttled(self, in_flight: int) -> None:
-        now = self._clock()
-        if now - self._changed >= _ONE_EVENT:
-            # Half, as TCP does: from any limit to any capacity in a few steps.
-            self._current = max(1, min(self._current, in_flight) // 2)
-            self._changed = now
+        self._current = max(1, min(self._current, in_flight) - 1)
+        self._changed, self._ended = self._clock(), 0

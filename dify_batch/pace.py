@@ -115,9 +115,9 @@ class Outage:
             self.confirmed = False
             self._began = now
             self._tries = 0
-            log.warning("the server does not take requests (%s): all rows wait", reason)
+            log.info("the server did not take a request (%s): all rows wait until it has been asked", reason)
         elif self._task is None:
-            self.confirmed = True  # the row that went first failed as well
+            self._confirm(reason)  # the row that went first failed as well
         if self._task is None:
             self._turn.clear()
             self._first = False
@@ -126,7 +126,12 @@ class Outage:
     def answered(self) -> None:
         """The server has dealt with a request: the outage is over."""
         if self.active:
-            log.warning("the server takes requests again after %.1f s", time.monotonic() - self._began)
+            seconds = time.monotonic() - self._began
+            log.log(
+                logging.WARNING if self.confirmed else logging.DEBUG,
+                "the server takes requests (after %.1f s)",
+                seconds,
+            )
             self.answers_since = time.monotonic()
             self.close()
 
@@ -157,15 +162,17 @@ class Outage:
             if failed is None:
                 self.answers_since = time.monotonic()
                 break
-            self.confirmed = True
-            self.reason = failed
-            log.info("the server is still away: %s", failed)
-            await self._sleep(0)
+            self._confirm(failed)
         self._task = None
         if not self.confirmed and not self.throttled:
             self.answered()
             return
         self._let_one_go()
+
+    def _confirm(self, reason: str) -> None:
+        log.log(logging.DEBUG if self.confirmed else logging.WARNING, "the server is away: %s; all rows wait", reason)
+        self.confirmed = True
+        self.reason = reason
 
     def _let_one_go(self) -> None:
         self._first = True

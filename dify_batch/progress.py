@@ -171,9 +171,7 @@ class Plain(Silent):
 
     every = 1.0
 
-    def __init__(
-        self, write: Callable[[str], None] | None = None, now: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, write: Callable[[str], None] | None = None, now: Callable[[], float] = time.monotonic) -> None:
         self._write = write or write_line
         self._now = now
         self._rate = RecentRate()
@@ -231,9 +229,7 @@ def render(snap: Snapshot, width: int) -> RenderableType:
     if snap.to_run:
         count = Text(f" {snap.finished:,}/{snap.to_run:,} done  {100 * snap.finished // snap.to_run}%")
         bar = Table.grid(expand=False)
-        bar.add_row(
-            ProgressBar(total=snap.to_run, completed=snap.finished, width=max(10, min(50, width - 30))), count
-        )
+        bar.add_row(ProgressBar(total=snap.to_run, completed=snap.finished, width=max(10, min(50, width - 30))), count)
         rows.append(bar)
         parts = details(snap)
         parts[parts.index(f"{snap.in_flight} in flight")] = f"{snap.in_flight} of {snap.limit} in flight"
@@ -244,9 +240,7 @@ def render(snap: Snapshot, width: int) -> RenderableType:
     if snap.state or not snap.to_run:
         rows.append(Text(snap.state or "starting", style="yellow", no_wrap=True, overflow="ellipsis"))
     if snap.last_failure:
-        rows.append(
-            Text(f"last failure: {snap.last_failure}", style="red", no_wrap=True, overflow="ellipsis")
-        )
+        rows.append(Text(f"last failure: {snap.last_failure}", style="red", no_wrap=True, overflow="ellipsis"))
     # A terminal echoes Ctrl-C as ^C; after a full line that would wrap, and leave a torn frame behind.
     return Constrain(Group(*rows), max(10, width - ECHO_WIDTH))
 
@@ -254,11 +248,15 @@ def render(snap: Snapshot, width: int) -> RenderableType:
 def choose_display(
     *, json: bool, quiet: bool, stream: TextIO | None = None, environ: Mapping[str, str] = os.environ
 ) -> Display:
-    """Live on a terminal that can move its cursor, plain lines elsewhere, nothing with --json or -q."""
+    """Live on a terminal that can move its cursor, plain lines elsewhere, nothing with --json or -q.
+
+    Live needs UTF-8: elsewhere a character may be shown as its escape, and the frame is torn by its length.
+    """
     stream = sys.stderr if stream is None else stream
     if json or quiet or stream is None:
         return Silent()
-    if stream.isatty() and environ.get("TERM", "") not in ("dumb", "unknown", ""):
+    able = environ.get("TERM", "") not in ("dumb", "unknown", "")
+    if stream.isatty() and able and (stream.encoding or "").lower().replace("-", "") == "utf8":
         return Live()
     return Plain()
 
@@ -292,9 +290,7 @@ def summary_text(
     """
     counts = {name: getattr(summary, name) for name in summary.STATES}
     states = [f"{count:,} {name.replace('_', ' ')}" for name, count in counts.items() if count]
-    lines = [
-        f"{summary.rows:,} {'row' if summary.rows == 1 else 'rows'}: {', '.join(states) or 'nothing to do'}"
-    ]
+    lines = [f"{summary.rows:,} {'row' if summary.rows == 1 else 'rows'}: {', '.join(states) or 'nothing to do'}"]
     facts = [f"{summary.total_tokens:,} tokens"] if summary.total_tokens else []
     facts.append(f"{summary.posts:,} {'request' if summary.posts == 1 else 'requests'}")
     facts += [f"{summary.recovered:,} recovered"] if summary.recovered else []
@@ -306,9 +302,7 @@ def summary_text(
         lines.append(f"Paused: {output}.paused")
     if failures:
         lines.append("Failures:")
-        lines += [
-            f"  {count:,} x {code}: {one_line(message)}" for code, message, count in failures[:TOP_FAILURES]
-        ]
+        lines += [f"  {count:,} x {code}: {one_line(message)}" for code, message, count in failures[:TOP_FAILURES]]
         rest = sum(count for _, _, count in failures[TOP_FAILURES:])
         lines += [f"  {rest:,} more of other kinds"] if rest else []
     if next_steps:

@@ -11,6 +11,7 @@ Three readers, one for each place that tells how a run went:
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -62,12 +63,18 @@ def _text(value: Any, fallback: str = "") -> str:
 
 
 def _number(value: Any) -> float | None:
-    return value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return value if isinstance(value, int) or math.isfinite(value) else None
 
 
 def _whole(value: Any) -> int | None:
     number = _number(value)
     return None if number is None else int(number)
+
+
+def _items(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def error_body(body: bytes) -> tuple[str, str]:
@@ -102,14 +109,14 @@ def forms_of(data: Mapping[str, Any]) -> tuple[PausedForm, ...]:
     """The forms in `reasons` of a paused answer or of workflow_paused [18, 18p]."""
     return tuple(
         _form(reason)
-        for reason in data.get("reasons") or ()
+        for reason in _items(data.get("reasons"))
         if isinstance(reason, dict) and reason.get("TYPE", "human_input_required") == "human_input_required"
     )
 
 
 def _form(data: Mapping[str, Any]) -> PausedForm:
-    actions = [a for a in data.get("actions") or () if isinstance(a, dict)]
-    inputs = [i for i in data.get("inputs") or () if isinstance(i, dict)]
+    actions = [a for a in _items(data.get("actions")) if isinstance(a, dict)]
+    inputs = [i for i in _items(data.get("inputs")) if isinstance(i, dict)]
     token = data.get("form_token")
     return PausedForm(
         token=None if token is None else _text(token),
@@ -325,8 +332,14 @@ def _alike(ours: Any, theirs: Any) -> bool:
         if isinstance(theirs, str):
             return ours.replace("\0", "") == theirs  # NUL is removed silently [22b]
         return theirs is None and ours == ""
+    if isinstance(ours, (int, float)) and isinstance(theirs, float) and not isinstance(ours, bool):
+        try:
+            return float(ours) == theirs  # integers over 64 bit come back as floats [06i]
+        except OverflowError:
+            return False
     if isinstance(ours, dict) and isinstance(theirs, dict) and "transfer_method" in ours:
-        return theirs.get("related_id") == ours.get("upload_file_id") or theirs.get("remote_url") == ours.get("url")
+        name, recorded = ("url", "remote_url") if "url" in ours else ("upload_file_id", "related_id")
+        return ours.get(name) is not None and theirs.get(recorded) == ours.get(name)
     if isinstance(ours, list) and isinstance(theirs, list):
         return len(ours) == len(theirs) and all(map(_alike, ours, theirs))
     return False

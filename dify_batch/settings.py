@@ -151,14 +151,10 @@ def _check_values(settings: Settings) -> None:
             continue
         fits = isinstance(value, (int, float)) and (value >= bound if included else value > bound)
         if not fits or value == float("inf"):
-            raise UsageError(
-                f"{name}: {value!r} is not a number {'of at least' if included else 'above'} {bound}."
-            )
+            raise UsageError(f"{name}: {value!r} is not a number {'of at least' if included else 'above'} {bound}.")
     number = settings.concurrency
     if number != "auto" and not (isinstance(number, int) and 1 <= number <= MAX_CONCURRENCY):
-        raise UsageError(
-            f"concurrency: {number!r} is not a whole number from 1 to {MAX_CONCURRENCY}, or auto."
-        )
+        raise UsageError(f"concurrency: {number!r} is not a whole number from 1 to {MAX_CONCURRENCY}, or auto.")
     for name in ("mode", "retry_policy", "log_format"):
         if getattr(settings, name) not in BY_DEST[name].choices:
             allowed = ", ".join(BY_DEST[name].choices)
@@ -268,9 +264,7 @@ def _unknown_names(names: list[str]) -> list[str]:
     warnings = []
     for name in sorted(unknown):
         near = difflib.get_close_matches(name, BY_ENV, n=1, cutoff=0.5)
-        warnings.append(
-            f"{name} is no setting and is ignored." + (f" Did you mean {near[0]}?" if near else "")
-        )
+        warnings.append(f"{name} is no setting and is ignored." + (f" Did you mean {near[0]}?" if near else ""))
     return warnings
 
 
@@ -285,9 +279,7 @@ def read_env_file(path: Path, *, required: bool, warnings: list[str]) -> dict[st
     try:
         raw, mode = path.read_bytes(), path.stat().st_mode
     except OSError as error:
-        hint = (
-            f"Make it readable: chmod 600 {path}" if isinstance(error, PermissionError) else "Check the path."
-        )
+        hint = f"Make it readable: chmod 600 {path}" if isinstance(error, PermissionError) else "Check the path."
         raise UsageError(f'The settings file "{path}" cannot be read: {error.strerror}.', hint=hint) from None
     try:
         text = raw.decode("utf-8-sig")
@@ -300,19 +292,11 @@ def read_env_file(path: Path, *, required: bool, warnings: list[str]) -> dict[st
     from dotenv.parser import parse_stream
 
     for binding in parse_stream(StringIO(text)):
-        if (
-            binding.error
-            or (binding.key is not None and binding.value is None)
-            or "\0" in binding.original.string
-        ):
+        if binding.error or (binding.key is not None and binding.value is None) or "\0" in binding.original.string:
             text_before = binding.original.string[: -len(binding.original.string.lstrip()) or None]
             line = binding.original.line + text_before.count("\n")  # blank lines before it belong to it
-            raise UsageError(
-                f"{path}, line {line}: not NAME=value.", hint="Correct the line, or put # before it."
-            )
-    values = {
-        name: value for name, value in dotenv_values(stream=StringIO(text)).items() if value is not None
-    }
+            raise UsageError(f"{path}, line {line}: not NAME=value.", hint="Correct the line, or put # before it.")
+    values = {name: value for name, value in dotenv_values(stream=StringIO(text)).items() if value is not None}
     if os.name == "posix" and values.get("DIFY_API_KEY") and mode & 0o044:
         warnings.append(f"Others can read {path}, and it holds DIFY_API_KEY. Type: chmod 600 {path}")
     return values

@@ -97,7 +97,6 @@ class RowState:
                 self.phase = Phase.STARTED if self.run_id else Phase.FREE
                 self.started_at = self.started_at or _time(record)
 
-
     def _at_rest(self) -> Phase:
         """Without a run: a row that is replayed is the failed row that it was."""
         return Phase.FAILED if self.kind else Phase.FREE

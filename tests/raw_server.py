@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from wire_files import Recorded
+
+from tests.wire_files import Recorded
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,9 +16,7 @@ CALL = ["-i", "data.csv", "-o", "results.jsonl"]
 ID = "3b1f0d4e-7c2a-4e57-9f0b-2d6c8a1e5f90"
 
 
-def refused(
-    tmp_path: Path, flags: list[str], environ: dict[str, str], raw: bytes | None = None
-) -> UsageError:
+def refused(tmp_path: Path, flags: list[str], environ: dict[str, str], raw: bytes | None = None) -> UsageError:
     """The error of a call with `flags`, in a folder whose .env holds `raw`."""
     if raw is not None:
         (tmp_path / ".env").write_bytes(raw)
@@ -112,9 +110,7 @@ BAD = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("where", "value", "message"), BAD, ids=[f"{case[0]}-{case[2][:60]}" for case in BAD]
-)
+@pytest.mark.parametrize(("where", "value", "message"), BAD, ids=[f"{case[0]}-{case[2][:60]}" for case in BAD])
 def test_bad_settings(tmp_path: Path, where: str, value: str, message: str) -> None:
     flags = [f"{where}={value}"] if where.startswith("--") else []
     raw = value.encode() if where == ".env" else None

@@ -9,160 +9,12 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from dify_batch import cli
 from dify_batch.errors import EXIT_OF_CODE, DifyBatchError, StorageError, UsageError
-
-KEY = "app-Ab12Cd34Ef56Gh78Ij90Kl12"
-CALL = ["-i", "data.csv", "-o", "results.jsonl"]
-
-# An engine that does what its first argument says; `ends` is how a batch can end.
-STUB = """
-import asyncio, logging, os, sys, types
-from dataclasses import dataclass
-from dify_batch.errors import *
-from dify_batch.summary import Stats, Summary
-
-kind = sys.argv.pop(1)
-batch = types.ModuleType("dify_batch.batch")
-
-
-@dataclass
-class Report:
-    summary: Summary
-    error: object = None
-    plan: object = None
-    next_steps: tuple = ()
-
-    @property
-    def exit_status(self):
-        return Exit.OK if self.error is None else self.error.exit_status
-
-
-class Plan:
-    def as_dict(self):
-        return {"rows": 2, "key": os.environ["DIFY_API_KEY"]}
-
-    def text(self):
-        return "2 rows to run"
-
-
-class Control:
-    def __init__(self):
-        self.drained, self.calls = asyncio.Event(), []
-        self.stopped = asyncio.Event()
-
-    def drain(self, name):
-        self.calls.append(name)
-        self.drained.set()
-
-    def stop(self):
-        self.calls.append("stop")
-        self.stopped.set()
-
-    def abandon(self):
-        self.calls.append("abandon")
-
-
-async def run_batch(settings, *, control, stats):
-    log = logging.getLogger("dify_batch")
-    key = settings.api_key.reveal()
-    if kind == "ok":
-        log.warning("careful with %s", key)
-        return Report(Summary(rows=2, success=2, posts=2))
-    if kind == "failed":
-        stats.failures["run_failed", f"node says {key}"] += 1
-        error = DifyBatchError("1 row failed.", code="rows_failed", hint="Type it again.", http_status=200)
-        return Report(Summary(rows=2, success=1, failed=1), error, None, ("dify-batch --retry",))
-    if kind == "plan":
-        return Report(Summary(rows=2), None, Plan())
-    if kind == "locked":
-        raise OutputLocked("results.jsonl is in use.")
-    if kind == "crash":
-        raise RuntimeError(f"oh {key}\\x1b[31m")
-    if kind == "noise":
-        async def lost():
-            raise ValueError("never retrieved")
-        task = asyncio.ensure_future(lost())
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        del task
-        import gc
-        gc.collect()
-        return Report(Summary(rows=1, success=1))
-    if kind == "interrupt":
-        raise KeyboardInterrupt
-    if kind == "signals":
-        print("ready", flush=True)
-        await control.drained.wait()
-        print("drained", flush=True)
-        if settings.retry:
-            await control.stopped.wait()
-        code = "interrupted" if control.calls[0] == "SIGINT" else "terminated"
-        return Report(Summary(rows=1, running=1), DifyBatchError(",".join(control.calls), code=code))
-    raise AssertionError(kind)
-
-
-batch.run_batch, batch.Control = run_batch, Control
-sys.modules["dify_batch.batch"] = batch
-for name, function in (("status", "status_report"), ("export", "export")):
-    module = types.ModuleType("dify_batch." + name)
-
-    def handler(*paths):
-        shown = types.SimpleNamespace()
-        shown.as_dict = lambda: {"paths": [str(path) for path in paths]}
-        shown.text = lambda: " ".join(str(path) for path in paths) + "\\n"
-        return shown
-
-    setattr(module, function, handler)
-    sys.modules["dify_batch." + name] = module
-
-from dify_batch.cli import main
-
-sys.exit(main())
-"""
-
-
-def environment(**more: str) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("DIFY_", "PYTHON"))}
-    return {**kept, "DIFY_API_KEY": KEY, "COLUMNS": "100", **more}
-
-
-def run(
-    folder: Path, *arguments: str, stub: str | None = None, env: dict[str, str] | None = None, **options: Any
-) -> subprocess.CompletedProcess[str]:
-    """The command in a process of its own; with `stub` the engine is the stub and does what the word says."""
-    command = [sys.executable, "-c", STUB, stub] if stub else [sys.executable, "-m", "dify_batch"]
-    done = subprocess.run(
-        [*command, *arguments],
-        cwd=folder,
-        env=environment() if env is None else env,
-        stdin=subprocess.DEVNULL,
-        text=True,
-        timeout=60,
-        check=False,
-        **({"capture_output": True} | options),
-    )
-    for channel in (done.stdout, done.stderr):
-        assert KEY not in (channel or "")
-        assert "Traceback" not in (channel or "")
-        assert "\x1b" not in (channel or "")
-    return done
-
-
-def error_of(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
-    """The error object, once it is certain that the channels are those of a failure with --json."""
-    assert done.stdout == ""
-    assert done.stderr.endswith("\n")
-    assert done.stderr.count("\n") == 1
-    envelope = json.loads(done.stderr)
-    assert set(envelope) <= {"error", "summary"}
-    assert done.returncode == EXIT_OF_CODE[envelope["error"]["code"]]
-    return dict(envelope["error"])
-
+from tests.cli_process import CALL, KEY, STUB, environment, error_of, run
 
 # ------------------------------------------------------------ without an engine
 
@@ -213,9 +65,7 @@ def test_help_and_version_are_data(tmp_path: Path, arguments: list[str], begins:
         ([*CALL, "--log-file", "no/folder.log"], "config_invalid_value", None, None),
     ],
 )
-def test_a_wrong_call(
-    tmp_path: Path, arguments: list[str], code: str, message: str | None, hint: str | None
-) -> None:
+def test_a_wrong_call(tmp_path: Path, arguments: list[str], code: str, message: str | None, hint: str | None) -> None:
     error = error_of(run(tmp_path, *arguments, "--json"))
     assert error["code"] == code
     assert message in (None, error["message"])
@@ -250,11 +100,10 @@ def test_completion(tmp_path: Path, shell: str) -> None:
 def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
     code = (
         "import sys; from dify_batch.cli import main; main(['--help']); "
-        "print(sorted({'httpx', 'aiohttp', 'rich', 'asyncio', 'dotenv', 'shtab', 'logging'} & set(sys.modules)))"
+        "heavy = {'httpx', 'aiohttp', 'rich', 'asyncio', 'dotenv', 'shtab', 'logging'}; "
+        "print(sorted(heavy & set(sys.modules)))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
 
 
@@ -349,9 +198,19 @@ def test_the_unexpected_shows_no_traceback(tmp_path: Path) -> None:
 
 
 def test_an_exception_in_a_forgotten_task_reaches_the_log_file_alone(tmp_path: Path) -> None:
-    done = run(tmp_path, *CALL, "--json", "--log-file", "batch.log", stub="noise")
+    done = run(tmp_path, *CALL, "--json", "--log-file", "batch.log", stub="forgotten")
     assert (done.returncode, done.stderr) == (0, "")
     assert "never retrieved" in (tmp_path / "batch.log").read_text()
+
+
+def test_the_demo_without_its_extra(tmp_path: Path) -> None:
+    error = error_of(run(tmp_path, *CALL, "--demo", "--json", stub="no extra"))
+    assert error == {
+        "code": "usage_invalid_flag",
+        "message": "--demo needs an extra that is not installed: No module named 'starlette'",
+        "hint": 'Install it: pip install "dify-batch[demo]"',
+    }
+    assert error_of(run(tmp_path, *CALL, "--json", stub="no extra"))["code"] == "unknown"
 
 
 def test_interrupted_outside_the_engine(tmp_path: Path) -> None:
@@ -360,7 +219,7 @@ def test_interrupted_outside_the_engine(tmp_path: Path) -> None:
 
 def started(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     process = subprocess.Popen(
-        [sys.executable, "-c", STUB, "signals", *CALL, *arguments],
+        [sys.executable, STUB, "signals", *CALL, *arguments],
         cwd=folder,
         env=environment(),
         stdout=subprocess.PIPE,
@@ -378,18 +237,17 @@ def test_one_signal_drains(tmp_path: Path, number: signal.Signals, status: int) 
         process.send_signal(number)
         out, err = process.communicate(timeout=30)
     assert (process.returncode, out) == (status, "drained\n")
-    assert re.search(rf"^{number.name}: taking no more rows, finishing 0 runs; press Ctrl-C again", err)
+    assert re.search(rf"^{number.name}: finishing 0 runs; press Ctrl-C again", err)
     assert err.endswith(f"error: {number.name}\n")
 
 
-def test_signals_of_one_moment_are_one_and_a_later_one_stops(tmp_path: Path) -> None:
+def test_a_second_signal_stops_the_runs(tmp_path: Path) -> None:
     with started(tmp_path, "--retry", "--json") as process:
         process.send_signal(signal.SIGINT)
         assert process.stdout is not None
         assert process.stdout.readline() == "drained\n"
-        process.send_signal(signal.SIGINT)  # what `uv run` forwards
         with pytest.raises(subprocess.TimeoutExpired):
-            process.wait(0.6)  # it is not over, and half a second is
+            process.wait(2 * cli.Escalation.ONE_MOMENT)  # it goes on, and the moment is over
         process.send_signal(signal.SIGTERM)
         out, err = process.communicate(timeout=30)
     assert (process.returncode, out) == (130, "")
@@ -411,6 +269,12 @@ def test_commands(tmp_path: Path, arguments: list[str], text: str, paths: list[s
 
 
 # ------------------------------------------------------------ in this process
+
+
+def test_signals_of_one_moment_are_one() -> None:
+    escalation = cli.Escalation()
+    moments = [10.0, 10.01, 10.49, 10.5, 10.9, 30.0, 31.0]
+    assert [escalation.received(now) for now in moments] == [1, None, None, 2, None, 3, 4]
 
 
 def test_every_code_ends_with_its_exit_status(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,8 +11,6 @@ from typing import Any
 import httpx
 import pytest
 import respx
-from raw_server import Connection, Script, serving
-from wire_files import answer, recorded
 
 from dify_batch import client as client_module
 from dify_batch.client import DifyClient
@@ -29,6 +27,8 @@ from dify_batch.outcomes import (
     Throttled,
     Unreachable,
 )
+from tests.raw_server import Connection, Script, serving
+from tests.wire_files import answer, recorded
 
 BASE = "http://dify.test/v1"
 KEY = "app-very-secret"

@@ -11,8 +11,6 @@ from time import time
 import httpx
 import pytest
 import respx
-from raw_server import Connection, serving
-from wire_files import answer, recorded
 
 from dify_batch.client import DifyClient
 from dify_batch.client_answers import http_date, retry_after
@@ -25,6 +23,8 @@ from dify_batch.errors import (
     ServerError,
     UsageError,
 )
+from tests.raw_server import Connection, serving
+from tests.wire_files import answer, recorded
 
 BASE = "http://dify.test/v1"
 KEY = "app-very-secret"

@@ -11,8 +11,6 @@ from typing import Any
 import httpx
 import pytest
 import respx
-from raw_server import Connection, serving
-from wire_files import answer, recorded
 
 from dify_batch._version import __version__
 from dify_batch.client import DifyClient
@@ -26,6 +24,8 @@ from dify_batch.outcomes import (
     RunRef,
     Succeeded,
 )
+from tests.raw_server import Connection, serving
+from tests.wire_files import answer, recorded
 
 BASE = "http://dify.test/v1"
 KEY = "app-very-secret"

@@ -81,9 +81,7 @@ def test_secrets_are_masked(text: str, hidden: str, shown: str) -> None:
     assert hidden not in redact(text, KEY)
 
 
-@pytest.mark.parametrize(
-    "text", ["app-demo", "http://host/v1?mail=a@b.c", "the app-store", "authorization failed"]
-)
+@pytest.mark.parametrize("text", ["app-demo", "http://host/v1?mail=a@b.c", "the app-store", "authorization failed"])
 def test_what_is_no_secret_stays(text: str) -> None:
     assert redact(text, KEY) == text
 
@@ -148,9 +146,7 @@ def test_with_json_nothing_goes_to_standard_error(capsys: pytest.CaptureFixture[
     assert capsys.readouterr() == ("", "")
 
 
-def test_records_of_other_libraries_go_to_the_file_alone(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_records_of_other_libraries_go_to_the_file_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "batch.log"
     with Logs(settings(log_file=file)):
         logging.getLogger("asyncio").error("never retrieved", exc_info=raised())
@@ -175,9 +171,7 @@ class FailsWhenCollected:
         raise ValueError("in the destructor")
 
 
-def test_an_exception_in_a_destructor_goes_to_the_file(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_exception_in_a_destructor_goes_to_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "batch.log"
     before = sys.unraisablehook
     with Logs(settings(log_file=file)):

@@ -16,7 +16,10 @@ from dify_batch.summary import Stats, Summary
 HALF = Snapshot(finished=120, to_run=2000, failed=3, in_flight=20, limit=20, tokens=52310, rate=4.1)
 
 
-class Terminal(io.StringIO):
+class Terminal(io.TextIOWrapper):
+    def __init__(self, encoding: str) -> None:
+        super().__init__(io.BytesIO(), encoding)
+
     def isatty(self) -> bool:
         return True
 
@@ -62,9 +65,7 @@ def test_durations(seconds: float, text: str) -> None:
     assert progress.duration(seconds) == text
 
 
-@pytest.mark.parametrize(
-    ("rate", "text"), [(4.12, "4.1 rows/s"), (0.5, "30.0 rows/min"), (0.01, "36.0 rows/h")]
-)
+@pytest.mark.parametrize(("rate", "text"), [(4.12, "4.1 rows/s"), (0.5, "30.0 rows/min"), (0.01, "36.0 rows/h")])
 def test_rates(rate: float, text: str) -> None:
     assert progress.rate_text(rate) == text
 
@@ -107,11 +108,7 @@ def test_plain_lines_come_after_ten_seconds_and_then_every_thirty() -> None:
         display.show(stats)
         at += [second] if len(lines) > before else []
     assert at == [10, 40, 70, 100]
-    assert (
-        lines[1]
-        .split(" ", 1)[1]
-        .startswith("20/100 done, 0 failed, 0 in flight, 30.0 rows/min, about 3 min left")
-    )
+    assert lines[1].split(" ", 1)[1].startswith("20/100 done, 0 failed, 0 in flight, 30.0 rows/min, about 3 min left")
 
 
 def drawn(snap: Snapshot, width: int = 80) -> str:
@@ -128,9 +125,7 @@ def test_the_live_display_shows_the_same_figures() -> None:
 
 
 def test_the_live_display_shows_markup_as_it_is() -> None:
-    snap = Snapshot(
-        1, 2, 1, 0, 5, 0, state="waiting [bold]", last_failure="c-1: run_failed: [red]no[/red] :smile:"
-    )
+    snap = Snapshot(1, 2, 1, 0, 5, 0, state="waiting [bold]", last_failure="c-1: run_failed: [red]no[/red] :smile:")
     text = drawn(snap)
     assert "waiting [bold]" in text
     assert "last failure: c-1: run_failed: [red]no[/red] :smile:" in text
@@ -186,10 +181,15 @@ def test_a_terminal_that_has_gone_is_no_error(monkeypatch: pytest.MonkeyPatch) -
     ],
 )
 def test_which_display(json: bool, quiet: bool, terminal: bool, term: str, kind: type) -> None:
-    stream = Terminal() if terminal else io.StringIO()
+    stream = Terminal("UTF-8") if terminal else io.StringIO()
     display = progress.choose_display(json=json, quiet=quiet, stream=stream, environ={"TERM": term})
     display.close()
     assert type(display) is kind
+
+
+def test_a_terminal_that_cannot_show_every_character_gets_plain_lines() -> None:
+    display = progress.choose_display(json=False, quiet=False, stream=Terminal("ascii"), environ={"TERM": "xterm"})
+    assert type(display) is Plain
 
 
 async def test_it_is_shown_until_cancelled() -> None:

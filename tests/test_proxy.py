@@ -11,13 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from raw_server import Connection, RawServer, self_made_certificate, serving
-from wire_files import recorded
 
 from dify_batch.client import DifyClient
 from dify_batch.errors import ConnectionFailed, UsageError
 from dify_batch.outcomes import Succeeded, Unreachable
 from dify_batch.proxies import proxy_for
+from tests.raw_server import Connection, RawServer, self_made_certificate, serving
+from tests.wire_files import recorded
 
 VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUEST_METHOD")
 BASIC = "Basic " + base64.b64encode(b"me:p@ss word").decode()

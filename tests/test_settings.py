@@ -171,9 +171,7 @@ def test_from_python() -> None:
 
 def test_a_real_key_or_id_is_no_placeholder() -> None:
     for key in (KEY, "app-demo", "app-echo", "app-0000000000000000", "app-yourKeyCouldBeginSo12"):
-        assert (
-            Settings(input="a", output=Path("b"), api_key=Secret(key), workflow_id=ID).api_key.reveal() == key
-        )
+        assert Settings(input="a", output=Path("b"), api_key=Secret(key), workflow_id=ID).api_key.reveal() == key
 
 
 def test_the_key_shows_nowhere(tmp_path: Path) -> None:

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from wire_files import recorded
 
 from dify_batch import sse
 from dify_batch.sse import NEEDED, EventStream
+from tests.wire_files import recorded
 
 STARTED = b'data: {"event":"workflow_started","workflow_run_id":"r","task_id":"t","data":{"id":"r"}}\n\n'
 FINISHED = b'data: {"event":"workflow_finished","workflow_run_id":"r","task_id":"t","data":{"status":"succeeded"}}\n\n'

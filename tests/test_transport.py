@@ -13,9 +13,9 @@ import aiohttp
 import httpx
 import pytest
 from httpx_aiohttp import AiohttpTransport
-from raw_server import Connection, Script, self_made_certificate, serving
 
 from dify_batch.transport import KEEPALIVE, Transport, drop, meaning, pieces, whole_body
+from tests.raw_server import Connection, Script, self_made_certificate, serving
 
 Make = Callable[[str], httpx.AsyncBaseTransport]
 MAKERS: dict[str, Make] = {

@@ -30,7 +30,7 @@ def build_parser() -> argparse.ArgumentParser:
         default = None if field.default is MISSING else field.default
         parser.add_argument(
             f"--{field.name.replace('_', '-')}",
-            type=_whole if field.name in WHOLE else _number,
+            type=whole_number if field.name in WHOLE else number,
             default=default,
             metavar="N" if field.name in WHOLE else "S",
             help=f"default {'none' if default is None else default}",
@@ -39,11 +39,13 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _number(text: str) -> float | None:
+def number(text: str) -> float | None:
+    """A flag's value; `none` is None."""
     return None if text == "none" else float(text)
 
 
-def _whole(text: str) -> int | None:
+def whole_number(text: str) -> int | None:
+    """A flag's value; `none` is None."""
     return None if text == "none" else int(text)
 
 
@@ -62,11 +64,11 @@ async def serve(config: Config, plan: dict[str, object]) -> None:
     """Serves until a signal comes."""
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, ended.set)
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, ended.set)
     core = SimulatorCore(config)
     await core.open()
-    core.set_faults(plan)
+    await core.set_faults(plan)
     line = {"base_url": core.base_url, "control_url": core.control_url, "api_key": DEFAULT_KEY, "pid": os.getpid()}
     sys.stdout.write(json.dumps(line) + "\n")
     sys.stdout.flush()

@@ -150,12 +150,12 @@ class SimulatorCore:
     def state(self, with_runs: bool = True) -> dict[str, Any]:
         return self.site.state(with_runs)
 
-    def set_faults(self, plan: Mapping[str, object]) -> None:
-        before = "refuse" in self.site.plan.server
-        self.site.plan = parse_plan(plan)
-        after = self.site.plan.server.get("refuse")
-        if after is not None or before:
-            self.site.engine.spawn(self.refuse(after is not None, after.seconds if after else None))
+    async def set_faults(self, plan: Mapping[str, object]) -> None:
+        parsed = parse_plan(plan)
+        before, after = self.site.plan.server.get("refuse"), parsed.server.get("refuse")
+        self.site.plan = parsed
+        if before is not None or after is not None:
+            await self.refuse(after is not None, after.seconds if after is not None else None)
 
     def set_config(self, changes: Mapping[str, object]) -> None:
         self.site.configure(self.site.config.changed(changes))

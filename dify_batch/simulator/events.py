@@ -94,7 +94,7 @@ def node_finished(
         "execution_metadata": metadata,
         "created_at": node_run.started,
         "finished_at": node_run.finished,
-        "files": [],
+        "files": _files(outputs),
         "iteration_id": None,
         "loop_id": None,
     }

@@ -45,7 +45,7 @@ async def run_workflow(exchange: Exchange) -> Answer | None:
     nth = site.posts[row] = site.posts.get(row, 0) + 1
     site.post_total += 1
     fault = site.plan.take(row, nth)
-    open_post = OpenPost(site)
+    open_post = OpenPost(site.flight)
     exchange.connection.when_lost(open_post.answered)
     try:
         if fault is not NORMAL:

@@ -52,7 +52,10 @@ class SimulatorProcess:
         command = [sys.executable, "-m", "dify_batch.simulator", *arguments(self.config)]
         if self._faults is not None:
             command += ["--faults", json.dumps(self._faults)]
-        process = self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603
+        # A session of its own: a signal to the caller's process group is not meant for the server.
+        process = self._process = subprocess.Popen(  # noqa: S603
+            command, stdout=subprocess.PIPE, text=True, start_new_session=True
+        )
         assert process.stdout is not None
         alarm = threading.Timer(START_TIMEOUT, process.kill)
         alarm.start()

@@ -100,11 +100,7 @@ class Simulator:
 
         Raises ValueError on a plan that `parse_plan` does not understand.
         """
-
-        async def put() -> None:
-            self.core.set_faults({**(plan or {}), **parts})
-
-        self._run(put())
+        self._run(self.core.set_faults({**(plan or {}), **parts}))
 
     def configure(self, **changes: object) -> None:
         """Changes settings while it runs: `configure(workers=0)`. Raises ValueError."""

@@ -33,8 +33,7 @@ class Site:
         self.posts: dict[str, int] = {}
         self.requests: dict[str, int] = {}
         self.post_total = 0
-        self.in_flight = 0
-        self.max_in_flight = 0
+        self.flight = Flight()
         self.active: dict[str, int] = {}  # blocking runs of each app, for max_active_requests
 
     def configure(self, config: Config) -> None:
@@ -73,8 +72,8 @@ class Site:
             "executions": dict(engine.executions),
             "posts": dict(self.posts),
             "post_total": self.post_total,
-            "in_flight": self.in_flight,
-            "max_in_flight": self.max_in_flight,
+            "in_flight": self.flight.now,
+            "max_in_flight": self.flight.most,
             "running": engine.running,
             "max_running": engine.max_running,
             "queued": engine.queued,
@@ -97,16 +96,28 @@ def _run_row(run: Run) -> dict[str, Any]:
     }
 
 
+class Flight:
+    """How many POSTs wait for their answer, now and at most."""
+
+    __slots__ = ("most", "now")
+
+    def __init__(self) -> None:
+        self.now = 0
+        self.most = 0
+
+
 class OpenPost:
     """Counts a POST as in flight until its client has the answer, or has gone."""
 
-    def __init__(self, site: Site) -> None:
-        self._site: Site | None = site
-        site.in_flight += 1
-        site.max_in_flight = max(site.max_in_flight, site.in_flight)
+    __slots__ = ("_flight",)
+
+    def __init__(self, flight: Flight) -> None:
+        self._flight: Flight | None = flight
+        flight.now += 1
+        flight.most = max(flight.most, flight.now)
 
     def answered(self) -> None:
         """Counts it out; once."""
-        if self._site is not None:
-            self._site.in_flight -= 1
-            self._site = None
+        if self._flight is not None:
+            self._flight.now -= 1
+            self._flight = None

@@ -97,7 +97,7 @@ async def send_post_stream(
                 break
         await _write(connection, b"".join(sent), fault)
         if last == "workflow_started" and fault.name in SILENT_EVENTS:
-            await _fall_silent(connection, config, fault)
+            await _fall_silent(connection, config, fault, answered)
             return
         if last == "error":
             answered()
@@ -110,7 +110,7 @@ async def send_post_stream(
     await connection.end()
 
 
-async def _fall_silent(connection: Connection, config: Config, fault: Fault) -> None:
+async def _fall_silent(connection: Connection, config: Config, fault: Fault, answered: Callable[[], None]) -> None:
     if fault.name == "silence":
         await connection.until_closed()
     elif fault.name == "clean_end":
@@ -119,6 +119,7 @@ async def _fall_silent(connection: Connection, config: Config, fault: Fault) -> 
         await connection.close()
     else:
         await connection.write(events.error_event("An error occurred while the run was being watched.").data)
+        answered()
         await _hold(connection, config.hold_after_error)
         await connection.end()
 

@@ -10,9 +10,10 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from simhelp import client, eventually, names, parse_events, post, raw_post, stream_until
 
 from dify_batch.simulator import Config, Simulator
+
+from .simhelp import client, eventually, names, parse_events, post, raw_post, stream_until
 
 LONG = 30.0  # longer than any test: such a run ends only when it is stopped
 FAST = Config(latency=0, linger_after_finish=0, ping_interval=0.05, snapshot_delay=0.01, stop_delay=0.01)
@@ -50,7 +51,7 @@ def test_a_queued_run_is_in_no_log_until_a_worker_takes_it() -> None:
 
 def test_no_worker_then_one_executes_what_its_client_has_left() -> None:
     with Simulator(config(workers=0)) as sim, client(sim.base_url) as http:
-        received, closed = raw_post(sim.base_url, "streaming", "left", timeout=0.1)
+        received, closed = raw_post(sim.base_url, "streaming", "left", timeout=0.3)
         assert not closed
         assert received.endswith(b"event: ping\n\n\r\n")
         assert sim.state()["executions"] == {}
@@ -86,9 +87,9 @@ def test_requests_beyond_the_connections_wait_unanswered() -> None:
         long = pool.submit(post, http, id="long")
         eventually(lambda: sim.state()["running"] == 1)
         with pytest.raises(httpx.ReadTimeout):
-            http.get("/info", timeout=0.1)
+            http.get("/info", timeout=0.3)
         # One that gives up while it waits is executed all the same (dify-wire 23d1).
-        assert raw_post(sim.base_url, "blocking", "impatient", timeout=0.1) == (b"", False)
+        assert raw_post(sim.base_url, "blocking", "impatient", timeout=0.3) == (b"", False)
         assert "impatient" not in sim.state()["executions"]
         sim.configure(connections=2)
         stop_all(sim)
@@ -115,11 +116,19 @@ def test_in_flight_counts_what_clients_wait_for() -> None:
                 if "workflow_finished" in part:
                     break
             eventually(lambda: sim.state()["in_flight"] == 0)  # it has its answer, though the stream is open
+        sim.faults(rows={"bad": ["rejected"], "odd": ["error_event_after_start"]})
+        for row in ("bad", "odd"):
+            body_of = {"inputs": {"query": "x", "id": row}, "response_mode": "streaming", "user": "u"}
+            with http.stream("POST", "/workflows/run", json=body_of) as response:
+                for part in response.iter_text():
+                    if '"event":"error"' in part:
+                        break
+                eventually(lambda: sim.state()["in_flight"] == 0)
         assert sim.state()["max_in_flight"] == 1
 
 
 def test_worker_pings_a_long_run() -> None:
-    with Simulator(config(latency=0.22)) as sim, client(sim.base_url) as http:
+    with Simulator(config(latency=0.4)) as sim, client(sim.base_url) as http:
         events = names(post(http, "streaming").text)
         started = events.index("workflow_started")
         assert events[0] == "ping"
@@ -131,7 +140,7 @@ def test_a_stream_stays_open_after_its_last_event() -> None:
     with Simulator(config(linger_after_finish=LONG, hold_after_error=LONG)) as sim:
         sim.faults(rows={"bad": ["rejected"]})
         for row, last in (("good", b"workflow_finished"), ("bad", b'"event":"error"')):
-            received, closed = raw_post(sim.base_url, "streaming", row, timeout=0.1)
+            received, closed = raw_post(sim.base_url, "streaming", row, timeout=0.3)
             assert last in received
             assert not closed
             assert not received.endswith(b"0\r\n\r\n")
@@ -221,7 +230,7 @@ def test_events_with_continue_on_pause_and_no_snapshot_never_end() -> None:
 def test_events_of_a_blocking_run_are_pings_only() -> None:
     with Simulator(config(latency=LONG)) as sim, client(sim.base_url) as http:
         with pytest.raises(httpx.ReadTimeout):
-            http.post("/workflows/run", json={"inputs": {"query": "x"}, "user": "u"}, timeout=0.1)
+            http.post("/workflows/run", json={"inputs": {"query": "x"}, "user": "u"}, timeout=0.3)
         run_id = sim.state()["runs"][0]["id"]
         text = ""
         with http.stream("GET", f"/workflow/{run_id}/events?user=u") as response:
@@ -276,6 +285,18 @@ def test_log_pages_and_filters() -> None:
         assert found(created_at__after="2001-01-01T00:00:00Z", created_at__before="2101-01-01T00:00:00") == ids[::-1]
         assert found(created_at__after="2101-01-01T00:00:00+01:00") == []
         assert found(created_at__before="2001-01-01T00:00:00Z") == []
+
+
+def test_counters_after_a_reset_in_the_middle() -> None:
+    with Simulator(config(latency=0.3)) as sim, client(sim.base_url) as http, ThreadPoolExecutor() as pool:
+        old = pool.submit(post, http, id="old")
+        eventually(lambda: sim.state()["running"] == 1)
+        sim.reset()
+        assert old.result().status_code == 200
+        state = sim.state()
+        assert (state["in_flight"], state["post_total"], state["executions"], state["runs"]) == (0, 0, {}, [])
+        assert post(http, id="new").status_code == 200
+        assert sim.state()["max_in_flight"] == 1
 
 
 def test_identical_posts_are_separate_runs() -> None:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
-from simhelp import client, eventually, names, parse_events, post, raw_post, stream_until
 
 from dify_batch.simulator import RUN_FAULTS, Config, Simulator
 
+from .simhelp import client, eventually, names, parse_events, post, raw_post, stream_until
+
 SCALED = Config(
-    latency=0.01, linger_after_finish=0.02, hold_after_error=0.3, ping_interval=0.1, stop_delay=0.02, late_end=0.1
+    latency=0.01, linger_after_finish=0.02, hold_after_error=0.6, ping_interval=0.1, stop_delay=0.02, late_end=0.1
 )
-SILENT = 0.15  # seconds without a byte that count as silence here; longer than ping_interval
+SILENT = 0.4  # seconds without a byte that count as silence here; longer than ping_interval
 DONE = {"executed": 1, "status": "succeeded"}
 NONE = {"executed": 0, "status": None}
 
@@ -240,7 +241,7 @@ def test_error_event_after_start(sim: Simulator) -> None:
 def test_slow_queue(sim: Simulator) -> None:
     sim.faults(rows={"late": [{"name": "slow_queue", "seconds": 0.1}]})
     with client(sim.base_url) as http:
-        seen = []
+        seen: list[str] = []
         body = {"inputs": {"query": "x", "id": "late"}, "response_mode": "streaming", "user": "late"}
         with http.stream("POST", "/workflows/run", json=body) as response:
             for part in response.iter_text():
@@ -262,7 +263,6 @@ def test_latency_of_one_row(sim: Simulator) -> None:
     sim.faults(rows={"tired": [{"latency": 0.25}]})
     with client(sim.base_url) as http:
         assert post(http, id="tired").json()["data"]["elapsed_time"] >= 0.25
-        assert post(http, id="tired").json()["data"]["elapsed_time"] < 0.25
 
 
 def test_big_event(sim: Simulator) -> None:
@@ -299,76 +299,6 @@ def test_split_utf8(sim: Simulator) -> None:
     whole = b"".join(chunks)
     assert any(chunk and chunk[-1] >= 0xC0 for chunk in chunks), "no chunk ends inside a character"
     assert parse_events(whole.decode())[-1]["data"]["outputs"] == {"answer": "Echo: héé 日本"}
-
-
-def test_refused_and_back_on_the_same_port(sim: Simulator) -> None:
-    with client(sim.base_url) as http:
-        assert http.get("/info").status_code == 200
-        sim.refuse(True)
-        with pytest.raises(httpx.ConnectError):
-            http.get("/info")  # the idle connection was closed too
-        sim.refuse(False)
-        assert http.get("/info").status_code == 200
-        sim.faults(server="refuse")
-        eventually(lambda: _refuses(http))
-        sim.faults()
-        eventually(lambda: not _refuses(http))
-        sim.refuse(seconds=0.1)
-        assert _refuses(http)
-        eventually(lambda: not _refuses(http))
-
-
-def _refuses(http: httpx.Client) -> bool:
-    try:
-        http.get("/info")
-    except httpx.TransportError:
-        return True
-    return False
-
-
-def test_running_requests_survive_a_refusal(sim: Simulator) -> None:
-    sim.faults(rows={"on": [{"latency": 0.3}]})
-    with client(sim.base_url) as http:
-        body = {"inputs": {"query": "x", "id": "on"}, "response_mode": "streaming", "user": "u"}
-        with http.stream("POST", "/workflows/run", json=body) as response:
-            sim.refuse(True)
-            text = "".join(response.iter_text())
-    sim.refuse(False)
-    assert names(text)[-1] == "workflow_finished"
-
-
-WHOLE: list[tuple[str, Callable[[httpx.Client], httpx.Response], int]] = [
-    ("outage_500", lambda http: http.get("/parameters"), 500),
-    ("outage_500", lambda http: post(http), 500),
-    ("outage_500", lambda http: post(http, "streaming"), 500),
-    ("closed_log", lambda http: http.get("/workflows/logs"), 403),
-    ("closed_log", lambda http: http.get("/info"), 200),
-    ("redis_down", lambda http: http.get("/workflows/logs"), 200),
-    ("redis_down", lambda http: post(http), 500),
-]
-
-
-@pytest.mark.parametrize(("name", "call", "status"), WHOLE)
-def test_whole_server(sim: Simulator, name: str, call: Callable[[httpx.Client], httpx.Response], status: int) -> None:
-    sim.faults(server={"name": name, "seconds": 0.05})
-    before = sum(sim.state()["executions"].values())
-    with client(sim.base_url) as http:
-        assert call(http).status_code == status
-    assert sum(sim.state()["executions"].values()) == before
-
-
-def test_redis_down_streaming(sim: Simulator) -> None:
-    sim.faults(server={"name": "redis_down", "seconds": 0.01})
-    received, closed = raw_post(sim.base_url, "streaming", "redis")
-    assert closed
-    assert received.endswith(b"event: ping\n\n\r\n")
-    assert server_says(sim, "redis") == NONE
-
-
-def test_hang(sim: Simulator) -> None:
-    sim.faults(server="hang")
-    assert raw_post(sim.base_url, "blocking", "hang", timeout=SILENT) == (b"", False)
-    assert server_says(sim, "hang") == NONE
 
 
 def test_a_list_is_used_up_one_for_each_post(sim: Simulator) -> None:

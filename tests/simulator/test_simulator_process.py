@@ -11,11 +11,12 @@ from pathlib import Path
 
 import httpx
 import pytest
-from simhelp import client, eventually, post, stream_until
 
 from dify_batch.simulator import Config, SimulatorProcess
 from dify_batch.simulator.__main__ import build_parser, main
 from dify_batch.simulator.process import arguments
+
+from .simhelp import client, eventually, post, stream_until
 
 FAST = Config(latency=0, linger_after_finish=0, workers=None)
 
