@@ -134,8 +134,8 @@ async def attempt(engine: Engine, item: Item, *, goes_first: bool) -> Outcome:
         if ref is not None and started_after is None:
             item.ref, item.started_at = ref, item.sent_at
             slot.runs.append(ref.run_id)
-            if isinstance(outcome, Running):
-                ledger.started(item.id, ref)
+            # Before the next intent of this slot: its user must not lead to a run that no row seems to have.
+            ledger.started(item.id, ref)
         if started_after is None and isinstance(outcome, Succeeded | Failed):
             # What a blocking answer took beyond the run itself, it waited for a connection slot.
             engine.saw_start(max(0.0, seconds - (outcome.result.elapsed_time or 0.0)))

@@ -318,9 +318,27 @@ def same_inputs(sent: Mapping[str, Any], recorded: str | None) -> bool:
     return all(_alike(sent[name], theirs[name]) for name in common)
 
 
+def contradicts(sent: Mapping[str, Any], recorded: str | None) -> bool:
+    """Whether a text of the row differs from what the run was given, so that the run cannot be the row's.
+
+    Only texts are compared, and only where both sides have one: they are what Dify keeps as it is.
+    """
+    try:
+        theirs = json.loads(recorded or "")
+    except (ValueError, RecursionError):
+        return False
+    if not isinstance(theirs, dict):
+        return False
+    return any(
+        isinstance(ours, str) and isinstance(theirs.get(name), str) and not _alike(ours, theirs[name])
+        for name, ours in sent.items()
+        if not name.startswith("sys.")
+    )
+
+
 def _alike(ours: Any, theirs: Any) -> bool:
-    if ours == theirs:
-        return True
+    if ours == theirs or not (ours is None or isinstance(ours, str | bool | int | float | list | dict)):
+        return True  # a file that is uploaded anew for each attempt says nothing
     if isinstance(ours, str):
         if isinstance(theirs, bool):
             return ours.strip().lower() == str(theirs).lower()

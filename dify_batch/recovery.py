@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from dify_batch.errors import AppError, AuthError, ConnectionFailed, DifyBatchError, ServerError
 from dify_batch.outcomes import Failed, Outcome, Paused, Running, RunRef, Succeeded, Unreachable
-from dify_batch.protocol import same_inputs
+from dify_batch.protocol import contradicts, same_inputs
 from dify_batch.work import Item
 
 if TYPE_CHECKING:
@@ -83,6 +83,8 @@ class Recovery:
             try:
                 async with self._gate:
                     verdict = await self._look(item)
+                    if verdict is None and self._engine.slots.shared and asked_at >= self._settled_at(item):
+                        verdict = await self._decide_shared(item)
             except AuthError as error:
                 return Unavailable(f"{item.reason}; the server's log is closed to this key: {error.message}")
             except AppError as error:
@@ -92,15 +94,18 @@ class Recovery:
                 verdict, answered = None, False
             if verdict is not None:
                 return verdict
-            settled_at = max(item.lost_at, engine.outage.answers_since) + engine.settle_time()
+            settled_at = self._settled_at(item)
             if answered and asked_at >= settled_at:
-                if self._engine.slots.shared:
-                    return await self._decide_shared(item)
                 return Absent()
             until = settled_at - time.monotonic() if answered else pause
             await engine.sleep(max(0.01, min(pause, until)) if until > 0 else 0.01)
             pause = min(pause * _LOOK_FACTOR, _LAST_LOOK)
         return None
+
+    def _settled_at(self, item: Item) -> float:
+        """Monotonic time from which "not in the log" counts."""
+        engine = self._engine
+        return max(item.lost_at, engine.outage.answers_since) + engine.settle_time()
 
     async def _look(self, item: Item) -> Verdict | None:
         """One look. With a user of the row's own, the one run that no row claims is the lost one."""
@@ -109,21 +114,19 @@ class Recovery:
         entries = await self._entries(item, pages=1)
         free = [entry for entry in entries if self._is_free(entry, item)]
         if len(free) == 1:
+            if contradicts(item.values, await self._inputs(free[0])):
+                return Unavailable(
+                    f"{item.reason}; the server's log shows run {free[0].run_id} of user {item.user}, with other inputs"
+                )
             return self._take(free[0])
         if len(free) > 1:
             return await self._by_inputs(item, free)
         return None
 
     async def _decide_shared(self, item: Item) -> Verdict:
-        try:
-            async with self._gate:
-                entries = await self._entries(item, pages=_MAX_PAGES)
-                free = [entry for entry in entries if self._is_free(entry, item)]
-                if not free:
-                    return Absent()
-                return await self._by_inputs(item, free)
-        except DifyBatchError as error:
-            return Unavailable(f"{item.reason}; the server's log is not to be had: {error.message}")
+        entries = await self._entries(item, pages=_MAX_PAGES)
+        free = [entry for entry in entries if self._is_free(entry, item)]
+        return await self._by_inputs(item, free) if free else Absent()
 
     async def _entries(self, item: Item, *, pages: int) -> list[LogEntry]:
         client = self._engine.client
@@ -150,8 +153,7 @@ class Recovery:
         """Several runs could be the lost one: the inputs decide, or nothing does."""
         matches = []
         for entry in entries:
-            detail = await self._engine.client.run_detail(RunRef(entry.run_id))
-            if same_inputs(item.values, detail.inputs):
+            if same_inputs(item.values, await self._inputs(entry)):
                 matches.append(entry)
         matches = [entry for entry in matches if entry.run_id not in self._claimed]
         if len(matches) == 1:
@@ -161,6 +163,13 @@ class Recovery:
         return Unavailable(
             f"{item.reason}; the server's log shows {len(matches)} runs of user {item.user} with these inputs"
         )
+
+    async def _inputs(self, entry: LogEntry) -> str | None:
+        """The inputs of a run, as JSON text. Raises ConnectionFailed if nothing was learnt."""
+        detail = await self._engine.client.run_detail(RunRef(entry.run_id))
+        if isinstance(detail.outcome, Unreachable):
+            raise ConnectionFailed(detail.outcome.message)
+        return detail.inputs
 
     def _take(self, entry: LogEntry) -> Found:
         self._claimed.add(entry.run_id)

@@ -20,8 +20,6 @@ Clock = Callable[[], float]
 
 # A request and its answer on the way, seconds: what a refusal takes, and a start on an idle server.
 WIRE = 0.01
-# A refused row comes back so long after its refusal, as the engine's first retry does.
-REPEAT_AFTER = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +188,7 @@ def best_fixed(server: Server, capacity: int, seconds: float, *, seed: int = 1) 
     steady = Server(server.mode, [(0.0, capacity)], server.run, server.cold, server.shared)
     # A refusing server is full with as many as it takes, and each one more is wasted; a queueing one is full with
     # any number that also fills the wire, and none is better.
-    tries = [capacity] if server.mode == "refusing" else [capacity, 2 * capacity]
+    tries = [capacity] if server.mode == "refusing" else [2 * capacity, 16 * capacity]
     warm = seconds / 5
     return max(
         simulate(steady, lambda clock, n=n: Always(n), warm + seconds, seed=seed).throughput(warm, warm + seconds)

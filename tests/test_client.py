@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import json
+import gzip
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -12,7 +12,6 @@ import httpx
 import pytest
 import respx
 
-from dify_batch import client as client_module
 from dify_batch.client import DifyClient
 from dify_batch.outcomes import (
     Failed,
@@ -288,6 +287,34 @@ async def test_refused_is_unreachable() -> None:
         assert isinstance((await client.run_detail(REF)).outcome, Unreachable)
 
 
+class Breaks(httpx.AsyncByteStream):
+    """A body that fails with an error which, while connecting, would mean that nothing was sent."""
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield STARTED
+        raise httpx.ConnectError("network is unreachable")
+
+
+@pytest.mark.parametrize("kind", ["text/event-stream", "application/json"])
+async def test_once_an_answer_has_begun_nothing_is_unreachable(
+    client: DifyClient, dify: respx.Router, kind: str
+) -> None:
+    dify.post("/workflows/run").mock(httpx.Response(200, headers={"content-type": kind}, stream=Breaks()))
+    assert isinstance(await run(client), Running if "stream" in kind else Lost)
+
+
+async def test_a_compressed_stream_is_read() -> None:
+    async def zipped(connection: Connection) -> None:
+        await connection.request()
+        body = gzip.compress(PING + STARTED + FINISHED)
+        await connection.answer(200, body, content_type="text/event-stream", content_encoding="gzip")
+        await connection.until_closed()
+
+    outcome, refs = await attempt(zipped)
+    assert isinstance(outcome, Succeeded)
+    assert refs == [REF]
+
+
 async def test_cancelling_drops_the_connection_and_passes_through() -> None:
     here, gone = asyncio.Event(), asyncio.Event()
 
@@ -320,74 +347,3 @@ async def test_nothing_is_left_behind() -> None:
         timers = [timer for timer in loop._scheduled if not timer.cancelled()]  # type: ignore[attr-defined]
         assert not [timer for timer in timers if timer.when() > loop.time() + 100]
     gc.collect()
-
-
-# --- follow and run detail --------------------------------------------------------------------------------
-
-
-async def followed(script: Script, **changes: Any) -> Outcome:
-    settings: dict[str, Any] = {"user": "u", "timeout": 10.0} | changes
-    async with serving(script) as server, DifyClient(server.url, KEY) as client:
-        return await client.follow(RunRef("r1"), **settings)
-
-
-async def test_follow_to_the_end() -> None:
-    outcome = await followed(streams(recorded("24c-events-with-snapshot").body))
-    assert isinstance(outcome, Succeeded)
-    assert outcome.result.ref.run_id == "r1"
-
-
-async def test_follow_a_paused_run() -> None:
-    outcome = await followed(streams(recorded("18e-events-paused-snapshot").body))
-    assert isinstance(outcome, Paused)
-    assert outcome.forms[0].token == "9ZFQ82UqXtIxE0Rt02oNUV"
-
-
-async def test_follow_ends_with_its_timeout_pings_or_not() -> None:
-    async def pings(connection: Connection) -> None:
-        while True:
-            await connection.chunk(PING)
-            await asyncio.sleep(0.02)
-
-    assert await followed(streams(then=pings), timeout=0.2) == Running(RunRef("r1"), "timeout: no end within 0.2 s")
-
-
-async def test_follow_falls_silent() -> None:
-    assert isinstance(await followed(streams(PING), silence=0.1), Running)
-
-
-@pytest.mark.parametrize(
-    ("name", "kind"),
-    [
-        ("24f-events-other-user", Running),
-        ("24j-events-unknown-run", Running),
-        ("24k-events-malformed-run", Unreachable),
-        ("03-invalid-api-key", Fatal),
-        ("13-run-detail-succeeded", Unreachable),
-    ],
-)
-async def test_follow_refused(client: DifyClient, dify: respx.Router, name: str, kind: type) -> None:
-    dify.get("/workflow/r1/events").mock(answer(name))
-    assert type(await client.follow(REF, user="u", timeout=5)) is kind
-
-
-async def test_run_detail(client: DifyClient, dify: respx.Router) -> None:
-    dify.get("/workflows/run/r1").mock(answer("13-run-detail-succeeded"))
-    detail = await client.run_detail(REF)
-    assert isinstance(detail.outcome, Succeeded)
-    assert detail.outcome.result.ref == REF
-    assert json.loads(detail.inputs or "")["sys.user_id"] == "user-detail"
-    assert (detail.created_at, detail.status) == (1795307637, "succeeded")
-
-
-async def test_run_detail_of_an_unknown_run(client: DifyClient, dify: respx.Router) -> None:
-    dify.get("/workflows/run/r1").mock(answer("13d-run-detail-unknown"))
-    assert (await client.run_detail(REF)).outcome is None
-
-
-async def test_run_detail_that_never_comes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_module, "LOOK_UP_TIMEOUT", 0.05)
-    async with serving(hangs) as server, DifyClient(server.url, KEY) as client:
-        outcome = (await client.run_detail(REF)).outcome
-    assert isinstance(outcome, Unreachable)
-    assert "0.05 s" in outcome.message

@@ -63,6 +63,8 @@ async def test_run_request(client: DifyClient, dify: respx.Router, mode: str) ->
     assert request.headers["content-length"] == str(len(request.content))
     assert request.headers["user-agent"] == f"dify-batch/{__version__}"
     assert request.headers["host"] == "dify.test"
+    # A proxy that compresses a stream holds its events back.
+    assert (request.headers["accept-encoding"] == "identity") is (mode == "streaming")
 
 
 async def test_files_are_left_out_unless_given(client: DifyClient, dify: respx.Router) -> None:

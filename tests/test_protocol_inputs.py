@@ -38,6 +38,7 @@ LINK = {"transfer_method": "remote_url", "url": "http://a/1", "type": "document"
         ({"doc": LINK}, {"doc": {"related_id": None, "remote_url": "http://a/2"}}, False),
         ({"docs": [FILE]}, {"docs": [{"related_id": "f1"}]}, True),
         ({"docs": [FILE]}, {"docs": []}, False),
+        ({"doc": {"transfer_method": "local_file"}}, {"doc": {"related_id": None}}, False),
         ({}, {"sys.user_id": "u"}, False),  # nothing to tell runs apart by
     ],
 )

@@ -12,6 +12,7 @@ from dify_batch import sse
 from dify_batch.sse import NEEDED, EventStream
 from tests.wire_files import recorded
 
+PING = b"event: ping\n\n"
 STARTED = b'data: {"event":"workflow_started","workflow_run_id":"r","task_id":"t","data":{"id":"r"}}\n\n'
 FINISHED = b'data: {"event":"workflow_finished","workflow_run_id":"r","task_id":"t","data":{"status":"succeeded"}}\n\n'
 
@@ -100,6 +101,12 @@ def test_an_event_of_many_megabytes_in_small_chunks() -> None:
     assert all_of(*chunks) == [event]
 
 
+@pytest.mark.parametrize("newline", [b"\n", b"\r\n"])
+def test_byte_by_byte(newline: bytes) -> None:
+    whole = (PING + STARTED + FINISHED).replace(b"\n", newline)
+    assert names(all_of(*[whole[i : i + 1] for i in range(len(whole))])) == ["workflow_started", "workflow_finished"]
+
+
 def test_no_byte_is_searched_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     searched = 0
     real = sse._END
@@ -143,10 +150,10 @@ blocks = st.one_of(
 )
 
 
-@given(st.lists(blocks, max_size=8), st.sampled_from(["\n", "\r\n"]), st.lists(st.integers(0, 4000), max_size=12))
-def test_any_chunking_gives_the_same_events(texts: list[str], newline: str, cuts: list[int]) -> None:
+@given(st.lists(blocks, max_size=8), st.sampled_from(["\n", "\r\n"]), st.lists(st.floats(0, 1), max_size=12))
+def test_any_chunking_gives_the_same_events(texts: list[str], newline: str, cuts: list[float]) -> None:
     whole = "".join(text.replace("\n", newline) + newline * 2 for text in texts).encode()
-    places = [0, *sorted(min(cut, len(whole)) for cut in cuts), len(whole)]
+    places = [0, *sorted(int(cut * len(whole)) for cut in cuts), len(whole)]
     once, parts = EventStream(), EventStream()
     expected = once.feed(whole)
     got = [event for a, b in pairwise(places) for event in parts.feed(whole[a:b])]

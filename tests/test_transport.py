@@ -269,8 +269,19 @@ async def test_a_query_keeps_its_quoting() -> None:
         await connection.answer(200, (await connection.request()).target.encode())
 
     async with serving(echo) as server, Transport(server.url) as transport:
-        request = httpx.Request("GET", server.url + "/logs?user=a%2Bb%26c%20d%C3%A9")
-        assert await outcome(transport, request) == "/v1/logs?user=a%2Bb%26c%20d%C3%A9"
+        request = httpx.Request("GET", server.url + "/logs?user=a%2Bb%26c%20d%C3%A9%7e%41")
+        assert await outcome(transport, request) == "/v1/logs?user=a%2Bb%26c%20d%C3%A9%7e%41"
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_a_redirect_is_handed_on(make: Make, status: int) -> None:
+    async def elsewhere(connection: Connection) -> None:
+        await connection.request()
+        await connection.answer(status, b"moved", location="/v1/other")
+
+    async with serving(elsewhere) as server:
+        assert await once(make, server.url) == "moved"
+        assert len(server.seen) == 1
 
 
 def test_unknown_errors_are_cut() -> None:

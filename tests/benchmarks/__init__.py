@@ -1,0 +1,1 @@
+"""How fast, how large: `uv run python -m tests.benchmarks`."""
