@@ -29,7 +29,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from statistics import median
+from statistics import fmean
 
 from dify_batch.auto_runs import Gain, Runs
 
@@ -49,13 +49,16 @@ _DEEPEST_CUT = 0.25
 # After two cuts in a row the delay is still this part of what it was: it is not our queue. Were it ours, it would have
 # fallen faster than the number in flight, which a cut brings to nine tenths of the useful part.
 _FLAT = 0.75
-# Delays kept: the median of 16 is off by a third of their spread, and 16 starts come quickly on any server for which
-# precision matters (there, the runs are short).
-_WINDOW = 16
-# As many delays are needed as bring the error of the queue to a twentieth of those in flight: half of _GROW_BELOW.
-_PRECISION = 0.05
+# Delays kept since the last change: with the spread as large as the run, the mean of 32 tells a queue of a tenth of
+# those in flight from none. Fewer do where delays are regular.
+_WINDOW = 32
+# Of these the latest show whether a queue grows: as many as are still clear of the spread, and no older.
+_LATEST = 16
+_TICK = 1e-6  # seconds; below the resolution of any clock here, and not 0
 # A queue shows from so many delays on, or from all in flight if there are fewer.
 _FEW = 4
+# So many runs' time for runs to wait before their number alone is a queue: runs may end and start in step.
+_LONG_WAIT = 0.5
 # A delay within three standard errors of the usual one is chance.
 _CHANCE = 3.0
 # Starts alone, before any run has ended, may take the limit to this: 4 workers of Dify's default of 4 (dify-wire
@@ -115,9 +118,11 @@ class AutoLimit:
         self._starts = 0
         self._ends = 0
         self._recent: deque[tuple[float, bool]] = deque(maxlen=_WINDOW)  # delay, was the limit used
+        # Since it last fell: a queue at a lower limit is one at a higher limit too.
+        self._fell = float("-inf")
+        self._latest: deque[float] = deque(maxlen=_LATEST)
         self._resting_since: float | None = None
-        self._silent = 0
-        self._silent_since = 0.0
+        self._waiting_since: float | None = None
 
     @property
     def current(self) -> int:
@@ -130,10 +135,10 @@ class AutoLimit:
         """A run has started, `delay` seconds after its POST; or a blocking answer took so much longer than its run."""
         now = self._clock()
         self._began = now if self._began is None else self._began
-        self._silent = 0
         self._runs.started(now, delay)
         if not self._runs.blocking:
             self._saw_start(now, now - delay, delay, in_flight)
+            self._count_waiting(now, in_flight)
 
     def finished(self, seconds: float, in_flight: int) -> None:
         """An attempt has ended, `seconds` after its POST. Without a start before it, it was no run."""
@@ -144,8 +149,8 @@ class AutoLimit:
             return
         if self._runs.blocking:
             self._saw_start(now, sent, seconds - run, in_flight)
-        elif in_flight == self._current:  # so another one is sent for it
-            self._saw_end_only(now)
+        else:
+            self._count_waiting(now, in_flight if in_flight == self._current else in_flight - 1)
         if sent < self._since:
             return
         self._ends += 1
@@ -175,26 +180,31 @@ class AutoLimit:
     # ---------------------------------------------------------------- what it says about the server
 
     def _saw_start(self, now: float, sent: float, delay: float, in_flight: int) -> None:
-        if sent < self._since:
+        if sent < self._fell:
             return
-        self._starts += 1
-        self._recent.append((delay, in_flight >= self._current))
+        self._latest.append(delay)
         if self._base is None:
             self._base = delay
+        if sent >= self._since:
+            self._starts += 1
+            self._recent.append((delay, in_flight >= self._current))
         self._consider(now, in_flight)
 
-    def _saw_end_only(self, now: float) -> None:
-        """A run has ended and none has started since: what was sent in its place waits."""
-        if self._silent == 0:
-            self._silent_since = now
-        self._silent += 1
-        usual = 2 * (self._base or 0.0) + _CHANCE * self._runs.spread
-        waits_for = now - self._silent_since
-        if self._too_many(self._silent) and waits_for > max(usual, 0.1 * self._runs.mean):
-            self._cut(now, self._silent, None)
-
-    def _delay(self) -> float:
-        return median(delay for delay, _ in self._recent)
+    def _count_waiting(self, now: float, in_flight: int) -> None:
+        """Streaming: too many that have not started, for long, are a queue, even if no start comes to say so."""
+        total = self._runs.mean + (self._base or 0.0)
+        waiting = self._on_the_way(min(in_flight, self._current), total)
+        if not self._runs.mean or not self._too_many(waiting):
+            self._waiting_since = None
+        elif self._waiting_since is None:
+            self._waiting_since = now
+        else:
+            usual = 2 * (self._base or 0.0) + _CHANCE * self._runs.spread
+            if now - self._waiting_since > max(usual, _LONG_WAIT * self._runs.mean):
+                self._slow_start = False
+                self._step = 1
+                target = max(1, self._runs.running, int(_DEEPEST_CUT * self._current))
+                self._change(now, min(target, self._current))
 
     def _on_the_way(self, in_flight: int, total: float) -> float:
         """Streaming: how many have not started, beyond those that need their time to."""
@@ -202,47 +212,67 @@ class AutoLimit:
             return 0.0
         return in_flight - self._runs.running - in_flight * self._base / total
 
+    def _allowed(self) -> float:
+        return _GROW_BELOW[0] + _GROW_BELOW[1] * self._current
+
     def _needed(self, total: float) -> int:
-        """How many delays tell the queue precisely enough."""
-        return max(1, min(_WINDOW, math.ceil((self._runs.spread / (_PRECISION * total)) ** 2))) if total > 0 else 1
+        """How many delays tell a queue that allows growth from one that does not."""
+        if total <= 0:
+            return 1
+        error = self._allowed() / self._current * total
+        return max(1, min(_WINDOW, math.ceil((self._runs.spread / error) ** 2)))
 
     def _too_many(self, waiting: float) -> bool:
         return waiting > _SHRINK_ABOVE[0] + _SHRINK_ABOVE[1] * self._current
 
     def _consider(self, now: float, in_flight: int) -> None:
         """Grow, shrink or rest."""
-        seen = len(self._recent)
-        if not seen or self._base is None or self._began is None:
+        if not self._latest or self._base is None or self._began is None:
             return
-        delay = self._delay()
         # Before the first run has ended: it takes at least so long.
         run = self._runs.mean or now - self._began
-        total = run + delay
+        level = max(1, min(in_flight, self._current))
+        latest = len(self._latest)
+        delay = fmean(self._latest)
+        excess = delay - self._base
+        waiting = level * excess / max(run + delay, _TICK)
+        # Blocking, runs of one length answer in volleys: few delays may be of one volley.
+        enough = min(self._current, max(_FEW, self._current // 2 if self._runs.blocking else 0), _LATEST)
+        if (
+            latest >= enough
+            and self._too_many(waiting)
+            and excess > _CHANCE * self._error(latest)
+        ):
+            self._cut(now, waiting, delay)
+            return
+        seen = len(self._recent)
+        if not seen:
+            return
+        delay = fmean(delay for delay, _ in self._recent)
+        total = max(run + delay, _TICK)
+        error = self._error(seen)
         needed = self._needed(total)
         # Blocking, those that do not wait answer first: only a whole turn tells of all.
         turn = self._current if self._runs.blocking else self._added
-        if delay < self._base and seen >= needed:
-            self._base, self._base_of = delay, seen
-        excess = delay - self._base
-        error = self._runs.spread * math.sqrt(1 / seen + 1 / self._base_of)
-        level = max(1, min(in_flight, self._current))
-        waiting = level * excess / total if total > 0 else 0.0
-        by_chance = excess <= _CHANCE * error
-        if seen >= min(_FEW, self._current) and self._too_many(waiting) and not by_chance:
-            self._cut(now, waiting, delay)
-            return
         if self._starts < max(needed, turn) or 2 * sum(used for _, used in self._recent) <= seen:
             return
+        if delay < self._base - error:
+            self._base, self._base_of = delay, seen
         if self._trial is not None:
             self._settle(now, delay)
             return
-        allowed = _GROW_BELOW[0] + _GROW_BELOW[1] * self._current
-        if level * (excess - error) / total < allowed and self._on_the_way(in_flight, total) < allowed:
-            self._base += (delay - self._base) / 4  # borne, so most of it is the server's own delay
-            self._base_of = max(self._base_of, seen)
+        waiting = level * (delay - self._base - error) / total
+        if max(waiting, self._on_the_way(in_flight, total)) < self._allowed():
+            if abs(delay - self._base) <= 2 * error:  # no more than chance: a better measure of the same
+                self._base += (delay - self._base) * seen / (seen + self._base_of)
+                self._base_of = min(_WINDOW, self._base_of + seen)
             self._grow(now)
         else:
-            self._rest(now, waiting, total)
+            self._rest(now, waiting, total, sure=delay - self._base > _CHANCE * error)
+
+    def _error(self, seen: int) -> float:
+        """Standard error of the difference between the mean of so many delays and the base, seconds."""
+        return self._runs.spread * math.sqrt(1 / seen + 1 / self._base_of)
 
     # ---------------------------------------------------------------- what follows
 
@@ -254,11 +284,13 @@ class AutoLimit:
         most = min(self._most, max(_UNPROVEN, 2 * self._proven), 2 * self._current)
         target = min(self._current + self._step, most)
         if target > self._current:
-            self._step = 2 * (target - self._current)
+            self._step = min(2 * (target - self._current), max(1, target // 2))
             self._change(now, target)
 
-    def _rest(self, now: float, waiting: float, total: float) -> None:
+    def _rest(self, now: float, waiting: float, total: float, *, sure: bool) -> None:
         """A small queue: right. After a while see whether the delay without a queue is still what it was."""
+        if not sure and self._slow_start:
+            return
         self._slow_start = False
         self._step = 1
         if self._resting_since is None:
@@ -281,12 +313,12 @@ class AutoLimit:
         if trial is not None and trial.delay is not None and delay is not None:
             falls = self._current <= _FLAT * trial.level
             if falls and delay >= _FLAT * trial.delay:
-                self._base, self._base_of = delay, len(self._recent)
+                self._base, self._base_of = delay, len(self._latest)
                 self._trial = None
                 self._slow_start = True
                 return
         useful = _CUT_BELOW_USEFUL * (self._current - waiting)
-        target = max(1, int(max(useful, _DEEPEST_CUT * self._current)))
+        target = max(1, round(max(useful, _DEEPEST_CUT * self._current)))
         before = self._current if trial is None else trial.before
         measured = delay if trial is not None else None
         level = self._current
@@ -297,17 +329,19 @@ class AutoLimit:
         """The delay after a cut is that of a server without a queue."""
         trial = self._trial
         self._trial = None
-        self._base, self._base_of = delay, len(self._recent)
+        self._base, self._base_of = delay, max(1, len(self._recent))
         if trial is not None and trial.dip:
             self._change(now, trial.before)
 
     def _change(self, now: float, target: int) -> None:
         if target < self._current:
             self._proven = min(self._proven, target)
+            self._fell = now
+            self._latest.clear()
         self._added = max(1, target - self._current)
         self._current = target
         self._since = now
-        self._starts = self._ends = self._silent = 0
+        self._starts = self._ends = 0
         self._recent.clear()
         self._trial = None
-        self._resting_since = None
+        self._resting_since = self._waiting_since = None

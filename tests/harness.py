@@ -107,8 +107,9 @@ def places(output: Path) -> Places:
     assert [row_id for row_id, count in done.items() if count > 1] == []
     assert state.bad_lines == []
     for line in results(output):  # the apps of the simulator give back what they were given
-        if "query" in line["outputs"]:
-            assert line["outputs"]["query"] == line["inputs"]["query"], "a row has another row's result"
+        answer = line["outputs"].get("query", "x")
+        if answer.strip("x"):  # a megabyte of x is the fault "big_event"
+            assert answer == line["inputs"]["query"], "a row has another row's result"
     by_phase = {phase: {i for i, row in state.rows.items() if row.phase is phase} for phase in Phase}
     retry = set(state.retry) | by_phase[Phase.FAILED]
     running = by_phase[Phase.SENT] | by_phase[Phase.STARTED] | by_phase[Phase.HELD]

@@ -131,3 +131,15 @@ def command(target: Target, folder: Path, rows: int, *arguments: str, fresh: boo
         raise SystemExit(f"the benchmark's batch failed: exit status {cost.status}, {cost.out}")
     span = stats["last"] - stats["first"]
     return Batch(rows, stats["finished"] / span if span > 0 else 0.0, rows / cost.seconds, cost, stats)
+
+
+def contender(target: Target, folder: Path, name: str, mode: str, concurrency: int, rows: int) -> Batch:
+    """One of the others over `rows.csv` in `folder`."""
+    target.reset()
+    arguments = [name, target.origin, mode, str(concurrency), str(folder / "rows.csv"), str(folder / f"{name}.out")]
+    cost = run([sys.executable, "-m", "tests.benchmarks.contenders", *arguments])
+    stats = target.stats()
+    if cost.status != 0 or stats["finished"] != rows:
+        raise SystemExit(f"the contender {name} failed: {stats['finished']} of {rows} rows")
+    span = stats["last"] - stats["first"]
+    return Batch(rows, stats["finished"] / span if span > 0 else 0.0, rows / cost.seconds, cost, stats)

@@ -300,6 +300,8 @@ async def serve(config: Config) -> None:
     loop = asyncio.get_running_loop()
     state = Server(config)
     listening = socket.create_server(("127.0.0.1", 0), backlog=4096)
+    # As gunicorn does. asyncio does it by itself only for sockets that it has made: events would wait 40 ms for an ACK.
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     server = await loop.create_server(lambda: Connection(state), sock=listening, backlog=4096)
     print(listening.getsockname()[1], flush=True)
     async with server:
