@@ -103,7 +103,7 @@ async def attempt(engine: Engine, item: Item, *, goes_first: bool) -> Outcome:
                 outcome = uploaded
                 _tell_pace(engine, outcome, 0.0, goes_first)
                 return outcome
-            inputs = uploaded
+            inputs = item.sent = uploaded
         known_runs = frozenset(slot.runs)
         await ledger.sent(item.id, user=user, mode=settings.mode)
         item.user, item.mode, item.sent_at = user, settings.mode, time.time()
@@ -119,7 +119,7 @@ async def attempt(engine: Engine, item: Item, *, goes_first: bool) -> Outcome:
             slot.runs.append(ref.run_id)
             ledger.started(item.id, ref)
             engine.saw_start(started_after)
-            outage.answered()
+            engine.served()
 
         outcome = await engine.client.run(
             inputs.values,
@@ -158,6 +158,8 @@ def _note(engine: Engine, item: Item, outcome: Outcome, known_runs: frozenset[st
             engine.ledger.refused(item.id, message)
         case Lost(reason=reason):
             item.lost_at, item.reason, item.known_runs = time.monotonic(), reason, known_runs
+            engine.lost_together.add(item.id)
+            item.lost_with = engine.lost_together
             engine.ledger.lost(item.id, reason)
         case _:
             pass
@@ -182,4 +184,4 @@ def _tell_pace(engine: Engine, outcome: Outcome, seconds: float, goes_first: boo
                 outage.answered()
         case _:
             limit.finished(seconds, engine.in_flight)
-            outage.answered()
+            engine.served()

@@ -13,31 +13,28 @@ n / (run + delay) a second (Little's law), so q = n * (delay - base) / (run + de
 a queue. The aim is a small queue: with none the server may be idle, with a long one nothing is gained.
 
 The limit doubles (slow start) until the first such sign. After that it grows by 1, then by 2, 4, ... while the server
-bears it, and falls at once to what the server was seen to bear. Only requests sent after the last change say
-something about the limit as it is now: that is the debounce, and it needs no time constant, so runs of 0.2 s and of
-ten minutes are treated alike. Everything here is counting; there are no tasks and no waiting.
+bears it, and falls at once to what the server was seen to bear. Only requests sent after the last change let it
+grow: that is the debounce, in runs rather than seconds, so runs of 0.2 s and of ten minutes are treated alike.
+Everything here is counting; there are no tasks and no waiting.
 
 What it does not promise: a run that has been sent cannot be called back, so a queue that got long drains at the
-server's speed; and with rows sorted by how long they take, a change of run time can look like a slower server (the
-limit then falls back one step, and tries again after `_NO_GAIN_HOLD`).
+server's speed; rows sorted by how long they take can look like a slower server (the limit falls back one step and
+tries again after `_NO_GAIN_HOLD`); and where starts are as random as the runs are long, it is slow to grow.
 """
 
 from __future__ import annotations
 
 import math
 import time
+from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from statistics import fmean
+from statistics import fmean, variance
 
-from dify_batch.auto_runs import Gain, Runs
-
-# Beyond this a client on one core, and Dify's database, are the bottleneck: dify-wire section 8 has 4 to 10 places a
-# process, so this is fifty workers.
+# Against a server that shows no sign at all: 128 of Dify's worker processes with their 4 places (dify-wire section 8).
 _MOST = 512
-# Grow while fewer than this wait: half a run, or a tenth of those in flight. A queue of one keeps a worker from ever
-# being idle, and below a tenth the delay is hardly above its noise.
+# Grow while fewer than this wait: half a run and a tenth of those in flight. Below, a delay is hardly above its noise.
 _GROW_BELOW = (0.5, 0.10)
 # Shrink when more than this wait: far enough above _GROW_BELOW that the limit rests in between, and such that less
 # than twice the capacity stays in flight: q = n - capacity > 1 + n/4 when n > (capacity + 1) * 4/3.
@@ -46,46 +43,54 @@ _SHRINK_ABOVE = (1.0, 0.25)
 _CUT_BELOW_USEFUL = 0.9
 # One cut takes at most three quarters: the estimate rests on a few delays.
 _DEEPEST_CUT = 0.25
-# After two cuts in a row the delay is still this part of what it was: it is not our queue. Were it ours, it would have
-# fallen faster than the number in flight, which a cut brings to nine tenths of the useful part.
-_FLAT = 0.75
 # Delays kept since the last change: with the spread as large as the run, the mean of 32 tells a queue of a tenth of
 # those in flight from none. Fewer do where delays are regular.
 _WINDOW = 32
-# Of these the latest show whether a queue grows: as many as are still clear of the spread, and no older.
+# The latest, of requests sent before it or after, show whether a queue grows.
 _LATEST = 16
+# Of delays that scatter, the short ones come first: before twice their spread has passed they tell nothing.
+_LAST_TO_START = 2.0
+# Changes of the limit remembered: requests as old as that have long ended, or are too few to matter.
+_LEVELS = 64
+_LEAST_SPREAD = 0.001  # delays closer than this, seconds, are the same
 _TICK = 1e-6  # seconds; below the resolution of any clock here, and not 0
-# A queue shows from so many delays on, or from all in flight if there are fewer.
-_FEW = 4
-# So many runs' time for runs to wait before their number alone is a queue: runs may end and start in step.
+_USED = 0.9  # this part in flight is the whole: a place is empty between an end and the next start
+_FEW = 4  # a queue shows from so many delays on, or from all in flight if there are fewer
+# For so long, in runs, too many must wait before their number alone is a queue: runs may end and start in step.
 _LONG_WAIT = 0.5
-# A delay within three standard errors of the usual one is chance.
-_CHANCE = 3.0
-# Starts alone, before any run has ended, may take the limit to this: 4 workers of Dify's default of 4 (dify-wire
-# section 1). Beyond, each doubling waits until runs at the present limit have ended.
+_CHANCE = 3.0  # a delay within three standard errors of the usual one is chance
+# Starts alone, before any run has ended, may take the limit to this: 4 of Dify's worker processes (dify-wire section
+# 1). Beyond, each doubling waits until enough runs at the present limit have ended, and have not become slower.
 _UNPROVEN = 16
 # Refusals within a second are one event: all of them met the same full server.
 _ONE_EVENT = 1.0
-# A refusal cuts to this at most. The count beside the refused run is already the server's measure; a twentieth
-# less keeps other users' runs from being refused, and costs no more than that in throughput.
+# A refusal cuts to this, or to the runs beside it, the server's own measure. A twentieth costs no more than that.
 _CUT_REFUSED = 0.95
 # After a refusal so many seconds before the next try for more: a try that fails costs a request.
 _REFUSED_HOLD = 5.0
 # After growth that brought nothing, so many seconds before the next try: it costs the server, and takes longer to see.
 _NO_GAIN_HOLD = 30.0
-# Resting with a small queue, the delay without one is measured again, by a dip below the useful number, not sooner
-# than after this many seconds and this many runs: the dip takes about two runs and a third of the speed.
-_DIP_AFTER = (20.0, 30.0)
+# A start and an end are one run's if the times they were sent agree within this, seconds: a busy event loop.
+_SAME = 0.05
+# The mean run is over 32 at least: with a language model's long tails (a deviation of one to two means) good to a
+# quarter. The spread of delays over half as many, because it is needed before there are many.
+_MEAN_OVER = 32
+_SPREAD_OVER = 16
+# Below twice the number in flight an effect does not show above the scatter of run times, nor with fewer runs than
+# 16 (half of them for the lower level, which was passed quickly).
+_STEP = 1.9
+_COMPARED = 16
+# After a doubling that brings nothing the runs take twice as long. 70 % of the way there, beyond 1.5 standard errors,
+# is nothing: doubled for a gain of a fifth.
+_NO_GAIN = 0.7
+_ERRORS = 1.5
 
 
 @dataclass(frozen=True, slots=True)
-class _Trial:
-    """The limit was cut; what will the delay be with that?"""
-
-    before: int  # limit to go back to if the delay was not our queue
-    delay: float | None  # of the previous cut of the same series, measured at `level`
-    level: int
-    dip: bool = False
+class _Start:
+    delay: float  # seconds
+    level: int  # how many were in flight with it, as far as is known
+    fresh: bool  # sent since the limit last changed
 
 
 class AutoLimit:
@@ -103,25 +108,22 @@ class AutoLimit:
         self._current = 1
         self._step = 1
         self._slow_start = True
-        self._runs = Runs()
-        self._gain = Gain()
+        self._runs = _Runs()
+        self._gain = _Gain()
         self._base: float | None = None
         self._base_of = 1  # delays that the base was measured by
-        self._trial: _Trial | None = None
+        self._measuring = False  # after a cut: the next delay is the base
         self._hold = float("-inf")
         self._refused = float("-inf")
-        self._proven = 0  # runs were seen to end at this limit
-        self._began: float | None = None
+        self._began: float | None = None  # time of the first start
         # Since the last change of the limit, and only of requests sent after it:
         self._since = float("-inf")
         self._added = 1
         self._starts = 0
-        self._ends = 0
         self._recent: deque[tuple[float, bool]] = deque(maxlen=_WINDOW)  # delay, was the limit used
-        # Since it last fell: a queue at a lower limit is one at a higher limit too.
-        self._fell = float("-inf")
-        self._latest: deque[float] = deque(maxlen=_LATEST)
-        self._resting_since: float | None = None
+        # Since it last fell, of all requests: what they waited for is the limit at the time they were sent.
+        self._latest: deque[_Start] = deque(maxlen=_LATEST)
+        self._levels: deque[tuple[float, int]] = deque([(float("-inf"), 1)], maxlen=_LEVELS)  # since, limit
         self._waiting_since: float | None = None
 
     @property
@@ -153,13 +155,9 @@ class AutoLimit:
             self._count_waiting(now, in_flight if in_flight == self._current else in_flight - 1)
         if sent < self._since:
             return
-        self._ends += 1
-        if self._ends >= max(min(_FEW, self._current), self._current // 2):
-            self._proven = max(self._proven, self._current)
         back_to = self._gain.seen(self._current, run)
         if back_to is not None and back_to < self._current:
-            self._slow_start = False
-            self._hold = now + _NO_GAIN_HOLD
+            self._slow_start, self._step, self._hold = False, 1, now + _NO_GAIN_HOLD
             self._change(now, back_to)
         else:
             self._consider(now, in_flight)
@@ -172,22 +170,21 @@ class AutoLimit:
         if now - self._refused >= _ONE_EVENT:
             self._refused = now
             target = min(target, int(level * _CUT_REFUSED))
-        self._slow_start = False
-        self._hold = now + _REFUSED_HOLD
-        self._step = 1
+        self._slow_start, self._step, self._hold = False, 1, now + _REFUSED_HOLD
         self._change(now, max(1, target))
 
     # ---------------------------------------------------------------- what it says about the server
 
     def _saw_start(self, now: float, sent: float, delay: float, in_flight: int) -> None:
-        if sent < self._fell:
-            return
-        self._latest.append(delay)
         if self._base is None:
             self._base = delay
-        if sent >= self._since:
+        level = next((level for since, level in reversed(self._levels) if since <= sent), self._current)
+        fresh = sent >= self._since
+        self._latest.append(_Start(delay, min(level, in_flight) if fresh else level, fresh))
+        scatter = self._needed(self._base + self._runs.mean) > 1
+        if fresh and (not scatter or now - self._since >= self._base + _LAST_TO_START * self._runs.spread):
             self._starts += 1
-            self._recent.append((delay, in_flight >= self._current))
+            self._recent.append((delay, in_flight >= _USED * self._current))
         self._consider(now, in_flight)
 
     def _count_waiting(self, now: float, in_flight: int) -> None:
@@ -201,26 +198,24 @@ class AutoLimit:
         else:
             usual = 2 * (self._base or 0.0) + _CHANCE * self._runs.spread
             if now - self._waiting_since > max(usual, _LONG_WAIT * self._runs.mean):
-                self._slow_start = False
-                self._step = 1
+                self._slow_start, self._step = False, 1
                 target = max(1, self._runs.running, int(_DEEPEST_CUT * self._current))
                 self._change(now, min(target, self._current))
+                self._measuring = True
 
     def _on_the_way(self, in_flight: int, total: float) -> float:
         """Streaming: how many have not started, beyond those that need their time to."""
-        if self._runs.blocking or self._base is None or total <= 0:
-            return 0.0
+        if self._runs.blocking or self._base is None or 2 * self._base > total:
+            return 0.0  # where most are always on the way, they may start in volleys
         return in_flight - self._runs.running - in_flight * self._base / total
-
-    def _allowed(self) -> float:
-        return _GROW_BELOW[0] + _GROW_BELOW[1] * self._current
 
     def _needed(self, total: float) -> int:
         """How many delays tell a queue that allows growth from one that does not."""
-        if total <= 0:
-            return 1
-        error = self._allowed() / self._current * total
+        error = max(_TICK, self._allowed() / self._current * total)
         return max(1, min(_WINDOW, math.ceil((self._runs.spread / error) ** 2)))
+
+    def _allowed(self) -> float:
+        return _GROW_BELOW[0] + _GROW_BELOW[1] * self._current
 
     def _too_many(self, waiting: float) -> bool:
         return waiting > _SHRINK_ABOVE[0] + _SHRINK_ABOVE[1] * self._current
@@ -232,34 +227,38 @@ class AutoLimit:
         # Before the first run has ended: it takes at least so long.
         run = self._runs.mean or now - self._began
         level = max(1, min(in_flight, self._current))
-        latest = len(self._latest)
-        delay = fmean(self._latest)
+        delay = fmean(start.delay for start in self._latest)
         excess = delay - self._base
-        waiting = level * excess / max(run + delay, _TICK)
+        then = fmean(start.level for start in self._latest)
+        served = max(then, level) * (1 - excess / max(run + delay, _TICK))
+        latest = len(self._latest)
         # Blocking, runs of one length answer in volleys: few delays may be of one volley.
         enough = min(self._current, max(_FEW, self._current // 2 if self._runs.blocking else 0), _LATEST)
-        if (
-            latest >= enough
-            and self._too_many(waiting)
-            and excess > _CHANCE * self._error(latest)
-        ):
-            self._cut(now, waiting, delay)
+        if latest >= enough and self._too_many(level - served) and excess > _CHANCE * self._error(latest):
+            self._cut(now, served)
+            return
+        if not self._recent:
             return
         seen = len(self._recent)
-        if not seen:
-            return
         delay = fmean(delay for delay, _ in self._recent)
         total = max(run + delay, _TICK)
         error = self._error(seen)
-        needed = self._needed(total)
         # Blocking, those that do not wait answer first: only a whole turn tells of all.
         turn = self._current if self._runs.blocking else self._added
-        if self._starts < max(needed, turn) or 2 * sum(used for _, used in self._recent) <= seen:
+        if self._starts < max(self._needed(total), turn) or 2 * sum(used for _, used in self._recent) <= seen:
             return
         if delay < self._base - error:
             self._base, self._base_of = delay, seen
-        if self._trial is not None:
-            self._settle(now, delay)
+        sure = delay - self._base > _CHANCE * error
+        if self._current == 1 and sure:  # alone in flight: the server has become slow to start; begin anew
+            self._settle(delay)
+            self._slow_start = True
+        elif self._measuring:
+            left = level * (delay - self._base) / total
+            if delay - self._base > error and left >= self._allowed():
+                self._cut(now, level - left)  # the first cut was too small: the queue was still growing
+            else:
+                self._settle(delay)
             return
         waiting = level * (delay - self._base - error) / total
         if max(waiting, self._on_the_way(in_flight, total)) < self._allowed():
@@ -267,81 +266,135 @@ class AutoLimit:
                 self._base += (delay - self._base) * seen / (seen + self._base_of)
                 self._base_of = min(_WINDOW, self._base_of + seen)
             self._grow(now)
-        else:
-            self._rest(now, waiting, total, sure=delay - self._base > _CHANCE * error)
+        elif sure or not self._slow_start:
+            self._slow_start, self._step = False, 1  # a small queue: right
 
     def _error(self, seen: int) -> float:
         """Standard error of the difference between the mean of so many delays and the base, seconds."""
-        return self._runs.spread * math.sqrt(1 / seen + 1 / self._base_of)
+        return max(_LEAST_SPREAD, self._runs.spread) * math.sqrt(1 / seen + 1 / self._base_of)
 
     # ---------------------------------------------------------------- what follows
 
     def _grow(self, now: float) -> None:
         if now < self._hold:
             return
-        if self._slow_start:
-            self._step = self._current
-        most = min(self._most, max(_UNPROVEN, 2 * self._proven), 2 * self._current)
-        target = min(self._current + self._step, most)
+        step = self._current if self._slow_start else self._step
+        target = min(self._current + step, self._most, max(_UNPROVEN, 2 * self._gain.proven))
         if target > self._current:
             self._step = min(2 * (target - self._current), max(1, target // 2))
             self._change(now, target)
 
-    def _rest(self, now: float, waiting: float, total: float, *, sure: bool) -> None:
-        """A small queue: right. After a while see whether the delay without a queue is still what it was."""
-        if not sure and self._slow_start:
-            return
-        self._slow_start = False
-        self._step = 1
-        if self._resting_since is None:
-            self._resting_since = now
-        if now - self._resting_since >= max(_DIP_AFTER[0], _DIP_AFTER[1] * total):
-            dip = int(_CUT_BELOW_USEFUL * (self._current - waiting))
-            if dip >= 1:
-                trial = _Trial(self._current, None, self._current, dip=True)
-                self._change(now, min(dip, self._current - 1))
-                self._trial = trial
+    def _cut(self, now: float, served: float) -> None:
+        """Too many wait: only `served` of those in flight do not."""
+        self._slow_start, self._step = False, 1
+        if self._current > 1:
+            target = round(max(_CUT_BELOW_USEFUL * served, _DEEPEST_CUT * self._current))
+            self._change(now, max(1, min(target, self._current - 1)))
+            self._measuring = True
 
-    def _cut(self, now: float, waiting: float, delay: float | None) -> None:
-        """Too many wait. delay: measured with the present limit; None if starts have ceased."""
-        trial = self._trial
-        self._slow_start = False
-        self._step = 1
-        if self._current == 1 and delay is not None:
-            self._settle(now, delay)  # alone in flight: no queue of ours
-            return
-        if trial is not None and trial.delay is not None and delay is not None:
-            falls = self._current <= _FLAT * trial.level
-            if falls and delay >= _FLAT * trial.delay:
-                self._base, self._base_of = delay, len(self._latest)
-                self._trial = None
-                self._slow_start = True
-                return
-        useful = _CUT_BELOW_USEFUL * (self._current - waiting)
-        target = max(1, round(max(useful, _DEEPEST_CUT * self._current)))
-        before = self._current if trial is None else trial.before
-        measured = delay if trial is not None else None
-        level = self._current
-        self._change(now, min(target, self._current))
-        self._trial = _Trial(before, measured, level)
-
-    def _settle(self, now: float, delay: float) -> None:
-        """The delay after a cut is that of a server without a queue."""
-        trial = self._trial
-        self._trial = None
-        self._base, self._base_of = delay, max(1, len(self._recent))
-        if trial is not None and trial.dip:
-            self._change(now, trial.before)
+    def _settle(self, delay: float) -> None:
+        """This is the delay of a server without a queue."""
+        self._base, self._base_of, self._measuring = delay, max(1, len(self._recent)), False
 
     def _change(self, now: float, target: int) -> None:
         if target < self._current:
-            self._proven = min(self._proven, target)
-            self._fell = now
             self._latest.clear()
         self._added = max(1, target - self._current)
         self._current = target
+        self._levels.append((now, target))
         self._since = now
-        self._starts = self._ends = 0
+        self._starts = 0
         self._recent.clear()
-        self._trial = None
-        self._resting_since = self._waiting_since = None
+        self._measuring = False
+        self._waiting_since = None
+
+
+class _Runs:
+    """Pairs starts and ends by the time they were sent; knows how long runs take without waiting."""
+
+    def __init__(self) -> None:
+        self.mean = 0.0  # seconds of a run without its delay; 0 before the first has ended
+        self.spread = 0.0  # mean seconds from one delay to the next: a queue that grows does not count as spread
+        self.blocking = False  # starts are told only with the end
+        self._starts = self._ends = 0
+        self._before = 0.0  # the latest delay
+        self._open: list[tuple[float, float]] = []  # sent, delay; sorted
+        self._last: tuple[float, float] | None = None  # told at, delay
+
+    @property
+    def running(self) -> int:
+        """Streaming: how many have started and not ended."""
+        return len(self._open)
+
+    def started(self, now: float, delay: float) -> None:
+        if self._starts:
+            self.spread += (abs(delay - self._before) - self.spread) / min(self._starts, _SPREAD_OVER)
+        self._starts += 1
+        self._before = delay
+        self._last = (now, delay)
+        if not self.blocking:
+            insort(self._open, (now - delay, delay))
+
+    def finished(self, now: float, seconds: float, in_flight: int) -> float | None:
+        """Seconds of the run without its delay; None for an attempt that was no run (a refused input)."""
+        delay = self._delay_of(now, seconds)
+        # Runs that were lost or left to the server are never told to end: no more are open than are in flight.
+        del self._open[: max(0, len(self._open) - max(0, in_flight - 1))]
+        if delay is None:
+            return None
+        run = max(0.0, seconds - delay)
+        self._ends += 1
+        self.mean += (run - self.mean) / min(self._ends, max(_MEAN_OVER, in_flight))
+        return run
+
+    def _delay_of(self, now: float, seconds: float) -> float | None:
+        sent = now - seconds
+        at = bisect_left(self._open, (sent, 0.0))
+        near = [i for i in (at - 1, at) if 0 <= i < len(self._open) and abs(self._open[i][0] - sent) <= _SAME]
+        if near:
+            return self._open.pop(min(near, key=lambda i: abs(self._open[i][0] - sent)))[1]
+        last, self._last = self._last, None
+        if last is None or now - last[0] > _SAME or last[1] > seconds:
+            return None
+        self.blocking = True
+        self._open.clear()
+        return last[1]
+
+
+class _Gain:
+    """Compares how long runs take at a level with how long they took at half of it.
+
+    Runs a second are level / seconds: they grow with the level only if the seconds do not. Logarithms, so that one
+    very long run does not decide.
+    """
+
+    def __init__(self) -> None:
+        self.proven = 0  # the highest level at which enough runs were seen to end, and to gain
+        self._level = 1
+        self._here: list[float] = []
+        self._lower: tuple[int, list[float]] | None = None
+
+    def seen(self, level: int, run: float) -> int | None:
+        """A run sent and ended at this level. Gives the level to go back to if the last step up brought nothing."""
+        if level >= _STEP * self._level:
+            if len(self._here) >= _COMPARED // 2:
+                self._lower = (self._level, self._here)
+            self._level, self._here = level, []
+        elif self._level >= _STEP * level:
+            self._level, self._here, self._lower = level, [], None
+        self.proven = min(self.proven, level)
+        enough = max(_COMPARED, self._level // 2)
+        if len(self._here) >= enough:
+            self.proven = self._level
+            return None
+        self._here.append(math.log(max(run, 1e-3)))
+        if len(self._here) < enough:
+            return None
+        level, runs = self._lower or (self._level, self._here)
+        slower = fmean(self._here) - fmean(runs)
+        error = math.sqrt(variance(self._here) / enough + variance(runs) / len(runs))
+        if level == self._level or slower - _ERRORS * error <= _NO_GAIN * math.log(self._level / level):
+            self.proven = self._level
+            return None
+        self._level, self._here, self._lower = level, runs, None
+        return level

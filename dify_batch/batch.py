@@ -279,7 +279,7 @@ class _Batch:
             if index.has(row.id, barred) or (wanted is not None and row.id not in wanted):
                 continue
             index.add(row.id, SELECTED)
-            item = Item(row.id, row.number, inputs, row.values)
+            item = Item(row.id, row.number, inputs, cells=row.values)
             if wanted is not None and ledger is not None:
                 known = ledger.state.rows.get(row.id)
                 if known is not None and known.kind == "unknown" and known.user:
@@ -321,7 +321,7 @@ class _Batch:
             for entry in valid_rows(self._source, bound, self._index):
                 if not isinstance(entry, Problem) and entry[0].id in open_here:
                     row, inputs = entry
-                    found[row.id] = Item(row.id, row.number, inputs, row.values)
+                    found[row.id] = Item(row.id, row.number, inputs, cells=row.values)
                     if len(found) == len(open_here):
                         break
         items = []

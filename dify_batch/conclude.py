@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from dify_batch.files import described
 from dify_batch.ids import SELECTED
 from dify_batch.order import Order
 from dify_batch.outcomes import Outcome, Paused, Succeeded
@@ -56,13 +57,16 @@ class Books:
         stats.partial_success += item.counts and outcome.partial
         stats.recovered += item.recovered
         stats.total_tokens += result.total_tokens or 0
+        values = item.values
+        if item.sent is None and item.inputs is not None and item.inputs.has_local:
+            values = described(values)  # uploaded by an earlier invocation
         if self._order is not None:
-            held = engine.ledger.held(item.id, item.values, result)
+            held = engine.ledger.held(item.id, values, result)
             self._order.hold(item.number, item.id, held)
             stats.finished += 1
             self._write_due()
         else:
-            engine.ledger.succeeded(item.id, item.values, result)
+            engine.ledger.succeeded(item.id, values, result)
             stats.finished += 1
 
     def given_up(self, item: Item, decision: GiveUp) -> None:

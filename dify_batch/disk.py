@@ -6,6 +6,8 @@ file or the new one, never a mixture.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 from pathlib import Path
 
@@ -17,10 +19,14 @@ class Disk:
         """A descriptor that appends to `path`, made if it is missing."""
         return os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o644)
 
-    def size(self, fd: int) -> tuple[int, int]:
-        """(bytes, number of names): a file without a name has been deleted."""
-        status = os.fstat(fd)
-        return status.st_size, status.st_nlink
+    def size(self, fd: int) -> int:
+        """Bytes."""
+        return os.fstat(fd).st_size
+
+    def has_name(self, fd: int, path: Path) -> bool:
+        """False once the file has been deleted or moved away. Inode numbers are not compared: some network file
+        systems make them up anew."""
+        return os.fstat(fd).st_nlink > 0 and path.exists()
 
     def write(self, fd: int, data: bytes) -> None:
         """Writes all of `data`; on an error some of it may have been written."""
@@ -41,17 +47,26 @@ class Disk:
     def replace(self, path: Path, data: bytes) -> None:
         """Puts `data` in the place of `path` in one step."""
         temporary = path.with_name(f".{path.name}.new")
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_CLOEXEC", 0), 0o644)
         try:
-            self.write(fd, data)
-            self.sync(fd)
-        finally:
-            self.close(fd)
-        os.replace(temporary, path)
+            fd = self.open_new(temporary)
+            try:
+                self.write(fd, data)
+                self.sync(fd)
+            finally:
+                self.close(fd)
+            self.rename(temporary, path)
+        except OSError:
+            with contextlib.suppress(OSError):
+                self.remove(temporary)  # on a full disk it would take what little there is
+            raise
         self.sync_folder(path)
 
+    def open_new(self, path: Path) -> int:
+        """A descriptor that writes to `path`, which is made, or emptied."""
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_CLOEXEC", 0), 0o644)
+
     def rename(self, path: Path, target: Path) -> None:
-        os.rename(path, target)
+        os.replace(path, target)
 
     def remove(self, path: Path) -> None:
         path.unlink(missing_ok=True)
@@ -64,5 +79,8 @@ class Disk:
             return  # a folder that may be written but not listed: its names are as durable as the system makes them
         try:
             os.fsync(fd)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # what file systems say that cannot do it (CIFS, FUSE)
+                raise
         finally:
             os.close(fd)

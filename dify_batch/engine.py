@@ -35,6 +35,8 @@ log = logging.getLogger("dify_batch")
 _DELAYS_KEPT = 200
 # The settle time is so many times the longest delay seen: a queue may well double while nobody looks.
 _SETTLE_FACTOR = 3.0
+# Rows that only ever fail together could go on for ever; after so many times their retries are used up as well.
+_EXCUSES = 5
 # A run that outlived --timeout is looked at between so often and so rarely, seconds.
 _WATCH_FIRST, _WATCH_LAST = 5.0, 60.0
 # With --keep-order, so many results may wait for an earlier row before no new row is begun.
@@ -82,6 +84,7 @@ class Engine:
         self._wake = asyncio.Event()
         self._delays: deque[float] = deque(maxlen=_DELAYS_KEPT)
         self._over = asyncio.Event()
+        self.lost_together: set[str] = set()
 
     # ---------------------------------------------------------------- what the parts ask
 
@@ -146,7 +149,19 @@ class Engine:
 
     def _not_waiting(self, task: asyncio.Task[None]) -> None:
         self.waiting.discard(task)
+        self._note_crash(task)
         self.wake()
+
+    def _note_crash(self, task: asyncio.Task[None]) -> None:
+        """An exception that nobody foresaw ends the batch; what it leaves open stays in the journal."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.debug("unexpected", exc_info=error)
+            self.stopping.fail(
+                DifyBatchError(
+                    f"internal error: {type(error).__name__}: {error}",
+                    hint="run it with -v --log-file batch.log and report what that says",
+                )
+            )
 
     async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
         try:
@@ -216,6 +231,7 @@ class Engine:
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self.running.pop(task, None)
+        self._note_crash(task)
         self.stats.in_flight = len(self.running)
         self._not_before = time.monotonic() + self._pause_after
         self._wake.set()
@@ -237,25 +253,30 @@ class Engine:
 
     def _take(self) -> Item | None:
         """The next row for the pool; None if there is none now."""
-        if self.ready:
-            return self.ready.popleft()
-        if not self._rows_left or not self.stopping.taking:
-            return None
-        if len(self.waiting) > 4 * self.limit.current + 16:
-            return None  # too many rows whose run may or may not exist: let them be found before more are sent
-        if self.books.held > _HELD_MOST:
-            return None
-        try:
-            item = next(self._rows, None)
-        except DifyBatchError as error:
-            self.stopping.fail(error)
-            item = None
-        if item is None:
-            self._rows_left = False
-            self.books.read_all()
-            return self._take()
-        self.books.begun(item)
-        return item
+        while True:
+            if self.ready:
+                return self.ready.popleft()
+            if not self._rows_left or not self.stopping.taking or self._crowded():
+                return None
+            try:
+                item = next(self._rows, None)
+            except DifyBatchError as error:
+                self.stopping.fail(error)
+                item = None
+            if item is None:
+                self._rows_left = False
+                self.books.read_all()
+                continue
+            self.books.begun(item)
+            if item.asked_again and item.ref is None:
+                self.look_up(item)
+                continue
+            return item
+
+    def _crowded(self) -> bool:
+        """Whether new rows have to wait: for runs that may or may not exist to be found, or for their turn to be
+        written."""
+        return len(self.waiting) > 4 * self.limit.current + 16 or self.books.held > _HELD_MOST
 
     async def _work(self, item: Item, goes_first: bool) -> None:
         """One row in its place in the pool: an attempt, or following a run that is known."""
@@ -335,7 +356,7 @@ class Engine:
 
     async def _looked_up(self, item: Item) -> None:
         verdict = await self.recovery.look_up(item)
-        item.excused = self.outage.confirmed and self.outage.answers_since > item.lost_at
+        item.excused = self._was_server(item)
         match verdict:
             case None:
                 self.books.left_open(item)
@@ -359,6 +380,20 @@ class Engine:
                     self.ledger.absent(item.id, reason)
                     self._send_again(item, unknown)
 
+    def _was_server(self, item: Item) -> bool:
+        """Whether a loss is the server's fault, which uses up no row's retries: it was away when it was asked, or it
+        failed at least two rows with none served between."""
+        if self.outage.confirmed_at >= item.lost_at:
+            return True
+        item.excuses += 1
+        return len(item.lost_with) >= 2 and item.excuses <= _EXCUSES
+
+    def served(self) -> None:
+        """The server has dealt with a request that runs a workflow."""
+        if self.lost_together:
+            self.lost_together = set()
+        self.outage.answered()
+
     def _send_again(self, item: Item, decision: object) -> None:
         if isinstance(decision, Repeat) and not item.asked_again:
             self._repeat(item, decision)
@@ -376,9 +411,13 @@ class Engine:
         self.ready.append(item)
 
     def _still_running(self, item: Item, outcome: Running) -> None:
-        if not_found(outcome):
+        gone = not_found(outcome)
+        stuck = time.time() - item.started_at >= self.settings.stuck_after
+        if item.asked_again and (gone or stuck):
+            self._send_again(item, None)
+        elif gone:
             self.books.lost_sight(item, "run_not_found", f"run {outcome.ref.run_id} is unknown to the server")
-        elif time.time() - item.started_at >= self.settings.stuck_after:
+        elif stuck:
             self.books.lost_sight(
                 item,
                 "run_stuck",

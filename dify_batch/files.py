@@ -335,3 +335,14 @@ def with_uploads(inputs: Inputs, ids: Mapping[LocalFile, str]) -> Inputs:
         values={key: replaced(value) for key, value in inputs.values.items()},
         files=replaced(inputs.files),
     )
+
+
+def described(value: Any) -> Any:
+    """A value with each local file shown by its path: for a plan, and for a result whose upload is not known."""
+    if isinstance(value, LocalFile):
+        return {"type": value.type, "transfer_method": "local_file", "path": str(value.path)}
+    if isinstance(value, dict):
+        return {key: described(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [described(inner) for inner in value]
+    return value

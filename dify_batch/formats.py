@@ -120,7 +120,8 @@ def retry_bytes(ids: Iterable[str]) -> bytes:
 def parse_retry(data: bytes) -> list[str]:
     """The ids of a `.retry` file, each once, in order. People edit it: blank lines, CRLF, no BOM are all fine.
 
-    A file that is not UTF-8 raises UnicodeDecodeError: an id read wrongly would be a row never replayed.
+    A file that is not UTF-8 raises UnicodeDecodeError, whose `object` is the file without its byte order mark: an id
+    read wrongly would be a row never replayed.
     """
     text = data.removeprefix(BOM).decode("utf-8", "surrogatepass")
     lines = (line.strip(" \t\r\ufeff") for line in text.split("\n"))
@@ -157,13 +158,19 @@ def journal_head(line: bytes) -> tuple[bytes, bytes] | None:
     return (match[1], match[2]) if match else None
 
 
-def parse_journal_line(line: bytes) -> dict[str, Any] | None:
-    """A journal record, or None for a line that is none (torn, or written over by a failing disk)."""
+def parse_record(line: bytes) -> dict[str, Any] | None:
+    """A JSON object, or None for a line that is none (torn, or written over by a failing disk)."""
     try:
         record = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    return record if isinstance(record, dict) and isinstance(record.get("event"), str) else None
+    return record if isinstance(record, dict) else None
+
+
+def parse_journal_line(line: bytes) -> dict[str, Any] | None:
+    """A journal record, or None for a line that is none."""
+    record = parse_record(line)
+    return record if record is not None and isinstance(record.get("event"), str) else None
 
 
 def parse_any(line: bytes) -> bool:

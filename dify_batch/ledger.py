@@ -13,21 +13,20 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from dify_batch import formats
 from dify_batch._version import __version__
+from dify_batch.appendfile import AppendFile
 from dify_batch.disk import Disk
 from dify_batch.errors import StorageError
 from dify_batch.formats import Paths, json_line
 from dify_batch.ids import DONE, OPEN, PAUSED, RETRY, IdIndex
 from dify_batch.outcomes import Paused, RunRef, RunResult
+from dify_batch.retryfile import RetryFile, put
+from dify_batch.setaside import set_aside as set_aside
 from dify_batch.state import Phase, RowState, State
-from dify_batch.writer import AppendFile, Writer, storage_error
-
-# Step of the search for a last newline: larger than almost any line, small against memory.
-_TAIL = 1 << 20
+from dify_batch.writer import Work, Writer
 
 # `.retry` is written whole each time, so it is written at most so often while rows go on failing.
 _RETRY_FILE_EVERY = 1.0
@@ -63,7 +62,6 @@ class Ledger:
         base_url: str,
         on_error: Callable[[StorageError], None],
         bom: bool = True,
-        keep_order: bool = False,
         disk: Disk | None = None,
     ) -> None:
         self.paths = paths
@@ -71,32 +69,21 @@ class Ledger:
         self.index: IdIndex = state.index
         self._base_url = base_url
         self._disk = disk or Disk()
-        self._keep_order = keep_order
         head = formats.BOM if bom else b""
-        results = AppendFile.open(paths.results, self._disk, _kept(paths.results), head=head)
+        results = AppendFile.open(paths.results, self._disk, head=head)
         try:
-            journal = AppendFile.open(paths.journal, self._disk, _kept(paths.journal))
+            journal = AppendFile.open(paths.journal, self._disk)
         except BaseException:
             results.close()
             raise
         self._writer = Writer(results, journal, on_error)
-        self._end_open_line(results)
-        self._end_open_line(journal)
+        self._retry_file = RetryFile(paths.retry, self._disk, state.retry_stamp)
         self._retry_dirty = False
         self._retry_at = 0.0
-        self._retry_seen = _stamp(paths.retry)
         self._paused_dirty = False
         self._restore_retry()
         if any(row.phase is Phase.PAUSED for row in state.rows.values()) or paths.paused.exists():
             self._paused_dirty = True  # told again from the journal: repairs a torn file
-
-    def _end_open_line(self, file: AppendFile) -> None:
-        """A last line that is whole but for its newline gets it."""
-        if file.size > 3:
-            with file.path.open("rb") as data:
-                data.seek(-1, os.SEEK_END)
-                if data.read(1) != b"\n":
-                    file.append(b"\n")
 
     def _restore_retry(self) -> None:
         """Rows that failed when the process was killed before `.retry` was written, and ids that are done, are put
@@ -105,7 +92,7 @@ class Ledger:
         wanted = dict.fromkeys(row_id for row_id in state.retry if not self.index.has(row_id, DONE))
         for row_id in state.failed_ids():
             wanted.setdefault(row_id)
-        if list(wanted) != list(state.retry):
+        if state.retry_stale or list(wanted) != list(state.retry):
             self._retry_dirty = True
         state.retry = wanted
 
@@ -145,6 +132,8 @@ class Ledger:
     def started(self, row_id: str, ref: RunRef, *, found: bool = False) -> None:
         """A run of the row is known. `found`: a look-up told it, not the answer."""
         extra = {"found": True} if found else {}
+        self.index.add(row_id, OPEN)
+        self._forget_retry(row_id)
         self._note(self.row(row_id), "started", row_id, run=ref.run_id, task=ref.task_id, **extra)
 
     def unsent(self, row_id: str, reason: str) -> None:
@@ -168,12 +157,18 @@ class Ledger:
 
     def succeeded(self, row_id: str, inputs: Mapping[str, Any], result: RunResult) -> None:
         """The row has its result."""
+        self._know_run(row_id, result.ref)
         self._write_result(row_id, self._result_line(row_id, inputs, result), result.ref.run_id, result.status)
 
     def held(self, row_id: str, inputs: Mapping[str, Any], result: RunResult) -> Held:
         """The row has its result, which waits in the journal until its turn comes (`release`)."""
+        self._know_run(row_id, result.ref)
         line = self._result_line(row_id, inputs, result)
-        self.row(row_id).phase = Phase.HELD
+        row = self.row(row_id)
+        if row.phase is Phase.PAUSED:
+            self._paused_dirty = True
+            self.index.remove(row_id, PAUSED)
+        row.phase = Phase.HELD
         head = json_line({"event": "held", "id": row_id}, compact=True)[:-2]
         self._writer.record(head + b',"line":' + line[:-1] + b"}\n")
         return Held(line, result.ref.run_id, result.status)
@@ -181,6 +176,12 @@ class Ledger:
     def release(self, row_id: str, held: Held) -> None:
         """Writes a held result; its turn has come."""
         self._write_result(row_id, held.line, held.run_id, held.status)
+
+    def _know_run(self, row_id: str, ref: RunRef) -> None:
+        """A blocking answer tells the run together with its end. The journal has it before the next intent all the
+        same: else, after a crash, a look-up could take the run for that of a later row with the same `user`."""
+        if self.row(row_id).run_id != ref.run_id:
+            self.started(row_id, ref)
 
     def _result_line(self, row_id: str, inputs: Mapping[str, Any], result: RunResult) -> bytes:
         retry_count = max(0, self.row(row_id).posts - 1)
@@ -273,13 +274,29 @@ class Ledger:
             return
         if self._retry_dirty:
             self._retry_dirty = False
-            ids = list(self.state.retry)
-            self._writer.other(lambda: self._write_retry(ids))
+            self._writer.other(self._retry_work)
         if self._paused_dirty:
             self._paused_dirty = False
-            lines = [json_line(self._paused_line(i, r)) for i, r in self.state.rows.items() if r.phase is Phase.PAUSED]
-            self._writer.other(lambda: self._put(self.paths.paused, b"".join(lines)))
+            self._writer.other(self._paused_work)
         self._retry_at = moment
+
+    def _retry_work(self) -> Work:
+        ids = list(self.state.retry)
+
+        def write() -> list[bytes]:
+            return [self._line("retry_file", None, count=self._retry_file.write(ids, self.index))]
+
+        return write
+
+    def _paused_work(self) -> Work:
+        rows = self.state.rows.items()
+        lines = [json_line(self._paused_line(row_id, row)) for row_id, row in rows if row.phase is Phase.PAUSED]
+
+        def write() -> list[bytes]:
+            put(self._disk, self.paths.paused, b"".join(lines))
+            return []
+
+        return write
 
     @staticmethod
     def _paused_line(row_id: str, row: RowState) -> dict[str, Any]:
@@ -292,81 +309,3 @@ class Ledger:
             "expires_at": first.get("expires_at"),
             "forms": list(row.forms),
         }
-
-    def _write_retry(self, ids: list[str]) -> list[bytes]:
-        """On the writing thread. Ids that a person added while the batch ran are kept."""
-        if _stamp(self.paths.retry) != self._retry_seen:
-            ids = list(dict.fromkeys(ids + self._foreign_ids()))
-        self._put(self.paths.retry, formats.retry_bytes(ids) if ids else b"")
-        self._retry_seen = _stamp(self.paths.retry)
-        return [self._line("retry_file", None, count=len(ids))]
-
-    def _foreign_ids(self) -> list[str]:
-        try:
-            ids = formats.parse_retry(self.paths.retry.read_bytes())
-        except (OSError, UnicodeDecodeError):
-            return []
-        return [row_id for row_id in ids if row_id not in self.index]
-
-    def _put(self, path: Path, data: bytes) -> list[bytes]:
-        try:
-            if data:
-                self._disk.replace(path, data)
-            else:
-                self._disk.remove(path)
-        except OSError as error:
-            raise storage_error(path, error) from error
-        return []
-
-
-def _kept(path: Path) -> int:
-    """How much of a file of lines is whole: up to its last newline, or all of it if only that newline is missing."""
-    try:
-        with path.open("rb") as file:
-            end = file.seek(0, os.SEEK_END)
-            start, tail = end, b""
-            while start > 0 and b"\n" not in tail:
-                step = min(_TAIL, start)
-                start -= step
-                file.seek(start)
-                tail = file.read(step) + tail
-    except FileNotFoundError:
-        return 0
-    except OSError as error:
-        raise storage_error(path, error) from error
-    torn = tail[tail.rfind(b"\n") + 1 :]
-    return end if torn and formats.parse_any(torn.removeprefix(formats.BOM)) else end - len(torn)
-
-
-def _stamp(path: Path) -> tuple[int, int] | None:
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return status.st_mtime_ns, status.st_size
-
-
-def set_aside(paths: Paths, disk: Disk | None = None) -> list[str]:
-    """`--overwrite`: gives the files of an output a dated name, all the same one, so that they stay an output.
-
-    Gives the new names. Raises StorageError.
-    """
-    disk = disk or Disk()
-    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-    output = paths.results
-    kept = output.with_name(f"{output.stem}.{stamp}{output.suffix}")
-    number = 1
-    while any(path.exists() for path in Paths.of(kept).data):
-        number += 1
-        kept = output.with_name(f"{output.stem}.{stamp}-{number}{output.suffix}")
-    names = []
-    # The journal goes last: while it stands, the old batch can still be told whole.
-    for old, new in zip(paths.data, Paths.of(kept).data, strict=True):
-        if old.exists():
-            try:
-                disk.rename(old, new)
-            except OSError as error:
-                raise storage_error(old, error) from error
-            names.append(str(new))
-    disk.sync_folder(output)
-    return names

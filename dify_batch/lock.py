@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -9,8 +10,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from dify_batch.appendfile import storage_error
 from dify_batch.errors import OutputLocked
-from dify_batch.writer import storage_error
 
 
 class OutputLock:
@@ -50,7 +51,8 @@ class OutputLock:
         """Gives the lock up and removes its file: while it is held, so that whoever opened it meanwhile sees that
         the file has no name any more and starts over (filelock checks that)."""
         if self._lock.is_locked:
-            self._path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # a folder that has turned read-only: what is left holds nobody up
+                self._path.unlink()
             self._lock.release()
 
     def _holder(self) -> dict[str, object] | None:

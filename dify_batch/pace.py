@@ -90,6 +90,7 @@ class Outage:
         self.confirmed = False
         self.throttled = False
         self.reason = ""
+        self.confirmed_at = float("-inf")
         self.answers_since = float("-inf")
         """Monotonic time since when the server answers, as far as is known."""
 
@@ -172,6 +173,7 @@ class Outage:
     def _confirm(self, reason: str) -> None:
         log.log(logging.DEBUG if self.confirmed else logging.WARNING, "the server is away: %s; all rows wait", reason)
         self.confirmed = True
+        self.confirmed_at = time.monotonic()
         self.reason = reason
 
     def _let_one_go(self) -> None:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from dify_batch.files import LocalFile
+from dify_batch.files import described
 from dify_batch.ids import DONE, IN_INPUT, INVALID, OPEN, PAUSED, RETRY, IdIndex
 from dify_batch.settings import Settings
 from dify_batch.work import Item
@@ -138,20 +138,10 @@ def make_plan(
 
 
 def _payload(item: Item, settings: Settings) -> dict[str, Any]:
-    body: dict[str, Any] = {"inputs": _shown(item.values), "response_mode": settings.mode}
+    body: dict[str, Any] = {"inputs": described(item.values), "response_mode": settings.mode}
     if item.inputs is not None and item.inputs.files is not None:
-        body["files"] = _shown(item.inputs.files)
+        body["files"] = described(item.inputs.files)
     return body
-
-
-def _shown(value: Any) -> Any:
-    if isinstance(value, LocalFile):
-        return {"type": value.type, "transfer_method": "local_file", "upload": str(value.path)}
-    if isinstance(value, dict):
-        return {key: _shown(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_shown(inner) for inner in value]
-    return value
 
 
 def median_run_time(results: Path) -> float | None:

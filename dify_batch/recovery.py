@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeAlias
 
-from dify_batch.errors import AppError, AuthError, ConnectionFailed, DifyBatchError, ServerError
+from dify_batch.errors import AppError, AuthError, ConnectionFailed, ServerError
 from dify_batch.outcomes import Failed, Outcome, Paused, Running, RunRef, Succeeded, Unreachable
 from dify_batch.protocol import contradicts, same_inputs
 from dify_batch.work import Item
@@ -66,10 +66,6 @@ class Recovery:
         self._engine = engine
         self._gate = asyncio.Semaphore(LOOKUPS_AT_ONCE)
         self._claimed: set[str] = set()
-
-    def claim(self, run_ids: frozenset[str]) -> None:
-        """Runs that rows have, so that no other row takes them."""
-        self._claimed |= run_ids
 
     # ---------------------------------------------------------------- lost requests
 
@@ -151,10 +147,7 @@ class Recovery:
 
     async def _by_inputs(self, item: Item, entries: list[LogEntry]) -> Verdict:
         """Several runs could be the lost one: the inputs decide, or nothing does."""
-        matches = []
-        for entry in entries:
-            if same_inputs(item.values, await self._inputs(entry)):
-                matches.append(entry)
+        matches = [entry for entry in entries if same_inputs(item.values, await self._inputs(entry))]
         matches = [entry for entry in matches if entry.run_id not in self._claimed]
         if len(matches) == 1:
             return self._take(matches[0])

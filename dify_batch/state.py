@@ -7,119 +7,34 @@ Which file is believed: a row in the results is done, whatever else says; for an
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
 from dify_batch import formats
 from dify_batch.errors import StorageError
 from dify_batch.ids import DONE, OPEN, PAUSED, RETRY, IdIndex
-from dify_batch.outcomes import RunRef
-
-
-class Phase(Enum):
-    """Where a row stands that is not done."""
-
-    FREE = "free"  # was sent before, and certainly has no run: like an untouched row, but its POSTs count
-    SENT = "sent"  # an intent without an answer: looked up before anything else
-    STARTED = "started"  # a run is known, its end is not
-    PAUSED = "paused"  # a run waits for a person
-    HELD = "held"  # its result lies in the journal until its turn comes (--keep-order)
-    FAILED = "failed"  # ended without a result: in `.retry`
-
-
-@dataclass(slots=True)
-class RowState:
-    """What the journal knows of one row. Times are seconds since 1970; `posts` counts the POSTs that left."""
-
-    phase: Phase = Phase.FREE
-    posts: int = 0
-    user: str = ""
-    mode: str = "streaming"
-    sent_at: float = 0.0
-    run_id: str | None = None
-    task_id: str | None = None
-    started_at: float = 0.0
-    kind: str = ""
-    code: str = ""
-    message: str = ""
-    forms: tuple[dict[str, Any], ...] = ()
-    line: dict[str, Any] | None = None
-    flushed: bool = False  # the failure has reached `.retry`; if it is not there any more, a person took it out
-
-    @property
-    def ref(self) -> RunRef | None:
-        return RunRef(self.run_id, self.task_id) if self.run_id else None
-
-    def apply(self, record: Mapping[str, Any]) -> None:
-        """Folds one journal record into the state. Unknown events change nothing: a newer version may write them."""
-        match record["event"]:
-            case "sent":
-                self.phase = Phase.SENT
-                self.posts += 1
-                self.user = str(record.get("user", ""))
-                self.mode = str(record.get("mode", "streaming"))
-                self.sent_at = _time(record)
-                self.run_id = self.task_id = None
-            case "started":
-                self.phase = Phase.STARTED
-                self.run_id = str(record["run"])
-                self.task_id = record.get("task")
-                self.started_at = _time(record)
-                self.kind = self.code = self.message = ""
-            case "unsent":
-                self.phase = self._at_rest()
-                self.posts = max(0, self.posts - 1)
-            case "refused" | "absent":
-                self.phase = self._at_rest()
-            case "paused":
-                self.phase = Phase.PAUSED
-                self.run_id = str(record["run"])
-                self.task_id = record.get("task")
-                self.forms = tuple(record.get("forms") or ())
-                self.started_at = self.started_at or _time(record)
-            case "failed":
-                self.phase = Phase.FAILED
-                self.kind = str(record.get("kind", "failed"))
-                self.code = str(record.get("code", ""))
-                self.message = str(record.get("message", ""))
-                self.run_id = record.get("run") or self.run_id
-                self.flushed = False
-            case "held":
-                self.phase = Phase.HELD
-                self.line = record.get("line")
-            case "done":
-                # Only met where the result line is missing: someone cut the results. The run is known, so it can be
-                # fetched again.
-                self.run_id = record.get("run") or self.run_id
-                self.phase = Phase.STARTED if self.run_id else Phase.FREE
-                self.started_at = self.started_at or _time(record)
-
-    def _at_rest(self) -> Phase:
-        """Without a run: a row that is replayed is the failed row that it was."""
-        return Phase.FAILED if self.kind else Phase.FREE
-
-
-def _time(record: Mapping[str, Any]) -> float:
-    try:
-        return formats.from_utc(str(record.get("at", "")))
-    except ValueError:
-        return 0.0
+from dify_batch.retryfile import Stamp, stamp_of, torn_id
+from dify_batch.rowstate import Phase as Phase
+from dify_batch.rowstate import RowState as RowState
 
 
 @dataclass(slots=True)
 class State:
     """All that the files of one output say.
 
-    `rows`: the rows that the journal knows and that are not done. `retry`: the ids of `.retry` in its order.
+    `rows`: the rows that the journal (or `.paused`) knows and that are not done. `retry`: the ids of `.retry` in its
+    order; `retry_stamp`: which state of the file that was; `retry_stale`: it has ids that do not belong there any more.
     `missing_results`: rows that the journal calls done and the results do not have.
     """
 
     index: IdIndex
     rows: dict[str, RowState] = field(default_factory=dict)
     retry: dict[str, None] = field(default_factory=dict)
+    retry_stamp: Stamp | None = None
+    retry_stale: bool = False
     results_size: int = 0
     journal_size: int = 0
     done: int = 0
@@ -140,8 +55,10 @@ def read_state(paths: formats.Paths, index: IdIndex | None = None) -> State:
     state = State(index if index is not None else IdIndex())
     _read_results(paths.results, state)
     _read_journal(paths.journal, state)
+    _read_paused(paths.paused, state)
     _read_retry(paths.retry, state)
     for row_id, row in state.rows.items():
+        state.missing_results += row.cut
         if row.phase is Phase.PAUSED:
             state.index.add(row_id, OPEN | PAUSED)
         elif row.phase in (Phase.SENT, Phase.STARTED, Phase.HELD):
@@ -151,6 +68,7 @@ def read_state(paths: formats.Paths, index: IdIndex | None = None) -> State:
     for row_id in list(state.retry):
         if state.index.has(row_id, DONE | OPEN):
             del state.retry[row_id]  # written before the row went on; the journal and the results know better
+            state.retry_stale = True
         else:
             state.index.add(row_id, RETRY)
     return state
@@ -212,10 +130,8 @@ def _read_journal(path: Path, state: State) -> None:
     unflushed: list[RowState] = []
     for line, _ in lines_of(path):
         head = formats.journal_head(line)
-        if head is not None:
-            row_id = head[1].decode("utf-8", "replace")
-            if index.has(row_id, DONE):
-                continue  # the results say all that matters of it
+        if head is not None and index.has(head[1].decode("utf-8", "replace"), DONE):
+            continue  # the results say all that matters of it
         record = formats.parse_journal_line(line)
         if record is None:
             continue
@@ -227,21 +143,48 @@ def _read_journal(path: Path, state: State) -> None:
                 row.flushed = True
             unflushed.clear()
         elif isinstance(row_id := record.get("id"), str) and not index.has(row_id, DONE):
-            row = rows.get(row_id)
-            if row is None:
-                row = rows[row_id] = RowState()
+            row = rows.get(row_id) or rows.setdefault(row_id, RowState())
             try:
                 row.apply(record)
             except (KeyError, TypeError, ValueError):
                 continue
-            if event == "done":
-                state.missing_results += 1
-            elif event == "failed":
+            if row.phase is Phase.FAILED:
                 unflushed.append(row)
     state.journal_size = _size(path)
 
 
+def _read_paused(path: Path, state: State) -> None:
+    """Rows that only `.paused` knows, as the journal has been cut or deleted: their runs exist, so they must not be
+    sent again. Of any other row the journal knows better."""
+    for line, _ in lines_of(path):
+        record = formats.parse_record(line) or {}
+        row_id, run_id, task_id = (record.get(key) for key in ("id", "workflow_run_id", "task_id"))
+        if not isinstance(row_id, str) or not isinstance(run_id, str):
+            continue
+        if row_id in state.rows or state.index.has(row_id, DONE):
+            continue
+        forms = record.get("forms")
+        moment = _changed_at(path)
+        state.rows[row_id] = RowState(
+            Phase.PAUSED,
+            posts=1,
+            sent_at=moment,
+            run_id=run_id,
+            task_id=task_id if isinstance(task_id, str) else None,
+            started_at=moment,
+            forms=tuple(form for form in forms if isinstance(form, dict)) if isinstance(forms, list) else (),
+        )
+
+
+def _changed_at(path: Path) -> float:
+    try:
+        return os.stat(path).st_mtime
+    except OSError:
+        return time.time()
+
+
 def _read_retry(path: Path, state: State) -> None:
+    state.retry_stamp = stamp_of(path)
     try:
         data = path.read_bytes()
     except FileNotFoundError:
@@ -250,15 +193,19 @@ def _read_retry(path: Path, state: State) -> None:
         raise StorageError(
             f"{path} cannot be read: {error.strerror}", hint=f"look at its permissions: ls -l '{path}'"
         ) from error
+    whole, torn = torn_id(data, state.failed_ids())
+    for row_id in torn:
+        state.rows[row_id].flushed = False  # no person took it out
     try:
-        ids = formats.parse_retry(data)
+        ids = formats.parse_retry(whole)
     except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
+        line = error.object[: error.start].count(b"\n") + 1
         raise StorageError(
             f"{path}, line {line}: not UTF-8, so its ids cannot be told",
             hint="save it as UTF-8, one id a line",
         ) from error
     state.retry = dict.fromkeys(ids)
+    state.retry_stale = whole != data or not ids
 
 
 def claimed_runs(paths: formats.Paths, users: frozenset[str]) -> dict[str, set[str]]:
@@ -269,6 +216,9 @@ def claimed_runs(paths: formats.Paths, users: frozenset[str]) -> dict[str, set[s
     user_of: dict[str, str] = {}
     claimed: dict[str, set[str]] = {user: set() for user in users}
     for line, _ in lines_of(paths.journal):
+        head = formats.journal_head(line)
+        if head is not None and head[0] != b"sent" and head[1].decode("utf-8", "replace") not in user_of:
+            continue
         record = formats.parse_journal_line(line)
         if record is None or not isinstance(row_id := record.get("id"), str):
             continue

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from dify_batch import formats
+from dify_batch.logs import printable
 from dify_batch.progress import duration, one_line
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class _List:
 
 def text_of(report: StatusReport) -> str:
     """The report for people; safe to show whatever a server wrote."""
-    return "\n".join(_lines(report))
+    return "\n".join(printable(line) for line in _lines(report))
 
 
 def _lines(report: StatusReport) -> Iterator[str]:
@@ -127,7 +128,7 @@ def _lines(report: StatusReport) -> Iterator[str]:
 
 def _how_to_answer(form: dict[str, Any]) -> str:
     how = str(form.get("answer_with") or form.get("form_token") or "")
-    actions = [str(a.get("id", "")) for a in form.get("actions") or () if isinstance(a, dict)]
+    actions = [str(action) for action in form.get("actions") or ()]
     return one_line(how, 300) + (f"  actions: {one_line(', '.join(actions))}" if how and actions else "")
 
 

@@ -22,14 +22,16 @@ _RUNS_KEPT = 64
 class Item:
     """One row that this invocation works on.
 
-    `number`: place in the input, from 1 (0: not in it any more). `sent_at`, `started_at`: seconds since 1970.
-    `lost_at`: monotonic seconds. `may_send`: false where only what exists may be collected. `recovered`: its run was
-    looked up. `from_before`: of an earlier invocation.
+    `number`: place in the input, from 1 (0: not in it any more). `sent`: the inputs with the uploads of the last
+    attempt. `sent_at`, `started_at`: seconds since 1970. `lost_at`: monotonic seconds. `lost_with`: the rows lost since
+    the server last dealt with one. `may_send`: false where only what exists may be collected. `recovered`: its run
+    was looked up. `from_before`: of an earlier invocation.
     """
 
     id: str
     number: int = 0
     inputs: Inputs | None = None
+    sent: Inputs | None = None
     cells: Mapping[str, Any] = field(default_factory=dict)
     may_send: bool = True
     retries: int = 0
@@ -42,6 +44,8 @@ class Item:
     lost_at: float = 0.0
     reason: str = ""
     excused: bool = False
+    excuses: int = 0
+    lost_with: set[str] = field(default_factory=set)
     known_runs: frozenset[str] = frozenset()
     recovered: bool = False
     from_before: bool = False
@@ -63,7 +67,9 @@ class Item:
 
     @property
     def values(self) -> dict[str, Any]:
-        return self.inputs.values if self.inputs is not None else {}
+        """The run's inputs, as sent if that is known."""
+        inputs = self.sent if self.sent is not None else self.inputs
+        return inputs.values if inputs is not None else {}
 
 
 @dataclass(slots=True)

@@ -10,91 +10,16 @@ for the one that bears its intent. Results do not make their row's slot wait.
 from __future__ import annotations
 
 import asyncio
-import errno
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import TypeAlias
 
-from dify_batch.disk import Disk
+from dify_batch.appendfile import AppendFile
 from dify_batch.errors import StorageError
 
-
-def storage_error(path: Path, error: OSError) -> StorageError:
-    """The user's version of an OSError on one of the batch's files."""
-    reason = error.strerror or str(error)
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        hint = "free some space, then run the same command again: it goes on where it stopped"
-    elif error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-        hint = f"make {path.parent} writable, then run the same command again"
-    else:
-        hint = "look at the disk, then run the same command again: it goes on where it stopped"
-    return StorageError(f"{path} cannot be written: {reason}", hint=hint, path=str(path))
-
-
-class AppendFile:
-    """A file that only this process appends to; its length is known, so a foreign hand is noticed."""
-
-    def __init__(self, path: Path, disk: Disk, fd: int, size: int) -> None:
-        self.path = path
-        self.size = size
-        self._disk = disk
-        self._fd = fd
-
-    @classmethod
-    def open(cls, path: Path, disk: Disk, keep: int, *, head: bytes = b"") -> AppendFile:
-        """Opens for appending after the first `keep` bytes; what follows them is a torn line, and goes.
-
-        A new file begins with `head`. Raises StorageError.
-        """
-        try:
-            fd = disk.open_append(path)
-            try:
-                size, _ = disk.size(fd)
-                if size > keep:
-                    disk.truncate(fd, keep)
-                    disk.sync(fd)
-                if keep == 0 and head:
-                    disk.write(fd, head)
-                    disk.sync(fd)
-                    keep = len(head)
-                disk.sync_folder(path)
-            except BaseException:
-                disk.close(fd)
-                raise
-        except OSError as error:
-            raise storage_error(path, error) from error
-        return cls(path, disk, fd, keep)
-
-    def append(self, data: bytes) -> None:
-        """Appends whole lines and makes them durable. On an error the file is cut back to its last whole line."""
-        try:
-            size, names = self._disk.size(self._fd)
-            if size != self.size or names == 0:
-                raise StorageError(
-                    f"{self.path} was changed by somebody else while the batch ran: it had {self.size} bytes, "
-                    + (f"now it has {size}" if names else "now it is deleted"),
-                    hint="put the file back as it was if you can, then run the same command again: "
-                    "runs whose result is missing are fetched from the server, not run again",
-                    path=str(self.path),
-                )
-            self._disk.write(self._fd, data)
-            self._disk.sync(self._fd)
-        except OSError as error:
-            self._cut_back()
-            raise storage_error(self.path, error) from error
-        self.size += len(data)
-
-    def _cut_back(self) -> None:
-        try:
-            size, _ = self._disk.size(self._fd)
-            if size > self.size:
-                self._disk.truncate(self._fd, self.size)
-        except OSError:
-            pass  # the torn end is repaired on the next opening
-
-    def close(self) -> None:
-        self._disk.close(self._fd)
+Work: TypeAlias = Callable[[], list[bytes]]
+"""Done on the writing thread; gives journal lines that say what was done. May raise StorageError."""
 
 
 @dataclass(slots=True)
@@ -103,7 +28,7 @@ class _Commit:
     journal: list[bytes] = field(default_factory=list)
     waiters: list[asyncio.Future[None]] = field(default_factory=list)
     after: list[bytes] = field(default_factory=list)  # `done` records of `results`
-    others: list[Callable[[], list[bytes]]] = field(default_factory=list)
+    others: list[Callable[[], Work]] = field(default_factory=list)
 
     def __bool__(self) -> bool:
         return bool(self.results or self.journal or self.waiters or self.after or self.others)
@@ -135,9 +60,13 @@ class Writer:
         self._next.after.append(done)
         self._kick()
 
-    def other(self, write: Callable[[], list[bytes]]) -> None:
-        """Other work for the writing thread; it gives journal lines that say what was done. May raise StorageError."""
-        self._next.others.append(write)
+    def other(self, prepare: Callable[[], Work]) -> None:
+        """Other work for the writing thread, after the lines of the same commit.
+
+        `prepare` is called on the event loop when that commit begins, so what it takes note of agrees with the lines
+        that are written before it, to the row.
+        """
+        self._next.others.append(prepare)
         self._kick()
 
     def durable(self) -> asyncio.Future[None]:
@@ -178,9 +107,13 @@ class Writer:
             while self._next and self.error is None:
                 commit, self._next = self._next, _Commit()
                 try:
-                    follow_up = await loop.run_in_executor(self._thread, self._write, commit)
+                    works = [prepare() for prepare in commit.others]
+                    follow_up = await loop.run_in_executor(self._thread, self._write, commit, works)
                 except StorageError as error:
                     self._fail(error, commit)
+                    return
+                except Exception as error:  # noqa: BLE001  # whatever it is, nobody must wait for this commit for ever
+                    self._fail(StorageError(f"{self.journal.path} cannot be written: {error!r}"), commit)
                     return
                 self._next.journal[:0] = follow_up
                 for waiter in commit.waiters:
@@ -189,15 +122,15 @@ class Writer:
         finally:
             self._busy = None
 
-    def _write(self, commit: _Commit) -> list[bytes]:
+    def _write(self, commit: _Commit, works: list[Work]) -> list[bytes]:
         """On the writing thread: one commit. Returns the journal lines that its results allow."""
         if commit.results:
             self.results.append(b"".join(commit.results))
         if commit.journal:
             self.journal.append(b"".join(commit.journal))
         follow_up = commit.after
-        for write in commit.others:
-            follow_up = follow_up + write()
+        for work in works:
+            follow_up = follow_up + work()
         return follow_up
 
     def _fail(self, error: StorageError, commit: _Commit) -> None:

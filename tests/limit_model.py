@@ -11,6 +11,7 @@ from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 from dify_batch.limit import Limit
@@ -31,14 +32,14 @@ class Server:
             the answer; refusing answers "Too many requests" beyond its capacity and queues nothing.
         phases: (from when, how many runs at once), in order of time, the first at 0.
         run: draws the seconds of one run.
-        cold: draws the seconds between a POST and the queue, whatever the load.
+        cold: draws the seconds between a POST and the queue, whatever the load; is given the time.
         shared: the runs share one processor: more than `capacity` at once take proportionally longer, and none waits.
     """
 
     mode: Mode
     phases: Sequence[tuple[float, int]]
     run: Callable[[random.Random], float]
-    cold: Callable[[random.Random], float] = lambda rng: 0.0
+    cold: Callable[[random.Random, float], float] = lambda rng, now: 0.0
     shared: bool = False
 
     def capacity(self, now: float) -> int:
@@ -65,8 +66,8 @@ class History:
         for index, (time, value) in enumerate(self.in_flight):
             end = self.in_flight[index + 1][0] if index + 1 < len(self.in_flight) else until
             low, high = max(time, since), min(end, until)
-            if low > high:
-                continue
+            if low >= high:
+                continue  # an end and the next start at one time leave no gap
             if value <= level:
                 began = None
                 continue
@@ -124,7 +125,7 @@ class _World:
                 self.at(self.next_send, lambda: None)
             self.fly(+1)
             request = _Request(self.now)
-            self.at(self.now + WIRE + self.server.cold(self.rng), lambda request=request: self.arrive(request))
+            self.at(self.now + WIRE + self.server.cold(self.rng, self.now), partial(self.arrive, request))
 
     def fly(self, change: int) -> None:
         self.in_flight += change
@@ -148,7 +149,7 @@ class _World:
             if self.server.mode == "streaming":
                 self.limit.started(self.now - request.sent, self.in_flight)
             slower = max(1.0, self.busy / capacity) if self.server.shared else 1.0
-            self.at(self.now + slower * self.server.run(self.rng), lambda request=request: self.finish(request))
+            self.at(self.now + slower * self.server.run(self.rng), partial(self.finish, request))
 
     def finish(self, request: _Request) -> None:
         self.busy -= 1
@@ -186,11 +187,14 @@ class Always:
 def best_fixed(server: Server, capacity: int, seconds: float, *, seed: int = 1) -> float:
     """Runs a second of the best fixed setting when the server has this capacity throughout."""
     steady = Server(server.mode, [(0.0, capacity)], server.run, server.cold, server.shared)
-    # A refusing server is full with as many as it takes, and each one more is wasted; a queueing one is full with
-    # any number that also fills the wire, and none is better.
+    # A refusing server is full with as many as it takes, and each one more is wasted; a queueing one with any number
+    # that also covers the delays, and none is better.
     tries = [capacity] if server.mode == "refusing" else [2 * capacity, 16 * capacity]
     warm = seconds / 5
-    return max(
-        simulate(steady, lambda clock, n=n: Always(n), warm + seconds, seed=seed).throughput(warm, warm + seconds)
-        for n in tries
-    )
+
+    def fixed(number: int) -> float:
+        return simulate(steady, lambda clock: Always(number), warm + seconds, seed=seed).throughput(
+            warm, warm + seconds
+        )
+
+    return max(fixed(number) for number in tries)

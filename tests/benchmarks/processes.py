@@ -112,7 +112,7 @@ def write_rows(path: Path, rows: int, size: int = 40, *, first: int = 1) -> None
 
 def environment(origin: str) -> dict[str, str]:
     """This process's, without settings of its own, and the server's address."""
-    own = ("DIFY_", "TIMEOUT", "MAX_RETR", "INITIAL_RETRY")
+    own = ("DIFY_", "TIMEOUT", "MAX_RETR", "INITIAL_RETRY", "PYTHONDONTWRITE")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(own)}
     return kept | {"DIFY_API_KEY": "app-benchmark", "DIFY_API_BASE_URL": origin + "/v1"}
 

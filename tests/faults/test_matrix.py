@@ -14,6 +14,7 @@ from tests.harness import environment, places, run, write_csv
 
 POLICIES = ("strict", "safe", "all")
 MODES = ("streaming", "blocking")
+PLACES = ("done", "retry", "paused", "running")
 
 # Where a row ends, and how often it was executed: one value for all policies, or one for each.
 Ending = tuple[str, int]
@@ -96,7 +97,9 @@ def test_faults_of_one_request(mode: str, policy: str, tmp_path: Path) -> None:
     found = places(tmp_path / "results.jsonl")
     seen = {
         fault: (
-            next((name for name in ("done", "retry", "paused", "running") if fault in getattr(found, name)), "untouched"),
+            next(
+                (name for name in ("done", "retry", "paused", "running") if fault in getattr(found, name)), "untouched"
+            ),
             executions.get(fault, 0),
         )
         for fault in faults
