@@ -55,10 +55,14 @@ class ExportReport:
     def text(self) -> str:
         """For people."""
         failed = f" ({self.failed:,} of them failed)" if self.failed else ""
-        lines = [f"{self.target}: {self.rows:,} rows{failed}, {len(self.columns):,} columns"]
+        lines = [f"{self.target}: {_count(self.rows, 'row')}{failed}, {_count(len(self.columns), 'column')}"]
         if self.left_out:
-            lines.append(f"{self.left_out:,} rows are paused or in flight and not in it")
+            lines.append(f"{_count(self.left_out, 'row')} paused or in flight, and not in it")
         return "\n".join([*lines, *(f"Note: {note}" for note in self.notes)])
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def export(results: Path, target: Path) -> ExportReport:

@@ -83,6 +83,7 @@ class LastBatch:
     reason: str | None = None
     rows: int | None = None
     untouched: int | None = None
+    demo: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,14 +272,13 @@ def _last_batch(journal: Path, record: dict[str, Any] | None) -> LastBatch | Non
     if record is None:
         return None
     end = _end_record(journal)
-    found = LastBatch(str(record.get("at", "")), str(record.get("input", "")))
+    found = LastBatch(str(record.get("at", "")), str(record.get("input", "")), demo=record.get("demo") is True)
     if end is None:
         return found
     summary = end.get("summary")
     numbers = summary if isinstance(summary, dict) else {}
-    return LastBatch(
-        found.started_at,
-        found.input,
+    return replace(
+        found,
         ended_at=str(end.get("at", "")),
         reason=str(end.get("reason", "")),
         rows=numbers.get("rows"),

@@ -25,7 +25,8 @@ UNKNOWN_MEANS = (
 def next_steps(report: StatusReport, *, running: bool) -> Iterator[str]:
     """Sentences that end with what to type."""
     source = report.batch.input if report.batch and report.batch.input else "data.csv"
-    again = f"dify-batch -i {shlex.quote(source)} -o {shlex.quote(report.output)}"
+    demo = "--demo " if report.batch and report.batch.demo else ""
+    again = f"dify-batch {demo}-i {shlex.quote(source)} -o {shlex.quote(report.output)}"
     if source == "-":
         again = "… | " + again  # standard input: only the person knows what it was
     answered = [row for row in report.paused if not row.expired]

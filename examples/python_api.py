@@ -14,7 +14,6 @@ import json
 import os
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 from dify_batch import (
     BatchReport,
@@ -25,7 +24,6 @@ from dify_batch import (
     Outcome,
     Rejected,
     Running,
-    Secret,
     Settings,
     Succeeded,
     run_batch,
@@ -37,7 +35,7 @@ USER = "python-api-example"
 
 async def batch(key: str, source: str, output: str) -> int:
     """Runs the rows of `source`; once more those that failed. Gives the command's exit status."""
-    settings = Settings(input=source, output=Path(output), api_key=Secret(key), base_url=BASE_URL)
+    settings = Settings(input=source, output=output, api_key=key, base_url=BASE_URL)
     report: BatchReport = await run_batch(settings)
     if report.error is not None and report.error.code == "rows_failed":
         report = await run_batch(replace(settings, retry=True))

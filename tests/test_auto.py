@@ -261,7 +261,6 @@ def test_runs_that_are_never_told_to_end_are_forgotten() -> None:
         hand.start(0.01, in_flight=1)
         hand.now += 0.2
         hand.limit.finished(0.21, 1)
-    assert hand.limit.current >= 1
     assert hand.limit._runs.running == 0
 
 
@@ -273,7 +272,7 @@ def test_ends_without_starts_are_a_queue() -> None:
     sent = [hand.now - 0.01 * number for number in range(1, 9)][::-1]
     hand.now += 20
     for number, at in enumerate(sent):
-        hand.limit.finished(hand.now - at + 0.0, 16)
+        hand.limit.finished(hand.now - at, 16)
         hand.now += 3.0
         if number == 0:
             assert hand.limit.current == 16

@@ -160,7 +160,7 @@ def test_failed_rows_come_last_with_their_error(tmp_path: Path) -> None:
     assert [row["workflow_run_id"] for row in rows] == ["run-a", "run-f", ""]
     assert (report.rows, report.results, report.failed, report.left_out) == (3, 1, 2, 1)
     assert "3 rows (2 of them failed)" in report.text()
-    assert "1 rows are paused or in flight" in report.text()
+    assert "1 row paused or in flight" in report.text()
     json.dumps(report.as_dict())
 
 

@@ -310,9 +310,11 @@ def test_rows_done_between_the_two_looks_are_done(tmp_path: Path, monkeypatch: p
     assert (report.done, report.partial_success, report.in_flight) == (1, 1, ())
 
 
-def test_names_are_quoted_and_standard_input_is_not_invented(tmp_path: Path) -> None:
+def test_what_to_type_is_what_was_typed(tmp_path: Path) -> None:
     output = put(tmp_path, [batch("my data.csv"), sent("a"), end()])
     assert "-i 'my data.csv'" in status_report(output).next_steps[0]
+    output = put(tmp_path, [batch() | {"demo": True}, sent("a"), end()])
+    assert "dify-batch --demo -i data.csv" in status_report(output).next_steps[0]
     output = put(tmp_path, [batch("-"), sent("a"), end()])
     assert "… | dify-batch -i - -o" in status_report(output).next_steps[0]
 

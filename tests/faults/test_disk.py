@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from dify_batch.formats import BOM, Paths
+from dify_batch.formats import BOM, Paths, parse_retry
 from dify_batch.simulator import Config, SimulatorProcess
 from tests.harness import LIMIT, Ran, command, environment, executed_more_than_once, places, results, run, write_csv
 
@@ -43,6 +44,23 @@ def mounted(folder: Path, *options: str) -> Iterator[None]:
         yield
     finally:
         subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@contextmanager
+def immutable(folder: Path) -> Iterator[Callable[[], None]]:
+    """Gives a call after which no name in the folder can change, for root neither."""
+    if shutil.which("chattr") is None or os.geteuid() != 0:
+        pytest.skip("needs chattr and root")
+
+    def make() -> None:
+        done = subprocess.run(["chattr", "+i", str(folder)], capture_output=True, check=False)
+        if done.returncode != 0:
+            pytest.skip("this file system knows no immutable folders")
+
+    try:
+        yield make
+    finally:
+        subprocess.run(["chattr", "-i", str(folder)], capture_output=True, check=False)
 
 
 def wide_csv(path: Path, rows: int) -> list[str]:
@@ -124,20 +142,27 @@ def test_a_disk_that_is_full_from_the_beginning(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_turns_read_only(tmp_path: Path) -> None:
+    """What is open can still be written, but no file can be replaced: `.retry` cannot be told."""
     ids = write_csv(tmp_path / "data.csv", 40)
-    output, remount = tmp_path / OUT, ["mount", "-o", "remount,{}", str(tmp_path / "out")]
-    with SimulatorProcess(CONFIG) as server, mounted(tmp_path / "out"), batch(tmp_path, server) as process:
-        until(lambda: output.exists() and output.read_bytes().count(b"\n") >= 5, "five results")
-        # A file system with files open for writing is made read-only as the kernel does it after an error: by force.
-        forced = subprocess.run(
-            ["mount", "-o", "remount,ro", str(tmp_path / "out")], capture_output=True, text=True, check=False
-        )
-        if forced.returncode != 0:
-            pytest.skip("the kernel does not make a busy file system read-only: " + forced.stderr)
-        done = ended(process)
-        assert (done.status, done.error["code"]) == (1, "storage_failed")
-        subprocess.run([part.format("rw") for part in remount], check=True)
-        finished(tmp_path, server, ids)
+    output = tmp_path / OUT
+    output.parent.mkdir()
+    with SimulatorProcess(CONFIG) as server:
+        server.faults(rows={"r30": ["failed"]})
+        with batch(tmp_path, server) as process, immutable(output.parent) as make:
+            until(lambda: output.exists() and output.read_bytes().count(b"\n") >= 5, "five results")
+            make()
+            done = ended(process)
+        assert (done.status, done.out) == (1, "")
+        assert done.error["code"] == "storage_failed"
+        assert f"make {Path('out')} writable" in done.error["hint"]
+        assert "r30" not in places(output).done
+        again = run(tmp_path, environment(server.base_url), *CALL)
+        found = places(output)
+        assert again.summary["success"] + again.summary["done_before"] == 39
+        assert found.retry == {"r30"}
+        assert found.done == set(ids) - {"r30"}
+        assert executed_more_than_once(server) == {}
+        assert parse_retry(Paths.of(output).retry.read_bytes()) == ["r30"]
 
 
 @pytest.mark.parametrize("harm", ["cut", "emptied", "deleted", "moved"])
