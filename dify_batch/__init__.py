@@ -1,9 +1,11 @@
 """Send each row of a CSV to a Dify workflow: nothing lost, nothing run twice.
 
     import asyncio
-    from dify_batch import Settings, run_batch
+    from pathlib import Path
+    from dify_batch import Secret, Settings, run_batch
 
-    report = asyncio.run(run_batch(Settings(input="data.csv", output="results.jsonl", api_key="app-...")))
+    settings = Settings(input="data.csv", output=Path("results.jsonl"), api_key=Secret("app-..."))
+    report = asyncio.run(run_batch(settings))
     print(report.summary.success, report.error)
 
 The names below are the public API; it is what the command line uses. They are imported when first used, so that
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
         Unreachable,
     )
     from dify_batch.plan import Plan
-    from dify_batch.settings import Settings
+    from dify_batch.settings import Secret, Settings
     from dify_batch.summary import Stats, Summary
 
 _HOME = {
@@ -59,6 +61,7 @@ _HOME = {
     "Throttled": "outcomes",
     "Unreachable": "outcomes",
     "Plan": "plan",
+    "Secret": "settings",
     "Settings": "settings",
     "Stats": "summary",
     "Summary": "summary",
@@ -80,6 +83,7 @@ __all__ = [
     "RunRef",
     "RunResult",
     "Running",
+    "Secret",
     "Settings",
     "Stats",
     "Succeeded",

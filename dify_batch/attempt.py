@@ -109,7 +109,7 @@ async def attempt(engine: Engine, item: Item, *, goes_first: bool) -> Outcome:
         item.user, item.mode, item.sent_at = user, settings.mode, time.time()
         item.ref, item.recovered, item.from_before = None, False, False
         engine.stats.posts += 1
-        began = time.monotonic()
+        began = item.posted_at = time.monotonic()
         started_after: float | None = None
 
         def on_started(ref: RunRef) -> None:
@@ -118,7 +118,7 @@ async def attempt(engine: Engine, item: Item, *, goes_first: bool) -> Outcome:
             item.ref, item.started_at = ref, time.time()
             slot.runs.append(ref.run_id)
             ledger.started(item.id, ref)
-            engine.saw_start(started_after)
+            engine.saw_start(started_after, began)
             engine.served()
 
         outcome = await engine.client.run(
@@ -138,8 +138,8 @@ async def attempt(engine: Engine, item: Item, *, goes_first: bool) -> Outcome:
             ledger.started(item.id, ref)
         if started_after is None and isinstance(outcome, Succeeded | Failed):
             # What a blocking answer took beyond the run itself, it waited for a connection slot.
-            engine.saw_start(max(0.0, seconds - (outcome.result.elapsed_time or 0.0)))
-        _note(engine, item, outcome, known_runs)
+            engine.saw_start(max(0.0, seconds - (outcome.result.elapsed_time or 0.0)), began)
+        _note(engine, item, outcome, known_runs, seconds)
         _tell_pace(engine, outcome, seconds, goes_first)
         return outcome
     finally:
@@ -148,7 +148,7 @@ async def attempt(engine: Engine, item: Item, *, goes_first: bool) -> Outcome:
             outage.not_gone()
 
 
-def _note(engine: Engine, item: Item, outcome: Outcome, known_runs: frozenset[str]) -> None:
+def _note(engine: Engine, item: Item, outcome: Outcome, known_runs: frozenset[str], seconds: float) -> None:
     """Closes the intent where it is certain that no run was made."""
     match outcome:
         case Unreachable(message=message):
@@ -158,6 +158,10 @@ def _note(engine: Engine, item: Item, outcome: Outcome, known_runs: frozenset[st
             engine.ledger.refused(item.id, message)
         case Lost(reason=reason):
             item.lost_at, item.reason, item.known_runs = time.monotonic(), reason, known_runs
+            # An error answer says nothing of a queue; silence says that it is at least so long.
+            unanswered = outcome.http_status is None or outcome.http_status < 400
+            item.waited = seconds if unanswered else 0.0
+            item.queued = unanswered and not outcome.server_error and seconds >= 0.9 * engine.settings.timeout
             engine.lost_together.add(item.id)
             item.lost_with = engine.lost_together
             engine.ledger.lost(item.id, reason)

@@ -369,7 +369,13 @@ class _Batch:
         )
         try:
             batch = _new_batch_id()
-            ledger.begin(batch, input=str(settings.input), mode=settings.mode, policy=settings.retry_policy)
+            ledger.begin(
+                batch,
+                input=settings.input,
+                mode=settings.mode,
+                policy=settings.retry_policy,
+                **({"demo": True} if settings.demo else {}),
+            )
             for row_id, row in held:
                 if row.line is not None:
                     ledger.release(row_id, Held.of_journal(row.line))
@@ -390,7 +396,7 @@ class _Batch:
             for item in items:
                 if item.ref is None:
                     item.known_runs = self._claims.get(item.user, frozenset())
-                    engine.look_up(item)
+                    engine.followup.look_up(item)
             self._control.attach(engine)
             timer = self._runtime_timer(engine)
             try:

@@ -123,6 +123,8 @@ def _batch(given: Mapping[str, Any]) -> int:
             return _end(settings, stats, report)
         except DifyBatchError as error:
             logs.trace(error.message, error)
+            if _nobody_needed(settings, error.exit_status):
+                return int(error.exit_status)
             return fail(error, machine=settings.json, key=settings.api_key.reveal())
         except Exception as error:  # noqa: BLE001 - see main
             logs.trace("unexpected error", error)
@@ -234,8 +236,15 @@ def _end(settings: Settings, stats: Stats, report: Report) -> int:
         error = DifyBatchError("The batch did not end well, and gave no reason.")
     if settings.json:
         return fail(error, machine=True, summary=report.summary.as_dict(), status=status, key=key)
+    if _nobody_needed(settings, status):
+        return int(status)
     write(sys.stderr, _summary(settings, stats, report) + "\n")
     return fail(error, machine=False, status=status, key=key)
+
+
+def _nobody_needed(settings: Settings, status: Exit) -> bool:
+    """With -q: the status alone says "run it again", which cron does anyway."""
+    return settings.quiet and not settings.json and status == Exit.UNFINISHED
 
 
 def _summary(settings: Settings, stats: Stats, report: Report) -> str:

@@ -18,14 +18,15 @@ from dify_batch.attempt import attempt
 from dify_batch.client import DifyClient
 from dify_batch.conclude import Books
 from dify_batch.errors import DifyBatchError, RateLimited, ServerError
+from dify_batch.followup import FollowUp
 from dify_batch.ledger import Ledger
 from dify_batch.limit import Limit
-from dify_batch.outcomes import Fatal, Lost, Outcome, Paused, Running, RunRef, Throttled, Unreachable
+from dify_batch.outcomes import Outcome, Running
 from dify_batch.pace import Outage, Starts
-from dify_batch.policy import Follow, GiveUp, Keep, LookUp, Repeat, RetryPolicy, Stop
-from dify_batch.recovery import Absent, Found, Recovery, Unavailable, not_found
+from dify_batch.policy import RetryPolicy
+from dify_batch.recovery import Recovery
 from dify_batch.settings import Settings
-from dify_batch.stopping import Stopping, error_of_fatal
+from dify_batch.stopping import Stopping
 from dify_batch.summary import Stats
 from dify_batch.work import Item, Slots
 
@@ -35,10 +36,9 @@ log = logging.getLogger("dify_batch")
 _DELAYS_KEPT = 200
 # The settle time is so many times the longest delay seen: a queue may well double while nobody looks.
 _SETTLE_FACTOR = 3.0
-# Rows that only ever fail together could go on for ever; after so many times their retries are used up as well.
-_EXCUSES = 5
-# A run that outlived --timeout is looked at between so often and so rarely, seconds.
-_WATCH_FIRST, _WATCH_LAST = 5.0, 60.0
+# With --concurrency auto, so many runs of earlier invocations are followed at once at least; half of the connections
+# that a default Dify has.
+_FOLLOWED_AT_LEAST = 5
 # With --keep-order, so many results may wait for an earlier row before no new row is begun.
 _HELD_MOST = 1000
 
@@ -71,6 +71,7 @@ class Engine:
         self.recovery = Recovery(self)
         self.stopping = Stopping(self)
         self.books = Books(self)
+        self.followup = FollowUp(self)
         one_at_a_time = settings.concurrency == 1
         self.starts = Starts(rate=settings.rate, wait=0.0 if one_at_a_time else settings.wait)
         self._pause_after = settings.wait if one_at_a_time else 0.0
@@ -84,6 +85,8 @@ class Engine:
         self._wake = asyncio.Event()
         self._delays: deque[float] = deque(maxlen=_DELAYS_KEPT)
         self._over = asyncio.Event()
+        self.newest_start = float("-inf")
+        """When the newest POST was sent whose run has started: what was sent before it waits in no queue any more."""
         self.lost_together: set[str] = set()
 
     # ---------------------------------------------------------------- what the parts ask
@@ -118,14 +121,24 @@ class Engine:
         except TimeoutError:
             pass
 
-    def saw_start(self, delay: float) -> None:
-        """A run started, or was answered, so long after its POST (seconds)."""
+    def saw_start(self, delay: float, sent: float) -> None:
+        """A run, `sent` then (monotonic), started or was answered so long after its POST (seconds)."""
         self._delays.append(delay)
+        self.newest_start = max(self.newest_start, sent)
         self.limit.started(delay, self.in_flight)
 
-    def settle_time(self) -> float:
-        """Seconds after which a run that is not in the server's log counts as never started."""
-        return max(self.settings.settle, _SETTLE_FACTOR * max(self._delays, default=0.0))
+    def settle_time(self, item: Item) -> float:
+        """Seconds after which a run that is not in the server's log counts as never started.
+
+        The time that the row itself waited in vain is a start delay that was at least so long.
+        """
+        return max(self.settings.settle, _SETTLE_FACTOR * max(item.waited, max(self._delays, default=0.0)))
+
+    def served(self) -> None:
+        """The server has dealt with a request that runs a workflow."""
+        if self.lost_together:
+            self.lost_together = set()
+        self.outage.answered()
 
     def has_run(self, run_id: str) -> bool:
         """Whether a row under way is known to have this run."""
@@ -190,7 +203,7 @@ class Engine:
 
     async def run(self) -> None:
         """Works until all is settled. Errors that stopped it are in `stopping.error`."""
-        watching = asyncio.ensure_future(self._watch())
+        watching = asyncio.ensure_future(self.followup.watch())
         try:
             await self._dispatch()
             while self.running or self.waiting:
@@ -205,7 +218,7 @@ class Engine:
 
     async def _dispatch(self) -> None:
         while not self.giving_up:
-            item = self._take() if self.in_flight < self.limit.current else None
+            item = self._take() if self.in_flight < self._places() else None
             if item is None:
                 if not self._more() and not self.running and not self.waiting:
                     return
@@ -219,7 +232,7 @@ class Engine:
                     goes_first = await self.outage.passed()
                     self.stats.state = ""
                 await self._spacing()
-                if not self._may_send(item):
+                if not self.may_send(item):
                     if goes_first:
                         self.outage.not_gone()
                     self.books.dropped(item)
@@ -228,6 +241,18 @@ class Engine:
             self.running[task] = item
             self.stats.in_flight, self.stats.limit = len(self.running), self.limit.current
             task.add_done_callback(self._done)
+
+    def _places(self) -> int:
+        """How many rows may be in the pool. Runs of before go on anyway, so an `auto` limit that begins at one does
+        not keep them from being looked at."""
+        if (
+            self.ready
+            and self.ready[0].from_before
+            and self.ready[0].ref is not None
+            and self.settings.concurrency == "auto"
+        ):
+            return max(self.limit.current, _FOLLOWED_AT_LEAST)
+        return self.limit.current
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self.running.pop(task, None)
@@ -240,12 +265,12 @@ class Engine:
         """Waits for the next start that --wait and --rate allow."""
         if self.starts.spaced:
             delay = self.starts.claim()
-            if delay > 0:
-                await self.sleep(delay)
-        elif self._pause_after and (delay := self._not_before - time.monotonic()) > 0:
-            await self.sleep(delay)
+        else:
+            delay = self._not_before - time.monotonic() if self._pause_after else 0.0
+        if delay > 0:
+            await self.stopping.sleep(delay)
 
-    def _may_send(self, item: Item) -> bool:
+    def may_send(self, item: Item) -> bool:
         return self.stopping.taking and not self.giving_up and item.may_send
 
     def _more(self) -> bool:
@@ -269,7 +294,7 @@ class Engine:
                 continue
             self.books.begun(item)
             if item.asked_again and item.ref is None:
-                self.look_up(item)
+                self.followup.look_up(item)
                 continue
             return item
 
@@ -287,7 +312,7 @@ class Engine:
                 outcome = Running(item.ref, item.reason or "known from before")
             if isinstance(outcome, Running) or getattr(outcome, "confirmed", True) is False:
                 outcome = await self._stay(item, outcome)
-            self._next(item, outcome)
+            self.followup.next(item, outcome)
         except DifyBatchError as error:
             self.stopping.fail(error)
 
@@ -304,159 +329,10 @@ class Engine:
         item.recovered = True
         return await self.recovery.follow(item, until=time.monotonic() + max(0.0, left))
 
-    # ---------------------------------------------------------------- what follows an outcome
-
-    def _next(self, item: Item, outcome: Outcome) -> None:
-        if isinstance(outcome, Running):
-            self._still_running(item, outcome)
-            return
-        if isinstance(outcome, Fatal):
-            if item.ref is None:
-                self.books.dropped(item)
-            self.stopping.fail(error_of_fatal(outcome))
-            return
-        if isinstance(outcome, Paused) and item.paused_before:
-            self.books.still_paused(item)
-            return
-        decision = self.policy.decide(outcome, retries=item.retries, repetition=item.repetition + 1)
-        match decision:
-            case Keep():
-                self.books.kept(item, outcome)
-            case GiveUp():
-                self.books.given_up(item, decision)
-            case Repeat():
-                self._repeat(item, decision, shared=isinstance(outcome, Throttled | Unreachable))
-            case LookUp(reason=reason):
-                assert isinstance(outcome, Lost)
-                log.info("the answer was lost (%s): looked up in the server's log", reason, extra={"row": item.id})
-                self.look_up(item)
-            case Follow() | Stop():
-                raise AssertionError(decision)
-
-    def _repeat(self, item: Item, decision: Repeat, *, shared: bool = False) -> None:
-        if not self._may_send(item):
-            self.books.dropped(item)
-            return
-        item.repetition += 1
-        item.retries += decision.charged
-        item.ref = None
-        log.log(
-            logging.DEBUG if shared else logging.INFO,
-            "sent again in %.1f s: %s%s",
-            decision.wait,
-            decision.reason,
-            f" (retry {item.retries} of {self.policy.max_retries})" if decision.charged else "",
-            extra={"row": item.id},
-        )
-        self.later(lambda: self.ready.append(item), decision.wait)
-
-    def look_up(self, item: Item) -> None:
-        """Has the server asked for a lost request, outside the pool."""
-        self.beside(self._looked_up(item))
-
-    async def _looked_up(self, item: Item) -> None:
-        verdict = await self.recovery.look_up(item)
-        item.excused = self._was_server(item)
-        match verdict:
-            case None:
-                self.books.left_open(item)
-            case Found(ref=ref):
-                self.found(item, ref)
-            case Absent():
-                log.info("no run of it in the server's log: %s", item.reason, extra={"row": item.id})
-                absent = self.policy.decide_absent(
-                    item.reason, retries=item.retries, repetition=item.repetition + 1, excused=item.excused
-                )
-                if isinstance(absent, GiveUp) and not item.asked_again:
-                    self.books.given_up(item, absent)
-                else:
-                    self.ledger.absent(item.id, item.reason)
-                    self._send_again(item, absent)
-            case Unavailable(reason=reason):
-                unknown = self.policy.decide_unavailable(reason, retries=item.retries, repetition=item.repetition + 1)
-                if isinstance(unknown, GiveUp) and not item.asked_again:
-                    self.books.given_up(item, unknown)
-                else:
-                    self.ledger.absent(item.id, reason)
-                    self._send_again(item, unknown)
-
-    def _was_server(self, item: Item) -> bool:
-        """Whether a loss is the server's fault, which uses up no row's retries: it was away when it was asked, or it
-        failed at least two rows with none served between."""
-        if self.outage.confirmed_at >= item.lost_at:
-            return True
-        item.excuses += 1
-        return len(item.lost_with) >= 2 and item.excuses <= _EXCUSES
-
-    def served(self) -> None:
-        """The server has dealt with a request that runs a workflow."""
-        if self.lost_together:
-            self.lost_together = set()
-        self.outage.answered()
-
-    def _send_again(self, item: Item, decision: object) -> None:
-        if isinstance(decision, Repeat) and not item.asked_again:
-            self._repeat(item, decision)
-        else:  # the user asked for it with --retry
-            item.asked_again = False
-            item.ref = None
-            self.ready.append(item)
-
-    def found(self, item: Item, ref: RunRef) -> None:
-        """The lost request made a run: it is the row's."""
-        item.ref, item.recovered = ref, True
-        item.started_at = item.started_at or item.sent_at
-        log.info("found on the server: run %s", ref.run_id, extra={"row": item.id})
-        self.ledger.started(item.id, ref, found=True)
-        self.ready.append(item)
-
-    def _still_running(self, item: Item, outcome: Running) -> None:
-        gone = not_found(outcome)
-        stuck = time.time() - item.started_at >= self.settings.stuck_after
-        if item.asked_again and (gone or stuck):
-            self._send_again(item, None)
-        elif gone:
-            self.books.lost_sight(item, "run_not_found", f"run {outcome.ref.run_id} is unknown to the server")
-        elif stuck:
-            self.books.lost_sight(
-                item,
-                "run_stuck",
-                f"run {outcome.ref.run_id} has said running for more than {self.settings.stuck_after:g} s; "
-                "its worker is probably dead",
-            )
-        else:
-            log.info("still running: %s; it is looked at again", outcome.reason, extra={"row": item.id})
-            self.watched[item.id] = item
-            self.books.watched(item)
-
-    # ---------------------------------------------------------------- runs that outlived --timeout
-
-    async def _watch(self) -> None:
-        """Looks at the watched runs now and then, while the batch goes on."""
-        pause = _WATCH_FIRST
-        while True:
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, _WATCH_LAST) if self.watched else _WATCH_FIRST
-            await self.look_at_watched()
-
-    async def look_at_watched(self) -> None:
-        await asyncio.gather(*(self._look_at(item) for item in list(self.watched.values())))
-
-    async def _look_at(self, item: Item) -> None:
-        outcome = await self.recovery.detail(item)
-        if isinstance(outcome, Unreachable | Fatal) or self.watched.pop(item.id, None) is None:
-            return
-        item.recovered = True
-        self.books.unwatched(item)
-        if isinstance(outcome, Running):
-            self._still_running(item, outcome)
-        else:
-            self._next(item, outcome)
-
     async def _last_look(self) -> None:
         """Before the end, each watched run is looked at once more."""
         if self.stopping.abandoned:
             return
-        await self.look_at_watched()
+        await self.followup.look_at_watched()
         if self.ready or self.waiting:  # a watched run failed and the policy repeats it
             await self._dispatch()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 
 from dify_batch.errors import DifyBatchError
 from dify_batch.ids import DONE, IN_INPUT, RETRY, IdIndex
@@ -32,6 +33,11 @@ def summarise(stats: Stats, index: IdIndex, state: State) -> Summary:
     )
 
 
+def count(number: int, one: str, many: str) -> str:
+    """A number and its noun with the verb that fits: "1 row has", "2 rows have"."""
+    return f"{number:,} {one if number == 1 else many}"
+
+
 def closing_error(error: DifyBatchError | None, summary: Summary, settings: Settings) -> DifyBatchError | None:
     """The error that a batch ends with: what stopped it, else failed rows, else runs that still go on."""
     if error is not None:
@@ -39,13 +45,13 @@ def closing_error(error: DifyBatchError | None, summary: Summary, settings: Sett
     failed = summary.failed + summary.unknown
     if failed:
         return DifyBatchError(
-            f"{failed} of {summary.rows} rows {'has' if failed == 1 else 'have'} no result",
+            f"{count(failed, 'row has', 'rows have')} no result, of {summary.rows:,}",
             code="rows_failed",
             hint=f"dify-batch status {settings.output} tells why; run them again with --retry",
         )
     if summary.running:
         return DifyBatchError(
-            f"{summary.running} runs go on on the server",
+            f"{count(summary.running, 'run goes', 'runs go')} on on the server",
             code="not_finished",
             hint="run the same command again later: it collects them",
         )
@@ -54,20 +60,27 @@ def closing_error(error: DifyBatchError | None, summary: Summary, settings: Sett
 
 def next_steps(summary: Summary, settings: Settings, error: DifyBatchError | None) -> tuple[str, ...]:
     """Sentences that say what to type next."""
-    again = f"dify-batch -i {settings.input} -o {settings.output}"
+    output = shlex.quote(str(settings.output))
+    again = f"dify-batch -i {shlex.quote(settings.input)} -o {output}"
     if settings.demo:
         again = again.replace("dify-batch", "dify-batch --demo", 1)
     steps = []
     to_retry = summary.failed + summary.unknown + summary.retry_waiting
     if to_retry:
-        steps.append(f"{to_retry} rows are in {settings.output}.retry. Why: dify-batch status {settings.output}")
-        steps.append(f"Run them again: {again} --retry")
+        steps.append(f"{count(to_retry, 'row is', 'rows are')} in {settings.output}.retry; to see why:")
+        steps.append(f"    dify-batch status {output}")
+        steps.append("Run what failed again:")
+        steps.append(f"    {again} --retry")
     if summary.paused:
-        steps.append(
-            f"{summary.paused} rows wait for a person: {settings.output}.paused says how to answer; then run: {again}"
-        )
+        waits = count(summary.paused, "row waits", "rows wait")
+        steps.append(f"{waits} for a person: {settings.output}.paused says how to answer. Then:")
+        steps.append(f"    {again}")
     if summary.running:
-        steps.append(f"{summary.running} runs go on on the server; collect them with: {again}")
+        steps.append(
+            f"{count(summary.running, 'run goes', 'runs go')} on on the server. To collect what they give, later:"
+        )
+        steps.append(f"    {again}")
     if summary.untouched and not settings.retry:
-        steps.append(f"{summary.untouched} rows have not been sent yet: {again}")
+        steps.append(f"{count(summary.untouched, 'row has', 'rows have')} not been sent yet. To go on:")
+        steps.append(f"    {again}")
     return tuple(steps)

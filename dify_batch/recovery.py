@@ -101,7 +101,7 @@ class Recovery:
     def _settled_at(self, item: Item) -> float:
         """Monotonic time from which "not in the log" counts."""
         engine = self._engine
-        return max(item.lost_at, engine.outage.answers_since) + engine.settle_time()
+        return max(item.lost_at, engine.outage.answers_since) + engine.settle_time(item)
 
     async def _look(self, item: Item) -> Verdict | None:
         """One look. With a user of the row's own, the one run that no row claims is the lost one."""

@@ -123,7 +123,7 @@ def _lines(report: StatusReport) -> Iterator[str]:
     if report.next_steps:
         yield "Next:"
         yield from (f"  {step}" for step in report.next_steps)
-    else:
+    elif not report.warnings:
         yield "Nothing left to do."
 
 

@@ -105,7 +105,7 @@ class Stopping:
                 await asyncio.wait(list(engine.running), timeout=_LOOK_AGAIN)
             else:
                 await asyncio.sleep(_LOOK_AGAIN)
-            await engine.look_at_watched()
+            await engine.followup.look_at_watched()
         self.abandon()
 
     def abandon(self) -> None:

@@ -23,9 +23,10 @@ class Item:
     """One row that this invocation works on.
 
     `number`: place in the input, from 1 (0: not in it any more). `sent`: the inputs with the uploads of the last
-    attempt. `sent_at`, `started_at`: seconds since 1970. `lost_at`: monotonic seconds. `lost_with`: the rows lost since
-    the server last dealt with one. `may_send`: false where only what exists may be collected. `recovered`: its run
-    was looked up. `from_before`: of an earlier invocation.
+    attempt. `sent_at`, `started_at`: seconds since 1970. `posted_at`, `lost_at`: monotonic seconds. `waited`: how long
+    an answer that never came was waited for; `queued`: the server may have taken the request. `lost_with`: the rows
+    lost since the server last dealt with one. `may_send`: false where only what exists may be collected. `recovered`:
+    its run was looked up. `from_before`: of an earlier invocation.
     """
 
     id: str
@@ -43,7 +44,9 @@ class Item:
     started_at: float = 0.0
     lost_at: float = 0.0
     reason: str = ""
-    excused: bool = False
+    posted_at: float = 0.0
+    waited: float = 0.0
+    queued: bool = False
     excuses: int = 0
     lost_with: set[str] = field(default_factory=set)
     known_runs: frozenset[str] = frozenset()

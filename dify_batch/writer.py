@@ -10,6 +10,7 @@ for the one that bears its intent. Results do not make their row's slot wait.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -20,6 +21,11 @@ from dify_batch.errors import StorageError
 
 Work: TypeAlias = Callable[[], list[bytes]]
 """Done on the writing thread; gives journal lines that say what was done. May raise StorageError."""
+
+# Those whose commit has returned go on in so many turns of the event loop. Let go all at once, hundreds of requests
+# would be made before the first is written, would be answered all at once, and so stay together for ever; a place in
+# the pool would be empty while all others are served. One by one, each would pay for a turn of its own.
+_TURNS = 32
 
 
 @dataclass(slots=True)
@@ -116,11 +122,18 @@ class Writer:
                     self._fail(StorageError(f"{self.journal.path} cannot be written: {error!r}"), commit)
                     return
                 self._next.journal[:0] = follow_up
-                for waiter in commit.waiters:
-                    if not waiter.done():
-                        waiter.set_result(None)
+                self._release(deque(commit.waiters), 1 + len(commit.waiters) // _TURNS)
         finally:
             self._busy = None
+
+    def _release(self, waiters: deque[asyncio.Future[None]], at_once: int) -> None:
+        """Lets those go on whose commit has returned, some in each turn of the event loop."""
+        for _ in range(min(at_once, len(waiters))):
+            waiter = waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+        if waiters:
+            asyncio.get_running_loop().call_soon(self._release, waiters, at_once)
 
     def _write(self, commit: _Commit, works: list[Work]) -> list[bytes]:
         """On the writing thread: one commit. Returns the journal lines that its results allow."""

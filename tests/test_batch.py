@@ -393,3 +393,15 @@ async def test_an_error_that_nobody_foresaw_is_told(folder: Folder, monkeypatch:
     assert report.error is not None
     assert (report.exit_status, report.error.message) == (1, "internal error: ZeroDivisionError: by accident")
     assert report.summary.running > 0, "whether a run exists is looked up by the next invocation"
+
+
+async def test_requests_that_wait_for_a_worker_are_not_sent_again(folder: Folder) -> None:
+    """With no worker the server takes streaming requests, shows them nowhere, and executes them when one is back."""
+    folder.server.configure(workers=0)
+    report = await folder.run(timeout=0.3, settle=0.1)
+    assert (report.exit_status, report.summary.unknown, report.summary.posts) == (1, 10, 10)
+    folder.server.configure(workers=4)
+    await soon(lambda: len(folder.executions()) == 10, "the worker is back")
+    again = await folder.run(retry=True)
+    assert (again.exit_status, again.summary.recovered, again.summary.posts) == (0, 10, 0)
+    assert executed_more_than_once(folder.server) == {}

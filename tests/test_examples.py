@@ -161,7 +161,7 @@ def test_a_signal_to_nightly_lets_the_runs_end(server: SimulatorProcess, folder:
         [SHELL, "nightly.sh"], cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     try:
-        for _ in range(3000):
+        for _ in range(20_000):
             if server.state(runs=False)["executions"]:
                 break
             assert script.poll() is None

@@ -194,6 +194,19 @@ async def test_paused_rows_are_told_with_their_forms_and_go_when_they_end(output
     assert places(output).done == {"a", "b"}
 
 
+async def test_a_paused_row_whose_result_is_held_waits_for_nobody(output: Path) -> None:
+    ledger = opened(output)
+    await ledger.sent("a", user="u", mode="streaming")
+    ledger.paused("a", Paused(REF))
+    await ledger.flush()
+    assert place_of(ledger, "a") == "paused"
+    ledger.held("a", {}, result())
+    assert place_of(ledger, "a") == "running"
+    await ledger.close()
+    assert not ledger.paths.paused.exists()
+    assert places(output).running == {"a"}
+
+
 async def test_a_held_result_is_written_as_it_was_by_the_next_invocation(output: Path) -> None:
     ledger = opened(output)
     await ledger.sent("a", user="u", mode="streaming")

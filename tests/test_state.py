@@ -202,6 +202,8 @@ def test_who_took_an_id_out_of_retry(tmp_path: Path) -> None:
     journal = [failed("a"), failed("c"), flushed, failed("b"), *again]
     rows = read_state(write(tmp_path, journal=journal)).rows
     assert {row_id: row.flushed for row_id, row in rows.items()} == {"a": True, "b": False, "c": False}
+    rows = read_state(write(tmp_path, journal=[*journal, flushed])).rows
+    assert {row_id: row.flushed for row_id, row in rows.items()} == {"a": True, "b": True, "c": True}
 
 
 # ------------------------------------------------------------ .paused

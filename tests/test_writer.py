@@ -273,6 +273,15 @@ def test_a_failed_replacement_leaves_the_old_file_and_no_scrap(tmp_path: Path) -
     assert path.read_bytes() == b"old"
 
 
+def test_a_replacement_is_durable_with_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "retry"
+    path.write_bytes(b"old")
+    disk = CrashDisk(tmp_path)
+    disk.replace(path, b"new")
+    disk.power_cut(0.0)
+    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("retry", b"new")]
+
+
 def test_a_folder_that_cannot_be_synced_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(code: int) -> None:
         def fsync(fd: int) -> None:

@@ -92,7 +92,7 @@ def server(config: Config) -> Iterator[Target]:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What a batch did. rate: rows a second from the first POST to the last answer; end_to_end: of the whole process."""
+    """What a batch did. rate: rows a second from first POST to last answer; end_to_end: of the whole process."""
 
     rows: int
     rate: float

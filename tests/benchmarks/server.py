@@ -61,8 +61,8 @@ _STREAM_HEAD = (
 class Config:
     """How the server behaves.
 
-    latency: seconds of a run; `tail`: sigma of a lognormal factor on it (mean 1). chunks: text_chunk events of a run, spread
-    over it. events_per_second: if set, a stream sends so many until its latency is over. linger: seconds that a
+    latency: seconds of a run; `tail`: sigma of a lognormal factor on it (mean 1). chunks: text_chunk events of a run,
+    spread over it. events_per_second: if set, a stream sends so many until its latency is over. linger: seconds that a
     stream stays open after workflow_finished (Dify: 1). answer: bytes of the answer. phases: (seconds since the first
     POST, runs at once); beyond, a run waits, or with `refuse` is answered 429.
     """
