@@ -354,12 +354,18 @@ class _Batch:
         if settings.overwrite:
             for name in set_aside(self._paths):
                 log.warning("kept the old file as %s", name)
-        held = [(row_id, row) for row_id, row in state.rows.items() if row.phase is Phase.HELD]
         users = frozenset(row.user for row in state.rows.values() if row.user)
         looked_up = any(row.phase is Phase.SENT or row.kind == "unknown" for row in state.rows.values())
         claims = await asyncio.to_thread(claimed_runs, self._paths, users) if looked_up else {}
         self._claims = {user: frozenset(runs) for user, runs in claims.items()}
         items = await asyncio.to_thread(self._open_items, bound, state)
+        number_of = {item.id: item.number for item in items}
+        held = sorted(
+            (number_of[row_id], row_id, row.line)
+            for row_id, row in state.rows.items()
+            if row.phase is Phase.HELD and row.line is not None
+        )
+        items = [item for item in items if state.rows[item.id].phase is not Phase.HELD]
         ledger = Ledger(
             self._paths,
             state,
@@ -376,11 +382,6 @@ class _Batch:
                 policy=settings.retry_policy,
                 **({"demo": True} if settings.demo else {}),
             )
-            for row_id, row in held:
-                if row.line is not None:
-                    ledger.release(row_id, Held.of_journal(row.line))
-                    items = [item for item in items if item.id != row_id]
-                    stats.done_before += self._index.has(row_id, IN_INPUT)
             engine = Engine(
                 settings,
                 self._client,
@@ -391,6 +392,11 @@ class _Batch:
                 rows=self._new_rows(bound, ledger),
                 recovered=[item for item in items if item.ref is not None],
             )
+            for item in items:
+                engine.books.begun_before(item)
+            for number, row_id, line in held:
+                engine.books.held_before(number, row_id, Held.of_journal(line))
+                stats.done_before += number > 0
             if settings.max_failures is not None:
                 engine.stopping.limit_failures(settings.max_failures.limit(to_run))
             for item in items:

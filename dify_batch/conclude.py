@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from dify_batch.files import described
 from dify_batch.ids import SELECTED
+from dify_batch.ledger import Held
 from dify_batch.order import Order
 from dify_batch.outcomes import Outcome, Paused, Succeeded
 from dify_batch.policy import GiveUp
@@ -35,6 +36,19 @@ class Books:
         if self._order is not None:
             self._order.open(item.number)
             self._order.read_up_to(item.number)
+
+    def begun_before(self, item: Item) -> None:
+        """A row of an earlier invocation is under way again; later rows wait for it."""
+        if self._order is not None and item.number:
+            self._order.open(item.number)
+
+    def held_before(self, number: int, row_id: str, held: Held) -> None:
+        """A result that an earlier invocation left in the journal: written now, or when its turn comes."""
+        if self._order is not None and number:
+            self._order.open(number)
+            self._order.hold(number, row_id, held)
+        else:
+            self._engine.ledger.release(row_id, held)
 
     def read_all(self) -> None:
         """No further row comes."""

@@ -45,7 +45,7 @@ def closing_error(error: DifyBatchError | None, summary: Summary, settings: Sett
     failed = summary.failed + summary.unknown
     if failed:
         return DifyBatchError(
-            f"{count(failed, 'row has', 'rows have')} no result, of {summary.rows:,}",
+            f"{failed} of {count(summary.rows, 'row', 'rows')} {'has' if failed == 1 else 'have'} no result",
             code="rows_failed",
             hint=f"dify-batch status {settings.output} tells why; run them again with --retry",
         )
