@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any
 from dify_batch._version import __version__
 
 if TYPE_CHECKING:
-    from dify_batch.batch import BatchReport, Control, run_batch
+    from dify_batch.batch import BatchReport, run_batch
     from dify_batch.client import DifyClient
+    from dify_batch.control import Control
     from dify_batch.errors import DifyBatchError, Exit
     from dify_batch.outcomes import (
         Failed,
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "BatchReport": "batch",
-    "Control": "batch",
+    "Control": "control",
     "run_batch": "batch",
     "DifyClient": "client",
     "DifyBatchError": "errors",

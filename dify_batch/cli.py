@@ -135,7 +135,8 @@ async def _run(settings: Settings, stats: Stats, logs: Logs) -> Report:
     """The engine with a display beside it and the signals wired to its control."""
     import asyncio
 
-    from dify_batch.batch import Control, run_batch
+    from dify_batch.batch import run_batch
+    from dify_batch.control import Control
     from dify_batch.progress import choose_display, keep_showing
 
     control = Control()

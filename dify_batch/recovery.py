@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from dify_batch.errors import AppError, AuthError, ConnectionFailed, ServerError
 from dify_batch.outcomes import Failed, Outcome, Paused, Running, RunRef, Succeeded, Unreachable
 from dify_batch.protocol import contradicts, same_inputs
-from dify_batch.work import Item
+from dify_batch.work import Item, Slots
 
 if TYPE_CHECKING:
     from dify_batch.client import LogEntry
@@ -79,7 +79,7 @@ class Recovery:
             try:
                 async with self._gate:
                     verdict = await self._look(item)
-                    if verdict is None and self._engine.slots.shared and asked_at >= self._settled_at(item):
+                    if verdict is None and not Slots.is_own(item.user) and asked_at >= self._settled_at(item):
                         verdict = await self._decide_shared(item)
             except AuthError as error:
                 return Unavailable(f"{item.reason}; the server's log is closed to this key: {error.message}")
@@ -105,7 +105,7 @@ class Recovery:
 
     async def _look(self, item: Item) -> Verdict | None:
         """One look. With a user of the row's own, the one run that no row claims is the lost one."""
-        if self._engine.slots.shared:
+        if not Slots.is_own(item.user):
             return None  # decided by the inputs, once the settle time is over: a row in flight may still claim its run
         entries = await self._entries(item, pages=1)
         free = [entry for entry in entries if self._is_free(entry, item)]
@@ -127,7 +127,7 @@ class Recovery:
     async def _entries(self, item: Item, *, pages: int) -> list[LogEntry]:
         client = self._engine.client
         after = None
-        if self._engine.slots.shared and item.sent_at:
+        if not Slots.is_own(item.user) and item.sent_at:
             since = item.sent_at + client.clock_offset - _CLOCK_SLACK
             after = datetime.fromtimestamp(since, UTC)
         entries: list[LogEntry] = []

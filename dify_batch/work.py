@@ -81,6 +81,9 @@ class Slot:
     runs: deque[str] = field(default_factory=lambda: deque(maxlen=_RUNS_KEPT))
 
 
+_OWN = re.compile(r"dify-batch-[0-9a-f]+-\d+")
+
+
 class Slots:
     """The `user` of each request.
 
@@ -94,11 +97,6 @@ class Slots:
         self._free: list[Slot] = []
         self._made = 0
 
-    @property
-    def shared(self) -> bool:
-        """Whether rows share users (--user), so that only the inputs tell runs apart."""
-        return self._template is not None
-
     def take(self) -> Slot:
         return self._free.pop() if self._free else self._new()
 
@@ -108,6 +106,12 @@ class Slots:
 
     def user(self, slot: Slot, cells: Mapping[str, Any]) -> str:
         return slot.user if self._template is None else fill(self._template, cells)
+
+    @staticmethod
+    def is_own(user: str) -> bool:
+        """Whether a user is one of these, and so of one request at a time. With any other (--user) several rows may
+        share it, and only the inputs tell their runs apart."""
+        return _OWN.fullmatch(user) is not None
 
     def _new(self) -> Slot:
         self._made += 1

@@ -129,7 +129,8 @@ def stand_in(module: str, **content: object) -> None:
 
 if __name__ == "__main__":
     KIND = sys.argv.pop(1)
-    stand_in("batch", run_batch=run_batch, Control=Control)
+    stand_in("batch", run_batch=run_batch)
+    stand_in("control", Control=Control)
     stand_in("status", status_report=Shown)
     stand_in("export", export=Shown)
     from dify_batch.cli import main

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from dify_batch.batch import BatchReport, Control, run_batch
+from dify_batch.batch import BatchReport, run_batch
+from dify_batch.control import Control
 from dify_batch.errors import AppError, AuthError, ConnectionFailed, InvalidInput, OutputLocked, UsageError
 from dify_batch.settings import Failures, Settings
 from dify_batch.simulator import Config, Simulator

@@ -5,7 +5,6 @@ In virtual time against the model of `tests/limit_model.py`, and with the real c
 
 from __future__ import annotations
 
-import json
 import random
 import sys
 from collections.abc import Iterator
@@ -53,7 +52,7 @@ def _long_tail(rng: random.Random) -> float:
 
 def real(folder: Path, *, quick: bool) -> Iterator[Line]:
     """The whole command. With --quick the phases are so short that the search itself takes a good part of them."""
-    length, grace = (16.0, 8.0) if quick else (75.0, 30.0)
+    length, grace = (10.0, 6.0) if quick else (75.0, 30.0)
     kinds = (("streaming", False), ("blocking", False), ("streaming", True))
     for mode, refuse in kinds[:1] if quick else kinds:
         phases = tuple((length * number, capacity) for number, capacity in enumerate(CAPACITIES))
@@ -82,7 +81,5 @@ def real(folder: Path, *, quick: bool) -> Iterator[Line]:
         name = f"command, {mode}{', refusing' if refuse else ''}"
         note = f"phases of {length:.0f} s: " + ", ".join(f"{part:.0f} %" for part in parts)
         yield Line(ITEM, f"{name}: worst phase, of capacity ÷ latency", min(parts), "%", 85, note=note)
-        note = (
-            json.dumps({"refused": stats["refused"], "at most in flight": stats["peak"]}).strip("{}").replace('"', "")
-        )
+        note = f"{stats['refused']} refused, at most {stats['peak']} in flight"
         yield Line(ITEM, f"{name}: longest stretch above twice the capacity", above, "s", FEW, "most", note)

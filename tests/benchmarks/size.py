@@ -17,7 +17,7 @@ from tests.benchmarks.server import Config
 
 def many_streams(folder: Path, *, quick: bool) -> Iterator[Line]:
     """1,000 streams at once, 20 events a second each."""
-    seconds = 10.0 if quick else 60.0
+    seconds = 6.0 if quick else 60.0
     write_rows(folder / "rows.csv", 1000)
     with server(Config(latency=seconds, events_per_second=20)) as target:
         ours = command(target, folder, 1000, "--mode", "streaming", "-c", "1000")
