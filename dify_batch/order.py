@@ -45,6 +45,6 @@ class Order:
         while self._open and self._open[0] in self._settled:
             self._settled.discard(heapq.heappop(self._open))
         bound = min(self._next_unread, self._open[0]) if self._open else self._next_unread
-        while self._held and self._held[0][0] < bound:
+        while self._held and self._held[0][0] <= bound:
             _, row_id, held = heapq.heappop(self._held)
             yield row_id, held
