@@ -112,11 +112,16 @@ async def attempt(engine: Engine, item: Item, *, goes_first: bool) -> Outcome:
         began = item.posted_at = time.monotonic()
         started_after: float | None = None
 
+        def remember(ref: RunRef) -> None:
+            slot.runs.append(ref.run_id)
+            if user != slot.user:
+                engine.recovery.claim(ref.run_id)
+
         def on_started(ref: RunRef) -> None:
             nonlocal started_after
             started_after = time.monotonic() - began
             item.ref, item.started_at = ref, time.time()
-            slot.runs.append(ref.run_id)
+            remember(ref)
             ledger.started(item.id, ref)
             engine.saw_start(started_after, began)
             engine.served()
@@ -133,7 +138,7 @@ async def attempt(engine: Engine, item: Item, *, goes_first: bool) -> Outcome:
         ref = ref_of(outcome)
         if ref is not None and started_after is None:
             item.ref, item.started_at = ref, item.sent_at
-            slot.runs.append(ref.run_id)
+            remember(ref)
             # Before the next intent of this slot: its user must not lead to a run that no row seems to have.
             ledger.started(item.id, ref)
         if started_after is None and isinstance(outcome, Succeeded | Failed):

@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import deque
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeAlias
 
-from dify_batch.errors import AppError, AuthError, ConnectionFailed, ServerError
+from dify_batch.errors import AppError, AuthError, ConnectionFailed, RateLimited, ServerError
 from dify_batch.outcomes import Failed, Outcome, Paused, Running, RunRef, Succeeded, Unreachable
 from dify_batch.protocol import contradicts, same_inputs
 from dify_batch.work import Item, Slots
@@ -35,8 +36,12 @@ _ATTACH = 30.0
 _POLL_FIRST, _POLL_LAST = 0.5, 15.0
 # Clocks of the two machines may differ by a second after correction, and log times are whole seconds.
 _CLOCK_SLACK = 5.0
-# A page has 100 runs; with a `user` shared by all rows so many pages are read.
-_MAX_PAGES = 20
+# A page has 100 runs; with a `user` shared by all rows so many pages are read: what is sent in a minute at the most.
+_MAX_PAGES = 100
+# Runs of shared users that are remembered as taken: many more than those that the pages above can show.
+_CLAIMS_KEPT = 50_000
+# The shortest time between two looks, seconds.
+_SOON = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,36 +70,37 @@ class Recovery:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._gate = asyncio.Semaphore(LOOKUPS_AT_ONCE)
+        self._claims: deque[str] = deque()
         self._claimed: set[str] = set()
 
     # ---------------------------------------------------------------- lost requests
+
+    def claim(self, run_id: str) -> None:
+        """A run that a row has, so that no other row takes it. Needed where rows share a user."""
+        if len(self._claims) == _CLAIMS_KEPT:
+            self._claimed.discard(self._claims.popleft())
+        self._claims.append(run_id)
+        self._claimed.add(run_id)
 
     async def look_up(self, item: Item) -> Verdict | None:
         """What became of a lost request; None if the batch ends before that is known (the intent stays open)."""
         engine = self._engine
         pause = _FIRST_LOOK
         while not engine.giving_up:
-            asked_at = time.monotonic()
-            answered = True
+            settled = time.monotonic() >= self._settled_at(item)
             try:
                 async with self._gate:
-                    verdict = await self._look(item)
-                    if verdict is None and not Slots.is_own(item.user) and asked_at >= self._settled_at(item):
-                        verdict = await self._decide_shared(item)
-            except AuthError as error:
+                    verdict = await self._look(item, settled=settled)
+            except (AuthError, AppError) as error:
                 return Unavailable(f"{item.reason}; the server's log is closed to this key: {error.message}")
-            except AppError as error:
-                return Unavailable(f"{item.reason}; the server's log is not to be had: {error.message}")
-            except (ConnectionFailed, ServerError) as error:
+            except (ConnectionFailed, ServerError, RateLimited) as error:
                 engine.outage.begin(error.message)
-                verdict, answered = None, False
+                verdict = None
+                await engine.sleep(pause)
             if verdict is not None:
                 return verdict
-            settled_at = self._settled_at(item)
-            if answered and asked_at >= settled_at:
-                return Absent()
-            until = settled_at - time.monotonic() if answered else pause
-            await engine.sleep(max(0.01, min(pause, until)) if until > 0 else 0.01)
+            until = self._settled_at(item) - time.monotonic()
+            await engine.sleep(min(pause, max(until, _SOON)))
             pause = min(pause * _LOOK_FACTOR, _LAST_LOOK)
         return None
 
@@ -103,40 +109,54 @@ class Recovery:
         engine = self._engine
         return max(item.lost_at, engine.outage.answers_since) + engine.settle_time(item)
 
-    async def _look(self, item: Item) -> Verdict | None:
-        """One look. With a user of the row's own, the one run that no row claims is the lost one."""
-        if not Slots.is_own(item.user):
-            return None  # decided by the inputs, once the settle time is over: a row in flight may still claim its run
-        entries = await self._entries(item, pages=1)
-        free = [entry for entry in entries if self._is_free(entry, item)]
-        if len(free) == 1:
-            if contradicts(item.values, await self._inputs(free[0])):
-                return Unavailable(
-                    f"{item.reason}; the server's log shows run {free[0].run_id} of user {item.user}, with other inputs"
-                )
-            return self._take(free[0])
-        if len(free) > 1:
-            return await self._by_inputs(item, free)
-        return None
+    async def _look(self, item: Item, *, settled: bool) -> Verdict | None:
+        """One look; None if nothing is certain yet. What counts as absent does so only when `settled`.
 
-    async def _decide_shared(self, item: Item) -> Verdict:
-        entries = await self._entries(item, pages=_MAX_PAGES)
+        With a user of the row's own, the one run that no row has is the lost one. With a shared user the inputs
+        decide, and not before the settle time is over: until then a row in flight may still claim its run.
+        """
+        own = Slots.is_own(item.user)
+        if not own and not settled:
+            return None
+        entries, whole = await self._entries(item, pages=1 if own else _MAX_PAGES)
         free = [entry for entry in entries if self._is_free(entry, item)]
-        return await self._by_inputs(item, free) if free else Absent()
+        matches = []
+        for entry in free:
+            inputs = await self._inputs(entry)
+            if same_inputs(item.values, inputs) or (own and not contradicts(item.values, inputs)):
+                matches.append(entry)
+        matches = [entry for entry in matches if self._is_free(entry, item)]
+        if len(matches) == 1:
+            self.claim(matches[0].run_id)
+            return Found(RunRef(matches[0].run_id))
+        if matches:
+            return Unavailable(
+                f"{item.reason}; the server's log shows {len(matches)} runs of user {item.user} with these inputs"
+            )
+        if not settled:
+            return None
+        if not whole:
+            return Unavailable(f"{item.reason}; user {item.user} has too many runs in the server's log")
+        if own and free:
+            return Unavailable(
+                f"{item.reason}; the server's log shows run {free[0].run_id} of user {item.user}, with other inputs"
+            )
+        return Absent()
 
-    async def _entries(self, item: Item, *, pages: int) -> list[LogEntry]:
+    async def _entries(self, item: Item, *, pages: int) -> tuple[list[LogEntry], bool]:
+        """The newest runs of the item's user, and whether they are all that can matter."""
         client = self._engine.client
+        own = Slots.is_own(item.user)
         after = None
-        if not Slots.is_own(item.user) and item.sent_at:
-            since = item.sent_at + client.clock_offset - _CLOCK_SLACK
-            after = datetime.fromtimestamp(since, UTC)
+        if not own and item.sent_at:
+            after = datetime.fromtimestamp(item.sent_at + client.clock_offset - _CLOCK_SLACK, UTC)
         entries: list[LogEntry] = []
         for page in range(1, pages + 1):
             answer = await client.logs(user=item.user, after=after, page=page)
             entries += answer.entries
             if not answer.has_more:
-                break
-        return entries
+                return entries, True
+        return entries, own  # a user of its own sends one request after the other: the newest page has the lost one
 
     def _is_free(self, entry: LogEntry, item: Item) -> bool:
         return (
@@ -145,28 +165,12 @@ class Recovery:
             and not self._engine.has_run(entry.run_id)
         )
 
-    async def _by_inputs(self, item: Item, entries: list[LogEntry]) -> Verdict:
-        """Several runs could be the lost one: the inputs decide, or nothing does."""
-        matches = [entry for entry in entries if same_inputs(item.values, await self._inputs(entry))]
-        matches = [entry for entry in matches if entry.run_id not in self._claimed]
-        if len(matches) == 1:
-            return self._take(matches[0])
-        if not matches:
-            return Absent()
-        return Unavailable(
-            f"{item.reason}; the server's log shows {len(matches)} runs of user {item.user} with these inputs"
-        )
-
     async def _inputs(self, entry: LogEntry) -> str | None:
         """The inputs of a run, as JSON text. Raises ConnectionFailed if nothing was learnt."""
         detail = await self._engine.client.run_detail(RunRef(entry.run_id))
         if isinstance(detail.outcome, Unreachable):
             raise ConnectionFailed(detail.outcome.message)
         return detail.inputs
-
-    def _take(self, entry: LogEntry) -> Found:
-        self._claimed.add(entry.run_id)
-        return Found(RunRef(entry.run_id))
 
     # ---------------------------------------------------------------- known runs
 

@@ -13,9 +13,10 @@ from dify_batch.files import Inputs
 from dify_batch.outcomes import RunRef
 from dify_batch.state import RowState
 
-# The log lists a user's runs newest first, and a slot's runs follow one another, so the few newest are all that a
-# look-up can meet before the lost one.
-_RUNS_KEPT = 64
+# A look-up reads one page of the log, the newest 100 runs of a user. A slot's runs follow one another, so a run on that
+# page which is none of the slot's last 200 can only be the lost one (twice the page, as runs of one second are listed
+# in any order).
+_RUNS_KEPT = 200
 
 
 @dataclass(slots=True)

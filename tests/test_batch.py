@@ -274,6 +274,14 @@ async def test_with_one_user_equal_inputs_are_unknown(folder: Folder) -> None:
     assert folder.executions() == {"a": 1, "b": 1}
 
 
+async def test_with_one_user_a_run_that_a_row_has_is_not_taken_by_its_twin(folder: Folder) -> None:
+    folder.data.write_text("id,query\na,same\nb,same\n", encoding="utf-8")
+    folder.server.faults(rows={"b": ["cut_before"]})
+    report = await folder.run(user="nightly", concurrency=1)
+    assert (report.exit_status, report.summary.success, report.summary.recovered) == (0, 2, 0)
+    assert folder.executions() == {"a": 1, "b": 1}
+
+
 async def test_the_user_may_name_columns(folder: Folder) -> None:
     await folder.run(user="crm-{id}", limit=2)
     assert {run["user"] for run in folder.server.state()["runs"]} == {"crm-r1", "crm-r2"}
@@ -406,3 +414,14 @@ async def test_requests_that_wait_for_a_worker_are_not_sent_again(folder: Folder
     again = await folder.run(retry=True)
     assert (again.exit_status, again.summary.recovered, again.summary.posts) == (0, 10, 0)
     assert executed_more_than_once(folder.server) == {}
+
+
+async def test_a_slot_with_many_runs_still_tells_the_lost_one(folder: Folder) -> None:
+    """The log's page has 100 runs of the slot's user; all of them are known, so the lost one is not among them."""
+    write_csv(folder.data, 140)
+    folder.server.configure(latency=0)
+    folder.server.faults(rows={"r66": ["cut_before"], "r139": ["cut_before"], "r140": ["cut_after_accept"]})
+    report = await folder.run(concurrency=1)
+    assert (report.exit_status, report.summary.success, report.summary.recovered) == (0, 140, 1)
+    assert executed_more_than_once(folder.server) == {}
+    places(folder.output)

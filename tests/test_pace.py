@@ -22,7 +22,7 @@ class Clock:
 
 def starts_of(starts: Starts, clock: Clock, seconds: float, late: Callable[[], float]) -> list[float]:
     """The moments of all starts within some seconds, each timer a little late."""
-    moments = []
+    moments: list[float] = []
     end = clock.now + seconds
     while True:
         clock.now += max(0.0, starts.claim()) + late()

@@ -77,19 +77,19 @@ def test_a_lost_request_that_the_log_does_not_show() -> None:
     assert isinstance(absent, GiveUp)
     assert absent.kind == "unknown"
     for policy in ("safe", "all"):
-        again = RetryPolicy(policy).decide_absent("cut", retries=2, repetition=3, excused=False)  # type: ignore[arg-type]
+        again = RetryPolicy(policy).decide_absent("cut", retries=2, repetition=3, excused=False)
         assert isinstance(again, Repeat)
         assert again.charged
-        used_up = RetryPolicy(policy).decide_absent("cut", retries=3, repetition=4, excused=False)  # type: ignore[arg-type]
+        used_up = RetryPolicy(policy).decide_absent("cut", retries=3, repetition=4, excused=False)
         assert isinstance(used_up, GiveUp)
-        excused = RetryPolicy(policy).decide_absent("cut", retries=3, repetition=4, excused=True)  # type: ignore[arg-type]
+        excused = RetryPolicy(policy).decide_absent("cut", retries=3, repetition=4, excused=True)
         assert isinstance(excused, Repeat)
         assert not excused.charged
 
 
 def test_a_lost_request_whose_log_cannot_be_had() -> None:
     for policy in ("strict", "safe"):
-        decision = RetryPolicy(policy).decide_unavailable("closed", retries=0, repetition=1)  # type: ignore[arg-type]
+        decision = RetryPolicy(policy).decide_unavailable("closed", retries=0, repetition=1)
         assert isinstance(decision, GiveUp)
         assert decision.kind == "unknown"
     assert isinstance(RetryPolicy("all").decide_unavailable("closed", retries=0, repetition=1), Repeat)

@@ -128,7 +128,7 @@ def spaced(folder: Path, *, quick: bool) -> Iterator[Line]:
         spans = [late - early for early, late in zip(starts, starts[per_second:], strict=False)]
         gaps = [late - early for early, late in pairwise(starts)]
         name = f"{option} {value} over {seconds} s"
-        note = f"median gap {1000 * median(gaps):.1f} ms, least {1000 * min(gaps):.1f}"
+        note = f"median gap {1000 * median(gaps):.1f} ms, least {1000 * min(gaps):.1f}, longest {1000 * max(gaps):.1f}"
         yield Line("7 rate and wait", f"{name}: off by", 100 * off, "%", 1.0, "most", note)
         yield Line(
             "7 rate and wait", f"{name}: most above it in any second", 100 * (1 / min(spans) - 1), "%", 1.0, "most"
