@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from typing import TYPE_CHECKING
@@ -106,6 +107,8 @@ async def attempt(engine: Engine, item: Item, *, goes_first: bool) -> Outcome:
             inputs = item.sent = uploaded
         known_runs = frozenset(slot.runs)
         await ledger.sent(item.id, user=user, mode=settings.mode)
+        if engine.gate.spaced and (delay := engine.gate.claim()) > 0:
+            await asyncio.sleep(delay)
         item.user, item.mode, item.sent_at = user, settings.mode, time.time()
         item.ref, item.recovered, item.from_before = None, False, False
         engine.stats.posts += 1

@@ -74,6 +74,9 @@ class Engine:
         self.followup = FollowUp(self)
         one_at_a_time = settings.concurrency == 1
         self.starts = Starts(rate=settings.rate, wait=0.0 if one_at_a_time else settings.wait)
+        # Rows are let into the pool by one schedule and onto the wire by another of the same pace, as the disk may hold
+        # back the intents of several rows and then let them go together.
+        self.gate = Starts(rate=settings.rate, wait=0.0 if one_at_a_time else settings.wait)
         self._pause_after = settings.wait if one_at_a_time else 0.0
         self._not_before = 0.0
         self._rows = rows

@@ -13,8 +13,8 @@ from collections.abc import Awaitable, Callable
 log = logging.getLogger("dify_batch")
 
 # A start may catch up on at most this much lateness of the clock and the event loop (timers come about 1 ms late).
-# A start that is later moves the schedule. So in any second at most 1 % more than the rate starts, plus one.
-_CATCH_UP = 0.010
+# A start that is later moves the schedule. So in any second at most half a percent more than the rate starts, plus one.
+_CATCH_UP = 0.005
 
 
 class Starts:
