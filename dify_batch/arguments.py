@@ -153,8 +153,12 @@ def usage_error(message: str, known: Sequence[str]) -> UsageError:
         import difflib
 
         first = unknown[1].split()[0].split("=")[0]
-        near = difflib.get_close_matches(first, known, n=1, cutoff=0.6)
-        hint = f"Did you mean {near[0]}?" if near else hint
+        if first in known:  # left over by a command
+            message = f"{first} is an option of the batch; this command does not have it."
+            return UsageError(message, code="usage_invalid_flag", hint=hint)
+        plain = {name.lstrip("-"): name for name in known}  # the dashes, which all have, would make any two alike
+        near = difflib.get_close_matches(first.lstrip("-"), plain, n=1, cutoff=0.6)
+        hint = f"Did you mean {plain[near[0]]}?" if near else hint
         return UsageError(f"Unknown: {unknown[1]}.", code="usage_invalid_flag", hint=hint)
     stray = re.match(r"argument COMMAND: invalid choice: '(.*)' \(", message)
     if stray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from typing import TYPE_CHECKING
@@ -41,6 +40,8 @@ def ref_of(outcome: Outcome) -> RunRef | None:
             return None
 
 
+# What is no answer of Dify's: none at all, and a proxy that has waited in vain.
+_NO_ANSWER = (None, 200, 408, 504, 524)
 # Dify answers a longer `user` with 500 [07f].
 _LONGEST_USER = 255
 
@@ -80,8 +81,10 @@ async def upload_files(engine: Engine, item: Item, user: str) -> Inputs | Outcom
     return with_uploads(item.inputs, ids)
 
 
-async def attempt(engine: Engine, item: Item, *, goes_first: bool) -> Outcome:
+async def attempt(engine: Engine, item: Item, *, goes_first: bool) -> Outcome | None:
     """Sends a row once. On return the ledger knows all that the outcome says about a run existing or not.
+
+    None where the batch stopped before it was sent.
 
     Raises:
         StorageError: the intent could not be written; nothing was sent.
@@ -102,15 +105,19 @@ async def attempt(engine: Engine, item: Item, *, goes_first: bool) -> Outcome:
             uploaded = await upload_files(engine, item, user)
             if not isinstance(uploaded, Inputs):
                 outcome = uploaded
-                _tell_pace(engine, outcome, 0.0, goes_first)
+                _tell_pace(engine, item, outcome, 0.0, goes_first)
                 return outcome
             inputs = item.sent = uploaded
         known_runs = frozenset(slot.runs)
         await ledger.sent(item.id, user=user, mode=settings.mode)
         if engine.gate.spaced and (delay := engine.gate.claim()) > 0:
-            await asyncio.sleep(delay)
+            await engine.stopping.sleep(delay)
+            if not engine.may_send(item):
+                ledger.unsent(item.id, "the batch stopped before it was sent")
+                return None
         item.user, item.mode, item.sent_at = user, settings.mode, time.time()
-        item.ref, item.recovered, item.from_before = None, False, False
+        item.ref, item.recovered, item.from_before, item.failure = None, False, False, None
+        log.debug("sent as %s", user, extra={"row": item.id})
         engine.stats.posts += 1
         began = item.posted_at = time.monotonic()
         started_after: float | None = None
@@ -127,7 +134,7 @@ async def attempt(engine: Engine, item: Item, *, goes_first: bool) -> Outcome:
             remember(ref)
             ledger.started(item.id, ref)
             engine.saw_start(started_after, began)
-            engine.served()
+            engine.served(began)
 
         outcome = await engine.client.run(
             inputs.values,
@@ -148,7 +155,7 @@ async def attempt(engine: Engine, item: Item, *, goes_first: bool) -> Outcome:
             # What a blocking answer took beyond the run itself, it waited for a connection slot.
             engine.saw_start(max(0.0, seconds - (outcome.result.elapsed_time or 0.0)), began)
         _note(engine, item, outcome, known_runs, seconds)
-        _tell_pace(engine, outcome, seconds, goes_first)
+        _tell_pace(engine, item, outcome, seconds, goes_first)
         return outcome
     finally:
         engine.slots.give(slot, lost=outcome is None or isinstance(outcome, Lost))
@@ -166,10 +173,10 @@ def _note(engine: Engine, item: Item, outcome: Outcome, known_runs: frozenset[st
             engine.ledger.refused(item.id, message)
         case Lost(reason=reason):
             item.lost_at, item.reason, item.known_runs = time.monotonic(), reason, known_runs
-            # An error answer says nothing of a queue; silence says that it is at least so long.
-            unanswered = outcome.http_status is None or outcome.http_status < 400
+            # An error answer says nothing of a queue; silence, or a proxy's word for it, that it is at least so long.
+            unanswered = outcome.http_status in _NO_ANSWER
             item.waited = seconds if unanswered else 0.0
-            item.queued = unanswered and not outcome.server_error and seconds >= 0.9 * engine.settings.timeout
+            item.queued = outcome.accepted or (unanswered and seconds >= 0.9 * engine.settings.timeout)
             engine.lost_together.add(item.id)
             item.lost_with = engine.lost_together
             engine.ledger.lost(item.id, reason)
@@ -177,7 +184,7 @@ def _note(engine: Engine, item: Item, outcome: Outcome, known_runs: frozenset[st
             pass
 
 
-def _tell_pace(engine: Engine, outcome: Outcome, seconds: float, goes_first: bool) -> None:
+def _tell_pace(engine: Engine, item: Item, outcome: Outcome, seconds: float, goes_first: bool) -> None:
     """Tells the shared outage and the limit what the attempt says about the server."""
     outage, limit = engine.outage, engine.limit
     match outcome:
@@ -196,4 +203,4 @@ def _tell_pace(engine: Engine, outcome: Outcome, seconds: float, goes_first: boo
                 outage.answered()
         case _:
             limit.finished(seconds, engine.in_flight)
-            engine.served()
+            engine.served(item.posted_at)

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 
 from dify_batch.check import CheckReport, check
 from dify_batch.client import DifyClient
-from dify_batch.control import Control
+from dify_batch.control import Control, on_daemon_thread
 from dify_batch.errors import DifyBatchError, Exit, StorageError, UsageError
 from dify_batch.form import BoundForm
 from dify_batch.formats import Paths
-from dify_batch.ids import DONE, IN_INPUT, IdIndex
+from dify_batch.ids import DONE, IN_INPUT, INVALID, RETRY, SELECTED, IdIndex
 from dify_batch.ledger import Held, Ledger, set_aside
 from dify_batch.limit import FixedLimit, Limit
 from dify_batch.lock import OutputLock
@@ -29,6 +29,7 @@ from dify_batch.selection import Selection
 from dify_batch.settings import Secret, Settings
 from dify_batch.state import Phase, State, claimed_runs, read_state
 from dify_batch.summary import Stats, Summary
+from dify_batch.work import Slots
 
 if TYPE_CHECKING:
     import httpx
@@ -83,13 +84,18 @@ async def run_batch(
         raise UsageError(
             f"{settings.output} is a folder", hint=f"give a file, such as -o {settings.output}/results.jsonl"
         )
+    control.watch_over(asyncio.current_task())
     async with contextlib.AsyncExitStack() as stack:
         source = stack.enter_context(
-            RowSource.open(
-                settings.input,
-                encoding=settings.encoding,
-                delimiter=settings.delimiter,
-                id_column=settings.id_column,
+            await control.unless_halted(
+                on_daemon_thread(
+                    lambda: RowSource.open(
+                        settings.input,
+                        encoding=settings.encoding,
+                        delimiter=settings.delimiter,
+                        id_column=settings.id_column,
+                    )
+                )
             )
         )
         paths = Paths.of(settings.output)
@@ -105,6 +111,9 @@ async def run_batch(
                 settings.api_key.reveal(),
                 workflow_id=settings.workflow_id,
                 transport=transport,
+                connect_timeout=min(
+                    10.0, settings.timeout / 2
+                ),  # a refusal to connect must not look like a lost answer
             )
         )
         batch = _Batch(settings, control, stats, source, paths, client)
@@ -144,7 +153,7 @@ class _Batch:
 
     async def run(self) -> BatchReport:
         settings, stats = self._settings, self._stats
-        form = await app_form(self._client, settings, stats, self._control.halt)
+        form = await app_form(self._client, settings, stats, self._control)
         bound = form.bind(
             self._source.header,
             id_column=self._source.id_column,
@@ -160,16 +169,17 @@ class _Batch:
             log.warning("%s", warning)
         selection.wanted = selection.ids_to_retry(state) if settings.retry else None
         to_run = selected(self._index, settings, selection.wanted)
-        stats.rows = report.rows
+        self._count_left_out(report)
+        stats.rows = report.rows + stats.left_out
         stats.to_run = to_run
         stats.done_before = sum(1 for row_id in self._index.ids(IN_INPUT) if self._index.has(row_id, DONE))
         stats.state = ""
         if settings.dry_run:
             first = [item for item, _ in zip(selection.new_rows(), range(3), strict=False)]
             plan = make_plan(self._index, settings, to_run=to_run, first=first, warnings=warnings)
-            return BatchReport(stats.summary(), plan=plan)
+            return BatchReport(summarise(stats, self._index, state), plan=plan)
         if self._control.signal_error is not None:
-            return BatchReport(stats.summary(), self._control.signal_error)
+            return BatchReport(summarise(stats, self._index, state), self._control.signal_error)
         return await self._work(selection, state, to_run)
 
     async def _look(self, bound: BoundForm) -> tuple[State, CheckReport]:
@@ -184,6 +194,17 @@ class _Batch:
         report = await asyncio.to_thread(check, self._source, bound, self._index)
         report.raise_if_any(skip_invalid=settings.skip_invalid)
         return state, report
+
+    def _count_left_out(self, report: CheckReport) -> None:
+        """--skip-invalid: bad rows whose id is blank or another row's. They cannot stand in `.retry`, and are told and
+        counted as failed each time."""
+        self._stats.left_out = left_out = max(0, report.invalid - self._index.count(INVALID))
+        if left_out:
+            self._stats.failures["no_id_of_its_own", "the id is missing or another row's"] += left_out
+            for problem in report.first:
+                if problem.id is None or problem.kind == "duplicate_id":
+                    log.warning("left out: %s", problem, extra={"row": problem.id} if problem.id else None)
+            log.warning("%d rows of %s have no id of their own and are left out", left_out, self._source.name)
 
     def _warnings_of(self, state: State) -> list[str]:
         warnings = list(state.bad_lines)
@@ -214,10 +235,7 @@ class _Batch:
         if settings.overwrite:
             for name in set_aside(self._paths):
                 log.warning("kept the old file as %s", name)
-        users = frozenset(row.user for row in state.rows.values() if row.user)
-        looked_up = any(row.phase is Phase.SENT or row.kind == "unknown" for row in state.rows.values())
-        claims = await asyncio.to_thread(claimed_runs, self._paths, users) if looked_up else {}
-        selection.claims = {user: frozenset(runs) for user, runs in claims.items()}
+        delays = await asyncio.to_thread(self._read_claims, selection, state)
         items = await asyncio.to_thread(selection.open_items, state)
         number_of = {item.id: item.number for item in items}
         held = sorted(
@@ -263,6 +281,12 @@ class _Batch:
                 if item.ref is None:
                     item.known_runs = selection.claims.get(item.user, frozenset())
                     engine.followup.look_up(item)
+            engine.expect_delays(delays)
+            for user, runs in selection.claims.items():
+                if not Slots.is_own(user):
+                    for run_id in runs:
+                        engine.recovery.claim(run_id)
+            log.info("batch %s: %d rows to run, %d runs of before to collect", batch, to_run, len(items))
             self._control.attach(engine)
             timer = self._runtime_timer(engine)
             try:
@@ -270,20 +294,44 @@ class _Batch:
             finally:
                 if timer is not None:
                     timer.cancel()
-                await self._control.detach()
+                self._control.detach()
+            log.info("%d runs in flight was the limit at the end", engine.limit.current)
             summary = summarise(stats, self._index, ledger.state)
             error = closing_error(engine.stopping.error, summary, settings)
+            await ledger.flush()
             ledger.end(summary.as_dict(), error.code if error is not None else "finished")
+        except StorageError as storage:
+            if engine is None:
+                raise
+            engine.stopping.fail(storage)
         finally:
-            try:
+            with contextlib.suppress(StorageError):  # it is in `stopping.error` already
                 await ledger.close()
-            except StorageError as storage:
-                if engine is None:
-                    raise
-                engine.stopping.fail(storage)
         if isinstance(engine.stopping.error, StorageError):
             error = engine.stopping.error
-        return BatchReport(summary, error, next_steps=next_steps(summary, settings, error))
+            summary = await asyncio.to_thread(self._as_on_disk)
+        return BatchReport(summary, error, next_steps=next_steps(summary, settings, error, left_out=stats.left_out))
+
+    def _read_claims(self, selection: Selection, state: State) -> list[float]:
+        """What look-ups have to know of the journal: which runs rows have, and how long runs took to start."""
+        users = {row.user for row in state.rows.values() if row.phase is Phase.SENT or row.kind == "unknown"}
+        own_user = self._settings.user is None
+        if not users and own_user:
+            return []
+        claims, delays = claimed_runs(self._paths, lambda user: user in users or not (own_user or Slots.is_own(user)))
+        selection.claims = {user: frozenset(runs) for user, runs in claims.items()}
+        return delays
+
+    def _as_on_disk(self) -> Summary:
+        """The summary after a file could not be written: what counts is what the files have."""
+        index = IdIndex()
+        for row_id in self._index.ids(IN_INPUT):
+            index.add(row_id, IN_INPUT)
+        state = read_state(self._paths, index)
+        for row_id in index.ids(RETRY):
+            if self._index.has(row_id, SELECTED):
+                index.add(row_id, SELECTED)
+        return summarise(self._stats, index, state, on_disk=True)
 
     def _runtime_timer(self, engine: Engine) -> asyncio.TimerHandle | None:
         limit = self._settings.max_runtime

@@ -140,7 +140,8 @@ async def _run(settings: Settings, stats: Stats, logs: Logs) -> Report:
     from dify_batch.progress import choose_display, keep_showing
 
     control = Control()
-    display = choose_display(json=settings.json, quiet=settings.quiet)
+    asked = 0 if settings.concurrency == "auto" else settings.concurrency
+    display = choose_display(json=settings.json, quiet=settings.quiet, asked=asked)
     if logs.console is not None:
         logs.console.write = display.write
 

@@ -217,6 +217,7 @@ class DifyClient(Endpoints):
         on_started: Callable[[RunRef], None] | None,
     ) -> Outcome:
         stream = EventStream()
+        events.accepted = True
         known = events.ref
         if known is not None:
             watch.start()
@@ -372,4 +373,6 @@ class DifyClient(Endpoints):
 
 
 def _unfinished(events: Events, reason: str) -> Outcome:
-    return Running(events.ref, reason) if events.ref is not None else Lost(reason, server_error=False)
+    if events.ref is not None:
+        return Running(events.ref, reason)
+    return Lost(reason, server_error=False, accepted=events.accepted)

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 log = logging.getLogger("dify_batch")
 
 
+# So many different texts of failures are counted apart.
+_TEXTS = 500
+
+
 class Books:
     """Concludes rows. Each method is called once at the end of a row's way through this invocation."""
 
@@ -71,6 +75,9 @@ class Books:
         stats.partial_success += item.counts and outcome.partial
         stats.recovered += item.recovered
         stats.total_tokens += result.total_tokens or 0
+        log.info(
+            "%s: run %s, %.1f s", result.status, result.ref.run_id, result.elapsed_time or 0, extra={"row": item.id}
+        )
         values = item.values
         if item.sent is None and item.inputs is not None and item.inputs.has_local:
             values = described(values)  # uploaded by an earlier invocation
@@ -95,7 +102,9 @@ class Books:
             stats.unknown += item.counts
         else:
             stats.failed += item.counts
-        stats.failures[(code, message[:200])] += 1
+        kind_of = (code, message[:200])
+        # Texts that differ from row to row are counted together once there are many of them.
+        stats.failures[kind_of if kind_of in stats.failures or len(stats.failures) < _TEXTS else (code, "…")] += 1
         stats.recent_failures.append((item.id, code, message))
         log.warning("%s: %s", code, message, extra={"row": item.id})
         self._settled(item)
@@ -112,8 +121,12 @@ class Books:
         self._settled(item)
 
     def dropped(self, item: Item) -> None:
-        """The batch takes no more rows, and this one has no run: it stays as it is in the journal."""
-        self._settled(item, finished=False)
+        """The batch takes no more rows: one that waits to be sent stays as it is in the journal, and one that waits to
+        be repeated has failed."""
+        if item.failure is not None:
+            self.given_up(item, item.failure)
+        else:
+            self._settled(item, finished=False)
 
     def left_open(self, item: Item) -> None:
         """The batch ends before it is known whether a run exists: the next invocation looks it up."""

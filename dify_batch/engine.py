@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from typing import Any
 
 from dify_batch.attempt import attempt
@@ -85,6 +85,7 @@ class Engine:
         self.running: dict[asyncio.Task[None], Item] = {}
         self.waiting: set[asyncio.Task[None]] = set()
         self.watched: dict[str, Item] = {}
+        self._turn: asyncio.Task[tuple[Item, bool]] | None = None
         self._wake = asyncio.Event()
         self._delays: deque[float] = deque(maxlen=_DELAYS_KEPT)
         self._over = asyncio.Event()
@@ -106,7 +107,7 @@ class Engine:
     @property
     def idle(self) -> bool:
         """Whether nothing is left to do."""
-        return not self._more() and not self.running and not self.waiting
+        return not self._more() and not self.running and not self.waiting and self._turn is None
 
     def give_up(self) -> None:
         self._over.set()
@@ -137,11 +138,15 @@ class Engine:
         """
         return max(self.settings.settle, _SETTLE_FACTOR * max(item.waited, max(self._delays, default=0.0)))
 
-    def served(self) -> None:
-        """The server has dealt with a request that runs a workflow."""
+    def served(self, sent: float) -> None:
+        """The server has dealt with a request that runs a workflow, `sent` then (monotonic)."""
         if self.lost_together:
             self.lost_together = set()
-        self.outage.answered()
+        self.outage.answered(sent)
+
+    def expect_delays(self, delays: Iterable[float]) -> None:
+        """Start delays that an earlier invocation saw: the queue of then may be the queue of now."""
+        self._delays.extend(delays)
 
     def has_run(self, run_id: str) -> bool:
         """Whether a row under way is known to have this run."""
@@ -211,39 +216,74 @@ class Engine:
             await self._dispatch()
             while self.running or self.waiting:
                 await asyncio.wait([*self.running, *self.waiting])
+            await self.stopping.stopped()
             await self._last_look()
         finally:
-            watching.cancel()
-            for task in [*self.running, *self.waiting]:
+            ending = [watching, *self.running, *self.waiting, *([self._turn] if self._turn is not None else [])]
+            for task in ending:
                 task.cancel()
-            await asyncio.gather(watching, *self.running, *self.waiting, return_exceptions=True)
+            await asyncio.gather(*ending, return_exceptions=True)
             self.outage.close()
 
     async def _dispatch(self) -> None:
         while not self.giving_up:
-            item = self._take() if self.in_flight < self._places() else None
-            if item is None:
-                if not self._more() and not self.running and not self.waiting:
-                    return
-                self._wake.clear()
-                await self._wake.wait()
+            if self.in_flight < self._places() and self._begin_one():
                 continue
-            goes_first = False
-            if item.ref is None:
-                if self.outage.active:
-                    self.stats.state = f"waiting for the server: {self.outage.reason}"
-                    goes_first = await self.outage.passed()
-                    self.stats.state = ""
-                await self._spacing()
-                if not self.may_send(item):
-                    if goes_first:
-                        self.outage.not_gone()
-                    self.books.dropped(item)
-                    continue
-            task = asyncio.ensure_future(self._work(item, goes_first))
-            self.running[task] = item
-            self.stats.in_flight, self.stats.limit = len(self.running), self.limit.current
-            task.add_done_callback(self._done)
+            if self.idle:
+                return
+            self._wake.clear()
+            await self._wake.wait()
+
+    def _begin_one(self) -> bool:
+        """Puts one row into the pool; False if none can go now. A run that is known goes before rows that wait for
+        their turn to be sent."""
+        known = next((item for item in self.ready if item.ref is not None), None)
+        if known is not None:
+            self.ready.remove(known)
+            self._begin(known, goes_first=False)
+            return True
+        if self._turn is not None:
+            if not self._turn.done():
+                return False
+            item, goes_first = self._turn.result()
+            self._turn = None
+            self.stats.state = ""
+        else:
+            taken = self._take()
+            if taken is None:
+                return False
+            item, goes_first = taken, False
+            if item.ref is None and self.may_send(item) and (self.outage.active or self._spaced):
+                self._turn = asyncio.ensure_future(self._await_turn(item))
+                self._turn.add_done_callback(lambda _: self.wake())
+                return True
+        if item.ref is None and not self.may_send(item):
+            if goes_first:
+                self.outage.not_gone()
+            self.books.dropped(item)
+        else:
+            self._begin(item, goes_first=goes_first)
+        return True
+
+    def _begin(self, item: Item, *, goes_first: bool) -> None:
+        task = asyncio.ensure_future(self._work(item, goes_first))
+        self.running[task] = item
+        self.stats.in_flight, self.stats.limit = len(self.running), self.limit.current
+        task.add_done_callback(self._done)
+
+    @property
+    def _spaced(self) -> bool:
+        return self.starts.spaced or self._pause_after > 0
+
+    async def _await_turn(self, item: Item) -> tuple[Item, bool]:
+        """Waits until the outage, --rate and --wait let a row be sent; true if it goes first."""
+        goes_first = False
+        if self.outage.active:
+            self.stats.state = f"waiting for the server: {self.outage.reason}"
+            goes_first = await self.outage.passed()
+        if self._spaced:
+            await self._spacing()
+        return item, goes_first
 
     def _places(self) -> int:
         """How many rows may be in the pool. Runs of before go on anyway, so an `auto` limit that begins at one does
@@ -299,6 +339,8 @@ class Engine:
             if item.asked_again and item.ref is None:
                 self.followup.look_up(item)
                 continue
+            if item.asked_again and item.ref is not None:
+                self.ledger.started(item.id, item.ref, found=True)
             return item
 
     def _crowded(self) -> bool:
@@ -309,8 +351,12 @@ class Engine:
     async def _work(self, item: Item, goes_first: bool) -> None:
         """One row in its place in the pool: an attempt, or following a run that is known."""
         try:
+            outcome: Outcome | None
             if item.ref is None:
                 outcome = await attempt(self, item, goes_first=goes_first)
+                if outcome is None:
+                    self.books.dropped(item)
+                    return
             else:
                 outcome = Running(item.ref, item.reason or "known from before")
             if isinstance(outcome, Running) or getattr(outcome, "confirmed", True) is False:
@@ -334,7 +380,7 @@ class Engine:
 
     async def _last_look(self) -> None:
         """Before the end, each watched run is looked at once more."""
-        if self.stopping.abandoned:
+        if self.stopping.abandoned or not self.watched:
             return
         await self.followup.look_at_watched()
         if self.ready or self.waiting:  # a watched run failed and the policy repeats it

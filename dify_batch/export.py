@@ -7,6 +7,7 @@ inputs are empty, since no file of the batch holds them.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -17,7 +18,7 @@ from typing import Any
 from dify_batch import formats
 from dify_batch.errors import StorageError, UsageError
 from dify_batch.state import Phase, RowState, lines_of, read_state
-from dify_batch.status import require_batch
+from dify_batch.status import require_batch, require_results
 from dify_batch.tables import CsvTable, Table, XlsxTable
 
 FIRST = ("id", "status", "error")
@@ -78,6 +79,7 @@ def export(results: Path, target: Path) -> ExportReport:
     open_table = _format_of(target)
     _check_target(paths, target)
     state = read_state(paths)
+    require_results(paths, state)
     failed = {row_id: row for row_id, row in state.rows.items() if row.phase is Phase.FAILED}
     left_out = {row_id for row_id, row in state.rows.items() if row.phase not in (Phase.FAILED, Phase.FREE)}
     look = _Look()
@@ -104,7 +106,8 @@ def export(results: Path, target: Path) -> ExportReport:
             hint="the results are as they were; give a place with room that you may write to: -o table.csv",
         ) from error
     finally:
-        new.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a read-only folder refuses this, too; what went wrong is told already
+            new.unlink(missing_ok=True)
     notes = (*look.notes, *table.notes())
     return ExportReport(str(target), count + len(failed), count, len(failed), len(left_out), tuple(columns), notes)
 

@@ -205,7 +205,7 @@ FLAGS: tuple[Flag, ...] = (
     Flag(dest="input", names=("-i", "--input"), metavar="PATH", group=WHAT, required=True,
          help="the CSV (or .jsonl) with one row for each run; - reads standard input",
          doc="The first column is the id of the row unless --id-column says otherwise. It is read as a "
-         "stream."),
+         "stream. JSON lines are known by the name (.jsonl, .ndjson), from a pipe by their first characters."),
     Flag(dest="output", names=("-o", "--output"), metavar="PATH", group=WHAT, required=True, parse=Path,
          help="the JSONL that answers are appended to",
          doc="PATH.retry, PATH.paused and PATH.journal stand beside it. The same command again goes on from "

@@ -7,7 +7,7 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from dify_batch.outcomes import Fatal, Lost, Outcome, Paused, Running, RunRef, Throttled, Unreachable
+from dify_batch.outcomes import Failed, Fatal, Lost, Outcome, Paused, Running, RunRef, Throttled, Unreachable
 from dify_batch.policy import Decision, Follow, GiveUp, Keep, LookUp, Repeat, Stop
 from dify_batch.recovery import Absent, Found, Unavailable, not_found
 from dify_batch.stopping import error_of_fatal
@@ -39,7 +39,7 @@ class FollowUp:
                 self._engine.books.dropped(item)
             self._engine.stopping.fail(error_of_fatal(outcome))
             return
-        if isinstance(outcome, Paused) and item.paused_before:
+        if isinstance(outcome, Paused) and item.paused_before and not self._engine.ledger.news(item.id, outcome):
             self._engine.books.still_paused(item)
             return
         decision = self._engine.policy.decide(outcome, retries=item.retries, repetition=item.repetition + 1)
@@ -49,6 +49,8 @@ class FollowUp:
             case GiveUp():
                 self._engine.books.given_up(item, decision)
             case Repeat():
+                if isinstance(outcome, Failed):
+                    item.failure = GiveUp("failed", outcome.code, outcome.message, outcome.result.ref.run_id)
                 self._repeat(item, decision, shared=isinstance(outcome, Throttled | Unreachable))
             case LookUp(reason=reason):
                 assert isinstance(outcome, Lost)
@@ -123,10 +125,9 @@ class FollowUp:
     def _was_server(self, item: Item) -> bool:
         """Whether a loss is the server's fault, which uses up no row's retries: it was away when it was asked, or it
         failed at least two rows with none served between."""
-        if self._engine.outage.confirmed_at >= item.lost_at:
-            return True
         item.excuses += 1
-        return len(item.lost_with) >= 2 and item.excuses <= _EXCUSES
+        away = self._engine.outage.confirmed_at >= item.lost_at
+        return (away or len(item.lost_with) >= 2) and item.excuses <= _EXCUSES
 
     def _send_again(self, item: Item, decision: object) -> None:
         if isinstance(decision, Repeat) and not item.asked_again:
@@ -146,7 +147,7 @@ class FollowUp:
 
     def _still_running(self, item: Item, outcome: Running) -> None:
         gone = not_found(outcome)
-        stuck = time.time() - item.started_at >= self._engine.settings.stuck_after
+        stuck = item.seen_running and time.time() - item.started_at >= self._engine.settings.stuck_after
         if item.asked_again and (gone or stuck):
             self._send_again(item, None)
         elif gone:

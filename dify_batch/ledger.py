@@ -209,11 +209,17 @@ class Ledger:
             self._paused_dirty = True
         facts = {"run": run_id} if run_id else {}
         self._note(row, "failed", row_id, kind=kind, code=code, message=message, **facts)
+        row.message = ""  # the journal has it; a million failures need not be in memory
         self.index.remove(row_id, OPEN | PAUSED)
         self.index.add(row_id, RETRY)
         self.state.retry.setdefault(row_id)
         self._retry_dirty = True
         self._tidy()
+
+    def news(self, row_id: str, paused: Paused) -> bool:
+        """Whether a paused run waits for another form than the one that is known."""
+        known = {form.get("form_token") for form in self.row(row_id).forms}
+        return bool(paused.forms) and {form.token for form in paused.forms} != known
 
     def paused(self, row_id: str, paused: Paused) -> None:
         """The row's run waits for a person."""
@@ -222,6 +228,7 @@ class Ledger:
         forms = record["forms"] or row.forms
         self._note(row, "paused", row_id, run=paused.ref.run_id, task=paused.ref.task_id or row.task_id, forms=forms)
         self.index.add(row_id, OPEN | PAUSED)
+        self._forget_retry(row_id)
         self._paused_dirty = True
         self._tidy()
 

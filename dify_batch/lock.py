@@ -31,6 +31,7 @@ class OutputLock:
         try:
             self._lock.acquire(timeout=0)
         except Timeout:
+            self._require_file()
             holder = self._holder()
             who = f"process {holder['pid']} on {holder['host']}" if holder else "another process"
             raise OutputLocked(
@@ -54,6 +55,14 @@ class OutputLock:
             with contextlib.suppress(OSError):  # a folder that has turned read-only: what is left holds nobody up
                 self._path.unlink()
             self._lock.release()
+
+    def _require_file(self) -> None:
+        """Raises StorageError where the lock was not to be had because its file cannot be made (/proc, for one):
+        filelock waits for that as for a holder to go."""
+        try:
+            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o644))
+        except OSError as error:
+            raise storage_error(self._path, error) from error
 
     def _holder(self) -> dict[str, object] | None:
         try:

@@ -6,31 +6,48 @@ import dataclasses
 import shlex
 
 from dify_batch.errors import DifyBatchError
-from dify_batch.ids import DONE, IN_INPUT, RETRY, IdIndex
+from dify_batch.ids import DONE, IN_INPUT, RETRY, SELECTED, IdIndex
 from dify_batch.settings import Settings
 from dify_batch.state import Phase, State
 from dify_batch.summary import Stats, Summary
 
 
-def summarise(stats: Stats, index: IdIndex, state: State) -> Summary:
-    """The summary at the end, from what the files say, so that each row is in exactly one state."""
+def summarise(stats: Stats, index: IdIndex, state: State, *, on_disk: bool = False) -> Summary:
+    """The summary at the end, from what the files say, so that each row is in exactly one state.
+
+    `on_disk`: also which rows failed this time is taken from the state, as not all that was counted was written.
+    """
     done = sum(1 for row_id in index.ids(IN_INPUT) if index.has(row_id, DONE))
-    paused = running = 0
+    paused = running = failed = unknown = 0
     for row_id, row in state.rows.items():
         if index.has(row_id, IN_INPUT):
             paused += row.phase is Phase.PAUSED
             running += row.phase in (Phase.SENT, Phase.STARTED, Phase.HELD)
+            if row.phase is Phase.FAILED and index.has(row_id, SELECTED):
+                unknown += row.kind == "unknown"
+                failed += row.kind != "unknown"
     waiting = sum(1 for row_id in index.ids(IN_INPUT) if index.has(row_id, RETRY) and not index.has(row_id, DONE))
     live = stats.summary()
-    settled = done + paused + running + waiting
+    if not on_disk:
+        failed, unknown = stats.failed, stats.unknown
+    fresh = max(0, done - stats.done_before)
+    partial = min(live.partial_success, fresh)
     return dataclasses.replace(
         live,
-        done_before=max(0, done - live.success - live.partial_success),
+        done_before=done - fresh,
+        success=fresh - partial,
+        partial_success=partial,
+        failed=failed + stats.left_out,
+        unknown=unknown,
         paused=paused,
         running=running,
-        retry_waiting=max(0, waiting - live.failed - live.unknown),
-        untouched=max(0, live.rows - settled),
+        retry_waiting=max(0, waiting - failed - unknown),
+        untouched=max(0, live.rows - stats.left_out - done - paused - running - waiting),
     )
+
+
+# After these errors the same command goes on; any other wants something else first.
+_GO_ON = frozenset({"rows_failed", "not_finished", "interrupted", "terminated", "batch_stopped"})
 
 
 def count(number: int, one: str, many: str) -> str:
@@ -40,7 +57,7 @@ def count(number: int, one: str, many: str) -> str:
 
 def closing_error(error: DifyBatchError | None, summary: Summary, settings: Settings) -> DifyBatchError | None:
     """The error that a batch ends with: what stopped it, else failed rows, else runs that still go on."""
-    if error is not None:
+    if error is not None and not (error.code == "not_finished" and not summary.untouched and not summary.running):
         return error
     failed = summary.failed + summary.unknown
     if failed:
@@ -58,14 +75,18 @@ def closing_error(error: DifyBatchError | None, summary: Summary, settings: Sett
     return None
 
 
-def next_steps(summary: Summary, settings: Settings, error: DifyBatchError | None) -> tuple[str, ...]:
+def next_steps(
+    summary: Summary, settings: Settings, error: DifyBatchError | None, *, left_out: int = 0
+) -> tuple[str, ...]:
     """Sentences that say what to type next."""
     output = shlex.quote(str(settings.output))
     again = f"dify-batch -i {shlex.quote(settings.input)} -o {output}"
     if settings.demo:
         again = again.replace("dify-batch", "dify-batch --demo", 1)
+    if error is not None and error.code not in _GO_ON:
+        return ()  # the error's own hint says what to do
     steps = []
-    to_retry = summary.failed + summary.unknown + summary.retry_waiting
+    to_retry = summary.failed + summary.unknown + summary.retry_waiting - left_out
     if to_retry:
         steps.append(f"{count(to_retry, 'row is', 'rows are')} in {settings.output}.retry; to see why:")
         steps.append(f"    dify-batch status {output}")

@@ -17,7 +17,7 @@ What follows is decided in `policy.py`; how an answer becomes an outcome, in `pr
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 
@@ -128,12 +128,17 @@ class Running:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """Sent, and no run id came back. `server_error` marks a 5xx or a cut: the sign of an outage."""
+    """Sent, and no run id came back.
+
+    `server_error` marks a 5xx or a cut: the sign of an outage. `accepted`: the server had opened the event stream, so
+    the request is in its queue and may be executed whenever a worker is free [26a5].
+    """
 
     reason: str
     http_status: int | None = None
     server_error: bool = True
     retry_after: float | None = None
+    accepted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +149,6 @@ class Fatal:
     code: str
     message: str
     http_status: int | None = None
-    details: Mapping[str, Any] = field(default_factory=dict)
 
 
 Outcome: TypeAlias = Succeeded | Paused | Failed | Rejected | Throttled | Unreachable | Running | Lost | Fatal

@@ -31,7 +31,7 @@ class Starts:
         self._interval = 1 / rate if rate else 0.0
         self._wait = wait
         self._clock = clock
-        self._due = 0.0
+        self._due = float("-inf")
         self._last = float("-inf")
 
     @property
@@ -57,7 +57,7 @@ class Outage:
     Whoever meets a server that is away calls `begin`. From then on `passed` makes everybody wait, and a harmless
     request (the probe) asks the server again and again.
     - It answers at once: it was that one request, not the server; all go on.
-    - It failed before it answered: the outage is `confirmed`; now one row goes first, and when the server has dealt
+    - The probe failed at least once: the outage is `confirmed`; now one row goes first, and when the server has dealt
       with it (`answered`) all go on. If it fails, `begin` is called again.
     - Throttled: no probe can tell, so one row goes first after the wait.
 
@@ -116,7 +116,9 @@ class Outage:
             self.confirmed = False
             self._began = now
             self._tries = 0
-            log.info("the server did not take a request (%s): all rows wait until it has been asked", reason)
+            log.info(
+                "a request failed (%s): no other is sent until the server has been asked for a sign of life", reason
+            )
         elif self._task is None:
             self._confirm(reason)  # the row that went first failed as well
         if self._task is None:
@@ -124,9 +126,12 @@ class Outage:
             self._first = False
             self._task = asyncio.get_running_loop().create_task(self._ask())
 
-    def answered(self) -> None:
-        """The server has dealt with a request: the outage is over."""
-        if self.active:
+    def answered(self, sent: float | None = None) -> None:
+        """The server has dealt with a request, `sent` then (monotonic; None: a probe): the outage is over.
+
+        A request from before the outage says nothing about it, and none cuts a pause short that the server asked for.
+        """
+        if self.active and (sent is None or sent >= self._began):
             seconds = time.monotonic() - self._began
             log.log(
                 logging.WARNING if self.confirmed else logging.DEBUG,
@@ -144,6 +149,7 @@ class Outage:
     def close(self) -> None:
         """Lets everybody through."""
         self.active = self._first = False
+        self._pause = 0.0
         if self._task is not None:
             self._task.cancel()
             self._task = None
@@ -162,6 +168,9 @@ class Outage:
             failed = await self._probe()
             if failed is None:
                 self.answers_since = time.monotonic()
+                if self._pause:
+                    pause, self._pause = self._pause, 0.0
+                    await self._sleep(pause)
                 break
             self._confirm(failed)
         self._task = None

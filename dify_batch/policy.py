@@ -52,8 +52,6 @@ class Repeat:
     wait: float
     reason: str
     charged: bool
-    shared: bool = False
-    """The reason lies with the server, so all rows wait together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,9 +134,9 @@ class RetryPolicy:
             case Rejected(code=code, message=message):
                 return GiveUp("rejected", code, message)
             case Throttled(message=message, retry_after=retry_after):
-                return Repeat(self.wait(repetition, retry_after), message, charged=False, shared=True)
+                return Repeat(self.wait(repetition, retry_after), message, charged=False)
             case Unreachable(message=message):
-                return Repeat(self.wait(repetition), message, charged=False, shared=True)
+                return Repeat(self.wait(repetition), message, charged=False)
             case Lost(reason=reason):
                 return LookUp(reason)
             case Fatal():

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from dify_batch.client import DifyClient
+from dify_batch.control import Control
 from dify_batch.errors import AppError, AuthError, ConnectionFailed, RateLimited, ServerError
 from dify_batch.form import Form
 from dify_batch.policy import RetryPolicy
@@ -18,9 +19,12 @@ from dify_batch.summary import Stats
 log = logging.getLogger("dify_batch")
 T = TypeVar("T")
 
+# What OpenSSL says when it meets plain HTTP: an address that is wrong, not a server that is away.
+_SPEAKS_HTTP = "WRONG_VERSION_NUMBER"
 
-async def app_form(client: DifyClient, settings: Settings, stats: Stats, stop: asyncio.Event) -> Form:
-    """The form of the app behind the key. Waits for a server that is away, up to --max-outage.
+
+async def app_form(client: DifyClient, settings: Settings, stats: Stats, control: Control) -> Form:
+    """The form of the app behind the key. Waits for a server that is away, up to --max-outage, or until a signal.
 
     Raises:
         AuthError, AppError: the key or the app will not do.
@@ -29,8 +33,8 @@ async def app_form(client: DifyClient, settings: Settings, stats: Stats, stop: a
     if not settings.preflight:
         return Form.absent()
     stats.state = f"asking {client.base_url} for the app's form"
-    parameters = await _patiently(client.parameters, settings, stats, stop)
-    info = await _patiently(client.info, settings, stats, stop)
+    parameters = await _patiently(client.parameters, settings, stats, control)
+    info = await _patiently(client.info, settings, stats, control)
     mode = info.get("mode")
     if isinstance(mode, str) and mode != "workflow":
         raise AppError(
@@ -41,25 +45,20 @@ async def app_form(client: DifyClient, settings: Settings, stats: Stats, stop: a
     return Form.from_parameters(parameters)
 
 
-async def _patiently(ask: Callable[[], Awaitable[T]], settings: Settings, stats: Stats, stop: asyncio.Event) -> T:
+async def _patiently(ask: Callable[[], Awaitable[T]], settings: Settings, stats: Stats, control: Control) -> T:
     policy = RetryPolicy(initial=settings.initial_retry_delay, maximum=settings.max_retry_delay)
     began, tries = time.monotonic(), 0
     while True:
         try:
-            return await ask()
+            return await control.unless_halted(ask())
         except (AuthError, AppError):
             raise
         except (ConnectionFailed, RateLimited, ServerError) as error:
-            tries += 1
-            wait = policy.wait(tries)
-            if stop.is_set() or time.monotonic() - began + wait > settings.max_outage:
-                raise
             left = settings.max_outage - (time.monotonic() - began)
+            if left <= 0 or _SPEAKS_HTTP in error.message:
+                raise
+            tries += 1
             if tries == 1:
                 log.warning("%s; waiting for it, %.0f s at most", error.message, left)
             stats.state = f"waiting for the server: {error.message}"
-            try:
-                async with asyncio.timeout(wait):
-                    await stop.wait()
-            except TimeoutError:
-                pass
+            await control.unless_halted(asyncio.sleep(min(policy.wait(tries), left)))

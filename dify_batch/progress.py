@@ -15,7 +15,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TextIO
 
@@ -35,9 +35,14 @@ MESSAGE_WIDTH = 200  # characters of a failure's message; the journal has it who
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Figures of one moment. `rate` is rows per second lately, None while nothing is known of it."""
+    """Figures of one moment.
 
-    finished: int
+    `done`: rows that have a result, as in `status`; `finished`: rows with which this batch is through, failed ones
+    included. `asked`: the --concurrency, 0 for auto. `state_for`: seconds since `state` has been what it is. `rate` is
+    rows per second lately, None while nothing is known of it.
+    """
+
+    done: int
     to_run: int
     failed: int
     in_flight: int
@@ -48,6 +53,9 @@ class Snapshot:
     state: str = ""
     rate: float | None = None
     last_failure: str = ""
+    finished: int = 0
+    asked: int = 0
+    state_for: float = 0.0
 
     @property
     def seconds_left(self) -> float | None:
@@ -72,9 +80,28 @@ class RecentRate:
         return (finished - before) / (now - since) if now > since and finished > before else None
 
 
+class Figures:
+    """Makes snapshots, each with what only a look back tells: the rate, and how long a state has lasted."""
+
+    def __init__(self, now: Callable[[], float], asked: int = 0) -> None:
+        self._now = now
+        self._asked = asked
+        self._rate = RecentRate()
+        self._state, self._since = "", now()
+
+    def take(self, stats: Stats) -> Snapshot:
+        now = self._now()
+        rate = self._rate.sample(now, stats.finished)
+        state = stats.state.partition(": ")[0]  # the reason after it may change while the outage goes on
+        if state != self._state:
+            self._state, self._since = state, now
+        return replace(snapshot(stats, rate), asked=self._asked, state_for=now - self._since if state else 0.0)
+
+
 def snapshot(stats: Stats, rate: float | None = None) -> Snapshot:
     last = stats.recent_failures[-1] if stats.recent_failures else None
     return Snapshot(
+        done=stats.success + stats.partial_success,
         finished=stats.finished,
         to_run=stats.to_run,
         failed=stats.failed,
@@ -118,15 +145,28 @@ def rate_text(rate: float) -> str:
     return f"{rate * 3600:.1f} rows/h"
 
 
-def details(snap: Snapshot) -> list[str]:
-    """The parts after the count of done rows; parts that say nothing are left out."""
+def state_text(snap: Snapshot) -> str:
+    """What holds the batch up, and for how long: `waiting for the server (3 min): refused`."""
+    head, colon, reason = snap.state.partition(": ")
+    return f"{head} ({duration(snap.state_for)}){colon}{reason}" if snap.state_for >= 1 else snap.state
+
+
+def in_flight(snap: Snapshot, *, places: bool) -> str:
+    """`9 of 9 in flight (limited by the server)`: with `places` how many could be."""
+    less = " (limited by the server)" if 0 < snap.limit < snap.asked else ""
+    return f"{snap.in_flight}{f' of {snap.limit}' if places else ''} in flight{less}"
+
+
+def details(snap: Snapshot, *, places: bool = False) -> list[str]:
+    """The parts after the count of done rows; parts that say nothing are left out. While the server is away the rate
+    of before says nothing, and nobody knows the end."""
     parts = [f"{snap.failed:,} failed"]
     parts += [f"{snap.unknown:,} unknown"] if snap.unknown else []
     parts += [f"{snap.paused:,} paused"] if snap.paused else []
-    parts.append(f"{snap.in_flight} in flight")
-    if snap.rate:
+    parts.append(in_flight(snap, places=places))
+    if snap.rate and not snap.state:
         parts.append(rate_text(snap.rate))
-    if snap.seconds_left is not None:
+    if snap.seconds_left is not None and not snap.state:
         parts.append(f"about {duration(snap.seconds_left)} left")
     if snap.tokens:
         parts.append(f"{snap.tokens:,} tokens")
@@ -136,9 +176,20 @@ def details(snap: Snapshot) -> list[str]:
 def plain_line(snap: Snapshot, clock: str) -> str:
     """One line of figures; `clock` is the time of day in front."""
     if not snap.to_run:
-        return f"{clock} {snap.state or 'starting'}"
-    line = f"{clock} {snap.finished}/{snap.to_run} done, {', '.join(details(snap))}"
-    return f"{line}; {snap.state}" if snap.state else line
+        return f"{clock} {state_text(snap) or 'starting'}"
+    line = f"{clock} {snap.done}/{snap.to_run} done, {', '.join(details(snap))}"
+    return f"{line}; {state_text(snap)}" if snap.state else line
+
+
+def packed(parts: Sequence[str], width: int) -> list[str]:
+    """The parts, with commas between them, in as few lines of `width` as hold them whole."""
+    lines: list[str] = []
+    for part in parts:
+        if lines and len(lines[-1]) + len(part) + 3 <= width:  # ", " before it, "," after it
+            lines[-1] += f", {part}"
+        else:
+            lines.append(part)
+    return [*(f"{line}," for line in lines[:-1]), *lines[-1:]]
 
 
 class Display(Protocol):
@@ -171,38 +222,44 @@ class Plain(Silent):
 
     every = 1.0
 
-    def __init__(self, write: Callable[[str], None] | None = None, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        write: Callable[[str], None] | None = None,
+        now: Callable[[], float] = time.monotonic,
+        *,
+        asked: int = 0,
+    ) -> None:
         self._write = write or write_line
         self._now = now
-        self._rate = RecentRate()
+        self._figures = Figures(now, asked)
         self._next = now() + FIRST_LINE
 
     def show(self, stats: Stats) -> None:
-        now = self._now()
-        rate = self._rate.sample(now, stats.finished)
+        now, snap = self._now(), self._figures.take(stats)
         if now >= self._next:
             self._next = now + LINE_EVERY
-            self._write(plain_line(snapshot(stats, rate), time.strftime("%H:%M:%S")))
+            self._write(plain_line(snap, time.strftime("%H:%M:%S")))
 
 
 class Live:
-    """A bar and two lines under it, drawn by rich; lines of the log appear above."""
+    """A bar and a few lines under it, drawn by rich; lines of the log appear above."""
 
     every = FRAME_EVERY
 
-    def __init__(self, console: Console | None = None, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, console: Console | None = None, now: Callable[[], float] = time.monotonic, *, asked: int = 0
+    ) -> None:
         from rich.console import Console
         from rich.live import Live as RichLive
 
         self._console = console or Console(stderr=True, highlight=False, markup=False, emoji=False)
         # Drawn by `show` alone: rich's own thread would read the figures while the engine writes them.
         self._live = RichLive(console=self._console, auto_refresh=False, transient=True)
-        self._now = now
-        self._rate = RecentRate()
+        self._figures = Figures(now, asked)
         self._live.start()
 
     def show(self, stats: Stats) -> None:
-        snap = snapshot(stats, self._rate.sample(self._now(), stats.finished))
+        snap = self._figures.take(stats)
         with contextlib.suppress(OSError):  # where the terminal has gone the batch goes on
             self._live.update(render(snap, self._console.width), refresh=True)
 
@@ -225,31 +282,37 @@ def render(snap: Snapshot, width: int) -> RenderableType:
     from rich.table import Table
     from rich.text import Text
 
+    free = max(10, width - ECHO_WIDTH)
     rows: list[RenderableType] = []
     if snap.to_run:
-        count = Text(f" {snap.finished:,}/{snap.to_run:,} done  {100 * snap.finished // snap.to_run}%")
+        count = Text(f" {snap.done:,}/{snap.to_run:,} done  {100 * snap.done // snap.to_run}%")
         bar = Table.grid(expand=False)
-        bar.add_row(ProgressBar(total=snap.to_run, completed=snap.finished, width=max(10, min(50, width - 30))), count)
+        bar.add_row(ProgressBar(total=snap.to_run, completed=snap.done, width=max(10, min(50, width - 30))), count)
         rows.append(bar)
-        parts = details(snap)
-        parts[parts.index(f"{snap.in_flight} in flight")] = f"{snap.in_flight} of {snap.limit} in flight"
-        figures = Text(", ".join(parts), no_wrap=True, overflow="ellipsis")
+        parts = details(snap, places=True)
+        figures = [Text(line, no_wrap=True, overflow="ellipsis") for line in packed(parts, free)]
         if snap.failed:
-            figures.stylize("red", 0, len(parts[0]))
-        rows.append(figures)
+            figures[0].stylize("red", 0, len(parts[0]))
+        rows += figures
     if snap.state or not snap.to_run:
-        rows.append(Text(snap.state or "starting", style="yellow", no_wrap=True, overflow="ellipsis"))
+        rows.append(Text(state_text(snap) or "starting", style="yellow", no_wrap=True, overflow="ellipsis"))
     if snap.last_failure:
         rows.append(Text(f"last failure: {snap.last_failure}", style="red", no_wrap=True, overflow="ellipsis"))
     # A terminal echoes Ctrl-C as ^C; after a full line that would wrap, and leave a torn frame behind.
-    return Constrain(Group(*rows), max(10, width - ECHO_WIDTH))
+    return Constrain(Group(*rows), free)
 
 
 def choose_display(
-    *, json: bool, quiet: bool, stream: TextIO | None = None, environ: Mapping[str, str] = os.environ
+    *,
+    json: bool,
+    quiet: bool,
+    asked: int = 0,
+    stream: TextIO | None = None,
+    environ: Mapping[str, str] = os.environ,
 ) -> Display:
     """Live on a terminal that can move its cursor, plain lines elsewhere, nothing with --json or -q.
 
+    `asked`: the --concurrency, 0 for auto.
     Live needs UTF-8: elsewhere a character may be shown as its escape, and the frame is torn by its length.
     """
     stream = sys.stderr if stream is None else stream
@@ -257,8 +320,8 @@ def choose_display(
         return Silent()
     able = environ.get("TERM", "") not in ("dumb", "unknown", "")
     if stream.isatty() and able and (stream.encoding or "").lower().replace("-", "") == "utf8":
-        return Live()
-    return Plain()
+        return Live(asked=asked)
+    return Plain(asked=asked)
 
 
 def write_line(line: str) -> None:

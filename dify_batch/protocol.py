@@ -54,6 +54,8 @@ _INPUT_REFUSALS = re.compile(
     r"|^\d+ validation errors? for |^Arg user must be provided|^Detected file type does not match"
     r"|^\w+ is required in file mapping|^A string literal cannot contain NUL"
 )
+# Refused before a run is made: too large, no JSON, not to be processed [09d, 20k].
+_REFUSALS = frozenset({413, 415, 422})
 _NOT_PUBLISHED = re.compile(r"^Workflow not published", re.IGNORECASE)
 _TOO_MANY = re.compile(r"^Too many requests", re.IGNORECASE)
 
@@ -188,11 +190,9 @@ def refusal(http_status: int, code: str, message: str, *, retry_after: float | N
             if message.startswith("Invalid workflow_id format"):
                 return Fatal("app", code, shown, http_status)
             return Rejected(code, shown, http_status)  # malformed JSON: refused before anything else [09, 22d]
-        if code and code != "invalid_param":
-            return Rejected(code, shown, http_status)
         if _INPUT_REFUSALS.search(message):
             return Rejected(code or "invalid_param", shown, http_status)
-        # A blocking POST can answer 400 after the run has begun, so an unknown text is looked up first.
+        # A blocking POST can answer 400 after the run has begun, so an unknown text or code is looked up first.
         return Lost(f"HTTP 400: {shown}", http_status, False)
     if http_status in (404, 405):
         # No row's fault: an unknown workflow id [12b], or a base URL that is not Dify's [21].
@@ -200,7 +200,9 @@ def refusal(http_status: int, code: str, message: str, *, retry_after: float | N
     if 300 <= http_status < 400:
         target = f" to {message}" if message else ""  # never followed: a redirected POST is a second POST
         return Fatal("app", "redirect", f"HTTP {http_status}: the base URL redirects{target}", http_status)
-    return Rejected(code or f"http_{http_status}", shown, http_status)  # 413, 415, 422: no run was made
+    if http_status in _REFUSALS:
+        return Rejected(code or f"http_{http_status}", shown, http_status)
+    return Lost(f"HTTP {http_status}: {shown}", http_status, False)  # such as 408 from a proxy: it says nothing
 
 
 def event_refusal(message: str) -> Outcome:
@@ -230,6 +232,7 @@ class Events:
 
     ref: RunRef | None = None
     forms: tuple[PausedForm, ...] = ()
+    accepted: bool = False
 
     def feed(self, event: Mapping[str, Any]) -> Outcome | None:
         name = event.get("event")
@@ -260,7 +263,7 @@ class Events:
     def end(self, reason: str) -> Running | Lost:
         if self.ref is not None:
             return Running(self.ref, reason)
-        return Lost(reason)
+        return Lost(reason, accepted=self.accepted)
 
 
 def detail_outcome(http_status: int, body: bytes, ref: RunRef) -> Outcome | None:

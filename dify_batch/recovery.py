@@ -29,6 +29,8 @@ log = logging.getLogger("dify_batch")
 LOOKUPS_AT_ONCE = 4
 # First look soon: a run is in the log 0.06 s after its start [14c]; then ever more rarely.
 _FIRST_LOOK, _LOOK_FACTOR, _LAST_LOOK = 0.3, 2.0, 10.0
+# The snapshot of a paused run comes within a second [18e]; of a run made in blocking mode none comes [24o].
+_FORM_WITHIN = 5.0
 # How long one attachment to a run's events lasts before run detail is asked again. Events that were lost with Redis
 # do not come again [26i], and the endpoint pings for ever.
 _ATTACH = 30.0
@@ -86,15 +88,22 @@ class Recovery:
         """What became of a lost request; None if the batch ends before that is known (the intent stays open)."""
         engine = self._engine
         pause = _FIRST_LOOK
+        failing_since: float | None = None
         while not engine.giving_up:
             settled = time.monotonic() >= self._settled_at(item)
             try:
                 async with self._gate:
                     verdict = await self._look(item, settled=settled)
+                failing_since = None
             except (AuthError, AppError) as error:
                 return Unavailable(f"{item.reason}; the server's log is closed to this key: {error.message}")
             except (ConnectionFailed, ServerError, RateLimited) as error:
                 engine.outage.begin(error.message)
+                failing_since = failing_since or time.monotonic()
+                if not engine.stopping.taking:
+                    return None  # the next invocation looks
+                if time.monotonic() - failing_since > engine.settings.max_outage:
+                    return Unavailable(f"{item.reason}; the server's log does not answer: {error.message}")
                 verdict = None
                 await engine.sleep(pause)
             if verdict is not None:
@@ -120,12 +129,16 @@ class Recovery:
             return None
         entries, whole = await self._entries(item, pages=1 if own else _MAX_PAGES)
         free = [entry for entry in entries if self._is_free(entry, item)]
-        matches = []
+        matches, unclear = [], 0
         for entry in free:
             inputs = await self._inputs(entry)
             if same_inputs(item.values, inputs) or (own and not contradicts(item.values, inputs)):
                 matches.append(entry)
+            elif not contradicts(item.values, inputs):
+                unclear += 1
         matches = [entry for entry in matches if self._is_free(entry, item)]
+        if matches and not own and self._has_twin(item):
+            return None  # a row in flight could own it; its answer will tell
         if len(matches) == 1:
             self.claim(matches[0].run_id)
             return Found(RunRef(matches[0].run_id))
@@ -137,11 +150,20 @@ class Recovery:
             return None
         if not whole:
             return Unavailable(f"{item.reason}; user {item.user} has too many runs in the server's log")
+        if unclear:
+            return Unavailable(f"{item.reason}; {unclear} runs of user {item.user} may be the row's or not")
         if own and free:
             return Unavailable(
                 f"{item.reason}; the server's log shows run {free[0].run_id} of user {item.user}, with other inputs"
             )
         return Absent()
+
+    def _has_twin(self, item: Item) -> bool:
+        """Whether a row with the same user and inputs is in flight whose run is not known yet."""
+        return any(
+            other is not item and other.ref is None and other.user == item.user and _alike(other, item)
+            for other in self._engine.running.values()
+        )
 
     async def _entries(self, item: Item, *, pages: int) -> tuple[list[LogEntry], bool]:
         """The newest runs of the item's user, and whether they are all that can matter."""
@@ -188,10 +210,14 @@ class Recovery:
             if not isinstance(outcome, Running | Unreachable):
                 return outcome
             left = until - time.monotonic()
-            if left <= 0 or engine.giving_up or outcome == _not_found(item.ref):
+            # Right after its start a run may not be in the database yet.
+            young = time.time() - item.started_at < engine.settings.settle
+            if left <= 0 or engine.giving_up or (not_found(outcome) and not young):
                 return outcome if isinstance(outcome, Running) else Running(item.ref, outcome.message)
             if isinstance(outcome, Unreachable):
                 engine.outage.begin(outcome.message)
+                await engine.sleep(min(pause, left))
+            elif not_found(outcome):
                 await engine.sleep(min(pause, left))
             elif item.mode == "streaming" and item.user:
                 began = time.monotonic()
@@ -211,7 +237,18 @@ class Recovery:
             detail = await self._engine.client.run_detail(item.ref)
         if detail.outcome is None:
             return _not_found(item.ref)
+        item.seen_running = isinstance(detail.outcome, Running)
+        if isinstance(detail.outcome, Paused) and not detail.outcome.forms and item.user:
+            # Run detail does not have the form; the events do [18e].
+            seen = await self._engine.client.follow(item.ref, user=item.user, timeout=_FORM_WITHIN)
+            if not isinstance(seen, Running | Unreachable):
+                return seen
         return detail.outcome
+
+
+def _alike(one: Item, other: Item) -> bool:
+    """Whether two rows ask the same, but for their ids."""
+    return {**one.values, "id": None} == {**other.values, "id": None}
 
 
 def _not_found(ref: RunRef) -> Running:

@@ -12,6 +12,7 @@ import codecs
 import csv
 import difflib
 import os
+import re
 import shutil
 import stat
 import sys
@@ -32,11 +33,17 @@ __all__ = ["CheckReport", "Problem", "Row", "RowSource", "check", "valid_rows"]
 _NO_TEXT = frozenset({"unicode_escape", "raw_unicode_escape", "utf_7", "idna", "punycode", "undefined"})
 """Codecs for text that are no encodings of files: they turn plain letters into others, or into lone surrogates."""
 
+_JSON_LINES = re.compile(rb'\s*\{\s*"')
+"""How JSON lines begin, and hardly ever a CSV's header."""
+
+_NO_LETTERS = b"\0\xef\xbb\xbf\xfe\xff"  # byte order marks, and every other byte of UTF-16
+_HEAD = 1 << 16
+
 _DELIMITERS = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "pipe": "|"}
 
 
 class RowSource:
-    """The rows of one input file (CSV, or JSON lines by its name).
+    """The rows of one input file (CSV, or JSON lines by its name; from a pipe by its first characters).
 
     Attributes:
         name: the path, or "standard input", for messages.
@@ -111,6 +118,8 @@ class RowSource:
         else:
             file, spooled = _open(where)
         typed = where is not None and where.suffix.lower() in (".jsonl", ".ndjson")
+        if spooled and delimiter is None:  # a pipe has no name to go by
+            typed = typed or bool(_JSON_LINES.match(os.pread(file.fileno(), _HEAD, 0).translate(None, _NO_LETTERS)))
         try:
             return cls(
                 file,

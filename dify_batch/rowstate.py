@@ -54,14 +54,14 @@ class RowState:
                 self.posts += 1
                 self.user = str(record.get("user", ""))
                 self.mode = str(record.get("mode", "streaming"))
-                self.sent_at = _time(record)
+                self.sent_at = event_time(record)
                 self.run_id = self.task_id = None
                 self.cut = False
             case "started":
                 self.run_id = str(record["run"])
                 self.phase = Phase.STARTED
                 self.task_id = record.get("task")
-                self.started_at = _time(record)
+                self.started_at = event_time(record)
                 self.kind = self.code = self.message = ""
             case "unsent":
                 self._rest()
@@ -74,7 +74,7 @@ class RowState:
                 self.cut = False
                 self.task_id = record.get("task")
                 self.forms = tuple(record.get("forms") or ())
-                self.started_at = self.started_at or _time(record)
+                self.started_at = self.started_at or event_time(record)
             case "failed":
                 self.phase = Phase.FAILED
                 self.kind = str(record.get("kind", "failed"))
@@ -90,7 +90,7 @@ class RowState:
                 # fetched again.
                 self.run_id = record.get("run") or self.run_id
                 self.phase = Phase.STARTED if self.run_id else Phase.FREE
-                self.started_at = self.started_at or _time(record)
+                self.started_at = self.started_at or event_time(record)
                 self.cut = True
 
     def _rest(self) -> None:
@@ -99,7 +99,7 @@ class RowState:
         self.flushed = False
 
 
-def _time(record: Mapping[str, Any]) -> float:
+def event_time(record: Mapping[str, Any]) -> float:
     try:
         return formats.from_utc(str(record.get("at", "")))
     except ValueError:

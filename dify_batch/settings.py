@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+import stat
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
 
 from dify_batch.arguments import check_key, check_workflow_id, mask_url, read_base_url
-from dify_batch.errors import UsageError
+from dify_batch.errors import AuthError, UsageError
 from dify_batch.flags import BY_DEST, BY_ENV, DEFAULT_BASE_URL, FLAGS, MAX_CONCURRENCY, Failures
 
 __all__ = ["Failures", "Secret", "Settings", "load_settings", "mask_url", "read_base_url", "read_env_file"]
@@ -188,6 +189,7 @@ def _check_together(settings: Settings) -> None:
             hint="Give a file, such as -o results.jsonl.",
             code="usage_invalid_flag",
         )
+    _check_output(settings.output)
     files = {"--output": settings.output, "--log-file": settings.log_file}
     if settings.input != "-":
         files["--input"] = Path(settings.input)
@@ -207,6 +209,22 @@ def _check_together(settings: Settings) -> None:
             f'--id-column and --files-column are the same column: "{settings.id_column}".',
             code="usage_invalid_flag",
         )
+
+
+def _check_output(path: Path) -> None:
+    """Refuses what is there and is no regular file, before anything waits for a FIFO or reads a device without end."""
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return  # not there yet, or whoever opens it says why it cannot be
+    if stat.S_ISDIR(mode):
+        what, hint = "is a folder", f"Give a file, such as -o {path / 'results.jsonl'}."
+    elif not stat.S_ISREG(mode):
+        kind = "a pipe" if stat.S_ISFIFO(mode) else "a socket" if stat.S_ISSOCK(mode) else "a device"
+        what, hint = f"is {kind}, and results go to a regular file", "Give a file, such as -o results.jsonl."
+    else:
+        return
+    raise UsageError(f'--output: "{path}" {what}.', hint=hint, code="usage_invalid_flag")
 
 
 def load_settings(
@@ -238,7 +256,7 @@ def load_settings(
         elif flag.env and (file.get(flag.env) or "").strip():
             values[flag.dest] = flag.read(file[flag.env], f"{flag.env} in {where}")
     for name in ("input", "output"):
-        if not str(values.get(name, "")).strip() or values[name] == Path():
+        if not str(given.get(name) or "").strip():
             flag = BY_DEST[name]
             raise UsageError(
                 f"{'/'.join(flag.names)} is missing: {flag.help}.",
@@ -250,22 +268,44 @@ def load_settings(
         warnings += [note] if note else []
     if "workflow_id" in values:
         values["workflow_id"] = values["workflow_id"].strip()
-    warnings += _unknown_names([*environ, *file])
-    return Settings(**values), tuple(warnings)
+    unknown = _unknown_names(environ, file)
+    try:
+        return Settings(**values), (*warnings, *unknown)
+    except AuthError as error:
+        if unknown:  # perhaps it is the key's name that is misspelt
+            error.hint = " ".join([*unknown, error.hint or ""])
+        raise
 
 
-def _unknown_names(names: list[str]) -> list[str]:
-    """A warning for each variable that looks like ours and is not, with the nearest that is."""
-    unknown = {name for name in names if name.startswith(("DIFY_BATCH_", "DIFY_API_")) and name not in BY_ENV}
-    if not unknown:
-        return []
+def _unknown_names(environ: Iterable[str], file: Iterable[str]) -> list[str]:
+    """A warning for each variable that looks like ours and is not, with the nearest that is.
+
+    In the file any name that is nearly one of ours is meant for us; the environment is everybody's.
+    """
+    ours = ("DIFY_BATCH_", "DIFY_API_")
+    unknown = {name for name in (*environ, *file) if name.startswith(ours)}
+    unknown |= {name for name in environ if name.startswith("DIFY_") and _nearest(name, 0.85)}
+    unknown |= {name for name in file if _nearest(name, 0.8)}
+    warnings = []
+    for name in sorted(unknown - BY_ENV.keys()):
+        near = _nearest(name, 0.5)
+        warnings.append(f"{name} is no setting and is ignored." + (f" Did you mean {near}?" if near else ""))
+    return warnings
+
+
+_EVERYBODYS = ("KEY", "LOG_FORMAT", "MODE", "USER")  # a .env that several programs share may have these for another
+
+
+def _nearest(name: str, cutoff: float) -> str | None:
+    """The setting that was probably meant: one prefix more or less, other letters, or a slip of the hand."""
+    upper = name.upper()
+    bare = upper.removeprefix("DIFY_BATCH_").removeprefix("DIFY_")
+    for meant in (upper, bare, f"DIFY_BATCH_{bare}", f"DIFY_{bare}", f"DIFY_API_{bare}"):
+        if meant in BY_ENV and upper not in _EVERYBODYS:
+            return meant
     import difflib
 
-    warnings = []
-    for name in sorted(unknown):
-        near = difflib.get_close_matches(name, BY_ENV, n=1, cutoff=0.5)
-        warnings.append(f"{name} is no setting and is ignored." + (f" Did you mean {near[0]}?" if near else ""))
-    return warnings
+    return next(iter(difflib.get_close_matches(upper, BY_ENV, n=1, cutoff=cutoff)), None)
 
 
 def read_env_file(path: Path, *, required: bool, warnings: list[str]) -> dict[str, str]:
@@ -291,11 +331,17 @@ def read_env_file(path: Path, *, required: bool, warnings: list[str]) -> dict[st
     from dotenv import dotenv_values
     from dotenv.parser import parse_stream
 
+    first: dict[str, int] = {}
     for binding in parse_stream(StringIO(text)):
+        text_before = binding.original.string[: -len(binding.original.string.lstrip()) or None]
+        line = binding.original.line + text_before.count("\n")  # blank lines before it belong to it
         if binding.error or (binding.key is not None and binding.value is None) or "\0" in binding.original.string:
-            text_before = binding.original.string[: -len(binding.original.string.lstrip()) or None]
-            line = binding.original.line + text_before.count("\n")  # blank lines before it belong to it
             raise UsageError(f"{path}, line {line}: not NAME=value.", hint="Correct the line, or put # before it.")
+        if binding.key is not None and first.setdefault(binding.key, line) != line:
+            before, first[binding.key] = first[binding.key], line
+            warnings.append(
+                f"{path}: {binding.key} is set on line {before} and again on line {line}; the last one counts."
+            )
     values = {name: value for name, value in dotenv_values(stream=StringIO(text)).items() if value is not None}
     if os.name == "posix" and values.get("DIFY_API_KEY") and mode & 0o044:
         warnings.append(f"Others can read {path}, and it holds DIFY_API_KEY. Type: chmod 600 {path}")

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,10 @@ from dify_batch.ids import DONE, OPEN, PAUSED, RETRY, IdIndex
 from dify_batch.retryfile import Stamp, stamp_of, torn_id
 from dify_batch.rowstate import Phase as Phase
 from dify_batch.rowstate import RowState as RowState
+from dify_batch.rowstate import event_time
+
+# Start delays older than so many starts say nothing of the queue of today.
+_DELAYS_KEPT = 200
 
 
 @dataclass(slots=True)
@@ -208,13 +213,16 @@ def _read_retry(path: Path, state: State) -> None:
     state.retry_stale = whole != data or not ids
 
 
-def claimed_runs(paths: formats.Paths, users: frozenset[str]) -> dict[str, set[str]]:
-    """The runs that rows already claim, by the user they were sent with: {user: {run id, ...}}.
+def claimed_runs(paths: formats.Paths, concerns: Callable[[str], bool]) -> tuple[dict[str, set[str]], list[float]]:
+    """The runs that rows already claim, by the user they were sent with: {user: {run id, ...}}; and the newest start
+    delays among them (seconds from POST to workflow_started). `concerns` says which users matter.
 
-    A second pass over the journal, made only where a look-up needs it (open intents of a killed batch).
+    A second pass over the journal, made only where a look-up needs it (open intents of a killed batch, --user).
     """
     user_of: dict[str, str] = {}
-    claimed: dict[str, set[str]] = {user: set() for user in users}
+    sent_at: dict[str, float] = {}
+    delays: deque[float] = deque(maxlen=_DELAYS_KEPT)
+    claimed: dict[str, set[str]] = {}
     for line, _ in lines_of(paths.journal):
         head = formats.journal_head(line)
         if head is not None and head[0] != b"sent" and head[1].decode("utf-8", "replace") not in user_of:
@@ -224,8 +232,12 @@ def claimed_runs(paths: formats.Paths, users: frozenset[str]) -> dict[str, set[s
             continue
         if record["event"] == "sent":
             user_of[row_id] = str(record.get("user", ""))
-            if user_of[row_id] not in users:
+            if not concerns(user_of[row_id]):
                 del user_of[row_id]
+            else:
+                sent_at[row_id] = event_time(record)
         elif (run := record.get("run")) and row_id in user_of:
-            claimed[user_of[row_id]].add(str(run))
-    return claimed
+            claimed.setdefault(user_of[row_id], set()).add(str(run))
+            if record["event"] == "started" and not record.get("found") and row_id in sent_at:
+                delays.append(max(0.0, event_time(record) - sent_at.pop(row_id)))
+    return claimed, list(delays)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from dify_batch import formats
-from dify_batch.errors import UsageError
+from dify_batch.errors import StorageError, UsageError
 from dify_batch.ids import DONE
 from dify_batch.state import Phase, RowState, State, lines_of, read_state
 from dify_batch.status_text import next_steps, text_of
@@ -92,7 +92,8 @@ class StatusReport:
 
     `held`: results that lie in the journal until their turn comes (--keep-order). `retry_waiting`: ids in `.retry`
     of which the journal knows no failure, as a person wrote them there.
-    `to_retry`: rows that `--retry` would run. `other_failures`: rows in groups beyond
+    `to_retry`: rows that `--retry` would run. `retry_unknown`: those ids of `.retry` that the journal has never
+    heard of, so that they may not be in the input at all. `other_failures`: rows in groups beyond
     the TOP_GROUPS largest.
     """
 
@@ -104,6 +105,7 @@ class StatusReport:
     unknown: int
     retry_waiting: int
     to_retry: int
+    retry_unknown: tuple[str, ...] = ()
     paused: tuple[PausedRow, ...] = ()
     in_flight: tuple[InFlight, ...] = ()
     held: int = 0
@@ -128,11 +130,12 @@ def status_report(output: Path, *, now: float | None = None) -> StatusReport:
 
     Raises:
         UsageError: there is no batch of that name.
-        StorageError: a file is there and cannot be read.
+        StorageError: a file is there and cannot be read, or holds no results.
     """
     paths = formats.Paths.of(output)
     require_batch(paths)
     state = read_state(paths)
+    require_results(paths, state)
     partial = _second_look(paths, state)
     holder = _holder(paths.lock)
     running = holder is not None and holder.alive is not False
@@ -154,6 +157,7 @@ def status_report(output: Path, *, now: float | None = None) -> StatusReport:
         unknown=unknown,
         retry_waiting=len(by_hand),
         to_retry=left,
+        retry_unknown=tuple(row_id for row_id in state.retry if row_id not in state.rows),
         paused=tuple(_paused(row_id, row, moment) for row_id, row in by_phase[Phase.PAUSED]),
         in_flight=tuple(_in_flight(row_id, row) for row_id, row in by_phase[Phase.SENT] + by_phase[Phase.STARTED]),
         held=len(by_phase[Phase.HELD]),
@@ -178,6 +182,16 @@ def require_batch(paths: formats.Paths) -> None:
         near = sorted(path.name[: -len(".journal")] for path in paths.results.parent.glob("*.journal"))[:5]
         hint = f"batches in {paths.results.parent}: {', '.join(near)}" if near else "give the -o of the batch"
         raise UsageError(f"{paths.results}: there is no batch of that name", hint=hint, code="usage_invalid_flag")
+
+
+def require_results(paths: formats.Paths, state: State) -> None:
+    """Raises StorageError for a file that holds no result and stands alone: it is not what was meant."""
+    alone = not any(path.exists() for path in paths.data if path != paths.results)
+    if alone and not state.done and state.results_size > len(formats.BOM):
+        raise StorageError(
+            f"{paths.results} is no results file: none of its lines is a result, and no journal is beside it",
+            hint="give the -o of the batch, such as results.jsonl",
+        )
 
 
 _PARTIAL = re.compile(rb'\s*\{"id": ?"(?:[^"\\]|\\.)*", ?"status": ?"partial-success"')
@@ -307,9 +321,10 @@ def _warnings(paths: formats.Paths, state: State, *, running: bool) -> tuple[str
     if running:
         return tuple(found)  # what is not yet in the results may be on its way there
     if state.missing_results:
+        have = "row has its" if state.missing_results == 1 else "rows have their"
         found.append(
-            f"{state.missing_results} rows have their result according to the journal and are not in {paths.results}: "
-            "the next batch fetches them from the server"
+            f"{state.missing_results:,} {have} result according to the journal and not in {paths.results}: "
+            "the next batch fetches what is missing from the server"
         )
     if not paths.journal.exists():
         found.append(f"{paths.journal} is missing: why rows failed, and what runs on the server, cannot be told")

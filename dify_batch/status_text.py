@@ -49,8 +49,17 @@ def next_steps(report: StatusReport, *, running: bool) -> Iterator[str]:
         yield f"The last batch did not end by itself; go on with: {again}"
     elif report.batch is not None and report.batch.untouched:
         yield f"{_rows(report.batch.untouched)} not sent yet: {again}"
-    if report.to_retry:
-        yield f"{_rows(report.to_retry)} to run again, once the cause is gone: {again} --retry"
+    known = report.to_retry - len(report.retry_unknown)
+    if known:
+        yield f"{_rows(known)} to run again, once the cause is gone: {again} --retry"
+    if report.retry_unknown:
+        ids = ", ".join(one_line(row_id) for row_id in report.retry_unknown[:SHOWN])
+        more = ", …" if len(report.retry_unknown) > SHOWN else ""
+        are = "id was" if len(report.retry_unknown) == 1 else "ids were"
+        yield (
+            f"{len(report.retry_unknown):,} {are} never sent: {ids}{more}; "
+            f"take out of {report.output}.retry what is not in {'the input' if source == '-' else source}"
+        )
 
 
 def _rows(count: int) -> str:
@@ -143,7 +152,33 @@ def _batch_line(batch: LastBatch, holder: Holder | None) -> str:
         took = f" after {duration(formats.from_utc(batch.ended_at) - formats.from_utc(batch.started_at))}"
     except ValueError:
         took = ""
-    return f"{line}, ended{took}: {batch.reason}"
+    return f"{line}, ended{took}: {_why(batch)}"
+
+
+_REASONS = {
+    "rows_failed": "some rows have no result",
+    "batch_stopped": "stopped by --max-failures",
+    "not_finished": "not finished",
+    "interrupted": "stopped by Ctrl-C (SIGINT)",
+    "terminated": "stopped by SIGTERM",
+    "rate_limited": "stopped by a rate limit or a quota",
+    "network_connection": "the server could not be reached",
+    "auth_expired": "the server refused the API key",
+    "access_denied": "the server refused access",
+    "server_5xx": "the server answered with an error",
+    "server_4xx_other": "the app could not run",
+    "storage_failed": "a file could not be written",
+    "invalid_csv": "the input was changed meanwhile",
+    "unknown": "an unexpected error",
+}
+"""The codes that the journal's end record holds, in words."""
+
+
+def _why(batch: LastBatch) -> str:
+    if batch.reason != "finished":
+        return _REASONS.get(batch.reason or "", one_line(batch.reason or "").replace("_", " "))
+    left = f"; {_rows(batch.untouched)} not sent yet" if batch.untouched else ""
+    return f"finished what it was asked to do{left}" if left else "finished"
 
 
 def _who(holder: Holder) -> str:

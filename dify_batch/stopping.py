@@ -33,6 +33,7 @@ class Stopping:
         self._failures = 0
         self._most_failures: int | None = None
         self._halted = asyncio.Event()
+        self._stop: asyncio.Task[None] | None = None
 
     async def sleep(self, seconds: float) -> None:
         """Sleeps, or less if no more rows are taken."""
@@ -46,7 +47,7 @@ class Stopping:
         """An error ends the batch: no more rows; what runs is finished. The first error is the one that is told."""
         if self.error is None:
             self.error = error
-            log.error("%s", error.message)
+            log.info("the batch stops: %s", error.message)
         self._take_no_more()
 
     def drain(self, error: DifyBatchError) -> None:
@@ -74,7 +75,17 @@ class Stopping:
                 )
             )
 
-    async def stop_runs(self) -> None:
+    def begin_stop(self) -> None:
+        """The second signal."""
+        if self._stop is None:
+            self._stop = asyncio.get_running_loop().create_task(self._stop_runs())
+
+    async def stopped(self) -> None:
+        """Waits for the end of a stop that has begun; it is bounded by STOP_WITHIN."""
+        if self._stop is not None:
+            await asyncio.shield(self._stop)
+
+    async def _stop_runs(self) -> None:
         """The second signal: stops the runs on the server and waits until it says how each ended.
 
         A run whose task id is not known (still queued, or blocking) cannot be stopped by its client: its row stays

@@ -49,7 +49,10 @@ class Summary:
 
 @dataclass(slots=True)
 class Stats:
-    """Live figures; the engine writes them, a display reads them when it likes. One thread only."""
+    """Live figures; the engine writes them, a display reads them when it likes. One thread only.
+
+    `left_out`: bad rows without an id of their own, counted as failed.
+    """
 
     rows: int = 0
     done_before: int = 0
@@ -59,7 +62,7 @@ class Stats:
     unknown: int = 0
     paused: int = 0
     running: int = 0
-    retry_waiting: int = 0
+    left_out: int = 0
     recovered: int = 0
     posts: int = 0
     total_tokens: int = 0
@@ -82,18 +85,17 @@ class Stats:
             + self.unknown
             + self.paused
             + self.running
-            + self.retry_waiting
+            + self.left_out
         )
         return Summary(
             rows=self.rows,
             done_before=self.done_before,
             success=self.success,
             partial_success=self.partial_success,
-            failed=self.failed,
+            failed=self.failed + self.left_out,
             unknown=self.unknown,
             paused=self.paused,
             running=self.running,
-            retry_waiting=self.retry_waiting,
             untouched=max(0, self.rows - counted),
             recovered=self.recovered,
             posts=self.posts,

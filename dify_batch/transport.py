@@ -10,6 +10,7 @@ section 9.3.1), so a POST is sent at most once, also on a reused connection that
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import ssl
 from collections.abc import AsyncIterator
@@ -81,9 +82,58 @@ def meaning(exc: BaseException) -> Meaning:
     return "cut"
 
 
+_WORDS = {
+    "unreachable": "no connection could be made",
+    "timeout": "no answer in time",
+    "cut": "the connection broke off",
+}
+
+
+def in_words(exc: BaseException) -> str:
+    """What happened, for people: no names of classes, and none of aiohttp's own notes such as `ssl:default`."""
+    if isinstance(exc, httpx.TransportError):  # worded by `_as_httpx`, or another transport's own text
+        return str(exc) or _WORDS[meaning(exc)]
+    if isinstance(exc, aiohttp.ClientConnectorCertificateError):
+        return f"the certificate of {exc.host}:{exc.port} cannot be trusted: {_reason(exc.certificate_error)}"
+    if isinstance(exc, aiohttp.ClientConnectorDNSError):
+        return f"the name {exc.host} cannot be resolved: {_reason(exc.os_error)}"
+    if isinstance(exc, aiohttp.ClientConnectorSSLError):
+        return f"no TLS connection to {exc.host}:{exc.port}: {_reason(exc.os_error)}"
+    if isinstance(exc, aiohttp.ClientConnectorError):
+        return f"cannot connect to {exc.host}:{exc.port}: {_reason(exc.os_error)}"
+    if isinstance(exc, aiohttp.ConnectionTimeoutError):
+        return "no connection in time"
+    if isinstance(exc, aiohttp.ServerDisconnectedError):
+        return "the server closed the connection without an answer"
+    if isinstance(exc, aiohttp.ClientPayloadError):
+        return "the answer broke off before its end"
+    if isinstance(exc, aiohttp.ClientResponseError):
+        return f"not an HTTP answer: {exc.message}"
+    if isinstance(exc, OSError) and not isinstance(exc, TimeoutError) and _reason(exc):
+        return f"the connection broke off: {_reason(exc)}"
+    if isinstance(exc, (aiohttp.ClientError, OSError)):
+        return _WORDS[meaning(exc)]
+    return (
+        f"{type(exc).__name__}: {exc}" if str(exc) else type(exc).__name__
+    )  # nothing of the network: to be looked into
+
+
+def _reason(exc: BaseException) -> str:
+    """The system's words for an error: asyncio puts its own, with the address, in the place of "Connection refused"."""
+    if isinstance(exc, ssl.SSLCertVerificationError):
+        return exc.verify_message or str(exc.reason)
+    if isinstance(exc, ssl.SSLError):
+        return (exc.reason or str(exc)).replace("_", " ").lower()
+    if isinstance(exc, socket.gaierror):
+        return str(exc.strerror)
+    if isinstance(exc, OSError) and exc.errno:
+        return os.strerror(exc.errno)
+    return str(exc)
+
+
 def _as_httpx(exc: Exception) -> httpx.TransportError:
     """The httpx error that says of `exc` what `meaning` says of it."""
-    text = str(exc) or type(exc).__name__
+    text = in_words(exc)
     if isinstance(exc, aiohttp.ClientHttpProxyError):
         return httpx.ProxyError(f"the proxy refuses the connection: HTTP {exc.status} {exc.message}")
     if isinstance(exc, aiohttp.ClientProxyConnectionError):
@@ -95,7 +145,7 @@ def _as_httpx(exc: Exception) -> httpx.TransportError:
         timed_out = isinstance(exc, aiohttp.ConnectionTimeoutError)
         return httpx.ConnectTimeout(text) if timed_out else httpx.ConnectError(text)
     if isinstance(exc, aiohttp.ClientResponseError):
-        return httpx.RemoteProtocolError(f"not an HTTP answer: {exc.message}")
+        return httpx.RemoteProtocolError(text)
     return httpx.ReadError(text)
 
 
@@ -212,7 +262,7 @@ class Broken(Exception):
     """An exchange failed in its transport, of whatever kind that is; `meaning` says how, the text what happened."""
 
     def __init__(self, cause: Exception) -> None:
-        super().__init__(f"{type(cause).__name__}: {cause}" if str(cause) else type(cause).__name__)
+        super().__init__(in_words(cause))
         self.meaning = meaning(cause)
 
 

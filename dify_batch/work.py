@@ -11,6 +11,7 @@ from typing import Any
 
 from dify_batch.files import Inputs
 from dify_batch.outcomes import RunRef
+from dify_batch.policy import GiveUp
 from dify_batch.state import RowState
 
 # A look-up reads one page of the log, the newest 100 runs of a user. A slot's runs follow one another, so a run on that
@@ -27,7 +28,8 @@ class Item:
     attempt. `sent_at`, `started_at`: seconds since 1970. `posted_at`, `lost_at`: monotonic seconds. `waited`: how long
     an answer that never came was waited for; `queued`: the server may have taken the request. `lost_with`: the rows
     lost since the server last dealt with one. `may_send`: false where only what exists may be collected. `recovered`:
-    its run was looked up. `from_before`: of an earlier invocation.
+    its run was looked up. `failure`: how its last run failed, while it waits to be repeated. `seen_running`: the
+    server itself has said so. `from_before`: of an earlier invocation.
     """
 
     id: str
@@ -49,6 +51,8 @@ class Item:
     waited: float = 0.0
     queued: bool = False
     excuses: int = 0
+    failure: GiveUp | None = None
+    seen_running: bool = False
     lost_with: set[str] = field(default_factory=set)
     known_runs: frozenset[str] = frozenset()
     recovered: bool = False
@@ -62,7 +66,8 @@ class Item:
         self.ref, self.user, self.mode = row.ref, row.user, row.mode
         self.sent_at = row.sent_at
         self.started_at = row.started_at or row.sent_at
-        self.lost_at = time.monotonic() - max(0.0, time.time() - row.sent_at)
+        # Not when it was lost: what waits in the server's queue has to show up while somebody looks.
+        self.lost_at = time.monotonic()
 
     @property
     def counts(self) -> bool:

@@ -62,6 +62,15 @@ def test_help_and_version_are_data(tmp_path: Path, arguments: list[str], begins:
         (["completion", "fish"], "usage_invalid_flag", None, None),
         ([*CALL, "--retry=yes"], "usage_invalid_flag", None, None),
         ([*CALL, "-Z"], "usage_invalid_flag", "Unknown: -Z.", None),
+        ([*CALL, "--foo"], "usage_invalid_flag", "Unknown: --foo.", "See `dify-batch --help`."),
+        ([*CALL, "--retries", "3"], "usage_invalid_flag", "Unknown: --retries.", "Did you mean --max-retries?"),
+        (
+            ["status", "a.jsonl", "-q"],
+            "usage_invalid_flag",
+            "-q is an option of the batch; this command does not have it.",
+            None,
+        ),
+        (["-i", "data.csv", "-o", "/dev/null"], "usage_invalid_flag", None, "Give a file, such as -o results.jsonl."),
         ([*CALL, "--log-file", "no/folder.log"], "config_invalid_value", None, None),
     ],
 )

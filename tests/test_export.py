@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -167,3 +168,33 @@ def test_a_full_disk_leaves_the_old_table(tmp_path: Path, monkeypatch: pytest.Mo
         export(output, tmp_path / "t.csv")
     assert (tmp_path / "t.csv").read_text() == "old"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["results.jsonl", "results.jsonl.journal", "t.csv"]
+
+
+def test_a_file_that_holds_no_results(tmp_path: Path) -> None:
+    (tmp_path / "data.csv").write_text("id,query\n1,a\n")
+    with pytest.raises(StorageError, match="is no results file"):
+        export(tmp_path / "data.csv", tmp_path / "t.csv")
+    assert [path.name for path in tmp_path.iterdir()] == ["data.csv"]
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.xlsx"])
+def test_a_folder_that_may_not_be_written(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    output = put(tmp_path, [result("a", {}, {})])
+    with monkeypatch.context() as patch:  # every way of changing a folder
+        patch.setattr(Path, "unlink", refuse)
+        patch.setattr(Path, "open", _open_to_read(refuse))
+        patch.setattr("dify_batch.export.os.open", refuse)
+        with pytest.raises(StorageError, match=f"{name} cannot be written: Read-only file system"):
+            export(output, tmp_path / name)
+
+
+def _open_to_read(refuse: Any) -> Any:
+    real = Path.open
+
+    def opened(self: Path, mode: str = "r", *args: Any, **more: Any) -> Any:
+        return refuse() if "w" in mode else real(self, mode, *args, **more)
+
+    return opened

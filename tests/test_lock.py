@@ -126,6 +126,12 @@ def test_a_lock_that_cannot_be_made(path: Path) -> None:
         OutputLock(path).acquire()
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="no /proc here")
+def test_a_folder_in_which_no_file_can_be_made_is_not_taken_for_a_holder() -> None:
+    with pytest.raises(StorageError, match=r"/proc/x\.jsonl\.lock cannot be written"):
+        OutputLock(Path("/proc/x.jsonl.lock")).acquire()
+
+
 def test_a_lock_whose_holder_cannot_be_noted_is_given_up(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(self: Path, text: str) -> int:
         raise OSError(28, "No space left on device")

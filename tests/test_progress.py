@@ -13,7 +13,9 @@ from dify_batch import progress
 from dify_batch.progress import Live, Plain, RecentRate, Silent, Snapshot, plain_line, snapshot, summary_text
 from dify_batch.summary import Stats, Summary
 
-HALF = Snapshot(finished=120, to_run=2000, failed=3, in_flight=20, limit=20, tokens=52310, rate=4.1)
+HALF = Snapshot(
+    done=120, finished=123, to_run=2000, failed=3, in_flight=20, limit=20, tokens=52310, rate=4.1
+)  # fmt: skip
 
 
 class Terminal(io.TextIOWrapper):
@@ -31,13 +33,13 @@ def test_the_line_of_the_contract() -> None:
 
 
 def test_a_line_before_and_after_anything_is_known() -> None:
-    none = Snapshot(finished=0, to_run=0, failed=0, in_flight=0, limit=0, tokens=0)
+    none = Snapshot(done=0, to_run=0, failed=0, in_flight=0, limit=0, tokens=0)
     assert plain_line(none, "12:00:05") == "12:00:05 starting"
     checking = Snapshot(0, 0, 0, 0, 0, 0, state="checking data.csv")
     assert plain_line(checking, "12:00:05") == "12:00:05 checking data.csv"
     begun = Snapshot(0, 10, 0, 5, 5, 0)
     assert plain_line(begun, "12:00:05") == "12:00:05 0/10 done, 0 failed, 5 in flight"
-    ended = Snapshot(10, 10, 0, 0, 5, 0, rate=1.0)
+    ended = Snapshot(10, 10, 0, 0, 5, 0, rate=1.0, finished=10)
     assert plain_line(ended, "12:00:05") == "12:00:05 10/10 done, 0 failed, 0 in flight, 1.0 rows/s"
 
 
@@ -105,6 +107,7 @@ def test_plain_lines_come_after_ten_seconds_and_then_every_thirty() -> None:
     stats, at = Stats(to_run=100, limit=5), []
     for second in range(121):
         now, stats.finished, before = float(second), second // 2, len(lines)
+        stats.success = stats.finished
         display.show(stats)
         at += [second] if len(lines) > before else []
     assert at == [10, 40, 70, 100]
@@ -132,11 +135,59 @@ def test_the_live_display_shows_markup_as_it_is() -> None:
 
 
 def test_no_line_reaches_the_right_edge_where_an_echo_would_wrap() -> None:
-    snap = Snapshot(1, 2, 1, 0, 5, 10**12, state="s" * 300, last_failure="f" * 300, rate=1.0)
+    snap = Snapshot(1, 2, 1, 0, 5, 10**12, state="s" * 300, last_failure="f" * 300)
     for width in (30, 60, 100):
         lines = drawn(snap, width).splitlines()
-        assert len(lines) == 4
+        assert len(lines) == (6 if width == 30 else 4)
         assert max(map(len, lines)) <= width - progress.ECHO_WIDTH
+
+
+def test_at_sixty_columns_nothing_of_the_figures_is_cut_off() -> None:
+    snap = Snapshot(61, 300, 8, 9, 20, 123456, unknown=2, paused=1, rate=4.0, finished=72)
+    lines = drawn(snap, 60).splitlines()[1:]
+    assert lines == [
+        "8 failed, 2 unknown, 1 paused, 9 of 20 in flight,",
+        "4.0 rows/s, about 57 s left, 123,456 tokens",
+    ]
+
+
+def test_done_is_what_has_a_result() -> None:
+    snap = snapshot(Stats(to_run=300, success=50, partial_success=11, failed=8, unknown=1, finished=70), rate=1.0)
+    assert plain_line(snap, "t").startswith("t 61/300 done, 8 failed, 1 unknown, ")
+    assert "61/300 done  20%" in drawn(snap)
+    assert snap.seconds_left == 230
+
+
+def test_while_the_server_is_away_the_state_and_its_length_stand_for_rate_and_end() -> None:
+    now = 0.0
+    lines: list[str] = []
+    display = Plain(lines.append, lambda: now)
+    stats = Stats(to_run=100, limit=5)
+    for second in range(200):
+        now = float(second)
+        stats.finished = stats.success = min(second, 50)
+        if second >= 50:
+            stats.state = f"waiting for the server: {'refused' if second % 2 else 'no answer'}"
+        display.show(stats)
+    words = [line.split(" ", 1)[1] for line in lines]
+    assert "1.0 rows/s" in words[1]
+    assert words[2] == "50/100 done, 0 failed, 0 in flight; waiting for the server (20 s): no answer"
+    assert words[5] == "50/100 done, 0 failed, 0 in flight; waiting for the server (2 min): no answer"
+    stats.state = ""
+    display.show(stats)
+    assert display._figures.take(stats).state_for == 0
+
+
+def test_the_server_that_takes_fewer_than_asked_is_named() -> None:
+    less = Snapshot(0, 10, 0, 9, 9, 0, asked=20)
+    assert "9 of 9 in flight (limited by the server)" in drawn(less)
+    assert plain_line(less, "t") == "t 0/10 done, 0 failed, 9 in flight (limited by the server)"
+    for snap in (
+        Snapshot(0, 10, 0, 9, 9, 0),
+        Snapshot(0, 10, 0, 0, 0, 0, asked=20),
+        Snapshot(0, 9, 0, 9, 9, 0, asked=9),
+    ):
+        assert "limited" not in drawn(snap)
 
 
 def test_before_rows_are_known_the_live_display_shows_the_state() -> None:
@@ -148,7 +199,7 @@ def test_lines_of_the_log_appear_above_the_bar_and_the_bar_goes_at_the_end() -> 
     file = io.StringIO()
     console = Console(file=file, width=80, force_terminal=True, no_color=True)
     display = Live(console, lambda: 0.0)
-    display.show(Stats(to_run=10, finished=4, limit=5))
+    display.show(Stats(to_run=10, success=4, finished=4, limit=5))
     display.write("WARNING [row c-1] [red]x[/red] " + "long " * 30)
     display.close()
     text = file.getvalue()

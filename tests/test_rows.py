@@ -195,6 +195,29 @@ def test_json_lines(tmp_path: Path) -> None:
         ]
 
 
+@pytest.mark.parametrize(
+    ("text", "codec"),
+    [
+        ('{"id": "a", "n": 1}\n', "utf-8"),
+        ('\ufeff\r\n  { "id": "a", "n": 1}\n', "utf-8"),
+        ('\ufeff{"id": "a", "n": 1}\n', "utf-16-le"),
+    ],
+)
+def test_json_lines_from_a_pipe_are_known_by_their_beginning(text: str, codec: str) -> None:
+    with source(text.encode(codec), encoding=None if codec == "utf-8" else "utf-16") as opened:
+        assert opened.typed
+        (row,) = opened
+    assert isinstance(row, Row)
+    assert row.values == {"id": "a", "n": 1}
+
+
+def test_a_csv_from_a_pipe_that_begins_with_a_brace_is_csv() -> None:
+    with source("{id},q\n1,a\n") as opened:
+        assert (opened.typed, opened.header) == (False, ("{id}", "q"))
+    with source('{"id";q\n1;a\n', delimiter=";") as opened:  # who names a delimiter has a CSV
+        assert not opened.typed
+
+
 def test_json_lines_ids_under_another_key(tmp_path: Path) -> None:
     with RowSource.open(jsonl(tmp_path, '{"key": "a"}\n'), id_column="key") as opened:
         assert list(opened) == [Row(1, 1, "a", {"key": "a"})]

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dify_batch.errors import AuthError, DifyBatchError, Exit
+from dify_batch.errors import AuthError, DifyBatchError, Exit, UsageError
 from dify_batch.settings import Secret, Settings, load_settings, mask_url, read_base_url
 
 KEY = "app-Ab12Cd34Ef56Gh78Ij90Kl12"
@@ -106,6 +108,69 @@ def test_a_misspelt_variable_is_warned_of_with_the_nearest(tmp_path: Path) -> No
         "DIFY_API_URL is no setting and is ignored. Did you mean DIFY_API_BASE_URL?",
         "DIFY_BATCH_CONCURENCY is no setting and is ignored. Did you mean DIFY_BATCH_CONCURRENCY?",
     )
+
+
+@pytest.mark.parametrize(
+    ("line", "meant"),
+    [
+        ("DIFY_BATCH_CONCURENCY=9", "DIFY_BATCH_CONCURRENCY"),
+        ("DIFY_BATCH_CONCURENCY=", "DIFY_BATCH_CONCURRENCY"),
+        ("DIFY_BACTH_CONCURRENCY=9", "DIFY_BATCH_CONCURRENCY"),
+        ("CONCURRENCY=", "DIFY_BATCH_CONCURRENCY"),
+        ("dify_batch_rate=5/s", "DIFY_BATCH_RATE"),
+        ("DIFY_BATCH_TIMEOUT=3", "TIMEOUT"),
+        ("TIMOUT=3", "TIMEOUT"),
+        ("API_KEY=x", "DIFY_API_KEY"),
+        ("MODE=production", None),
+        ("HTTP_TIMEOUT=3", None),
+        ("DATABASE_URL=x", None),
+    ],
+)
+def test_what_in_a_settings_file_is_nearly_a_setting(tmp_path: Path, line: str, meant: str | None) -> None:
+    _, warnings = load(tmp_path, env=f"{line}\n")
+    name = line.split("=")[0]
+    assert warnings == ((f"{name} is no setting and is ignored. Did you mean {meant}?",) if meant else ())
+
+
+def test_the_environment_is_everybodys(tmp_path: Path) -> None:
+    assert load(tmp_path, {}, {"CONCURRENCY": "9", "TIMOUT": "3", "DIFY_PORT": "5001"})[1] == ()
+    assert load(tmp_path, {}, {"DIFY_BACTH_RATE": "5/s"})[1][0].endswith("Did you mean DIFY_BATCH_RATE?")
+
+
+def test_a_setting_that_stands_twice_in_its_file(tmp_path: Path) -> None:
+    settings, warnings = load(tmp_path, env="TIMEOUT=1\n\n# more\nTIMEOUT=2\n")
+    assert settings.timeout == 2
+    assert warnings == (f"{tmp_path / '.env'}: TIMEOUT is set on line 1 and again on line 4; the last one counts.",)
+
+
+def test_a_misspelt_key_is_named_where_the_key_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(AuthError) as caught:
+        load_settings(CALL, {"DIFY_API_KYE": KEY}, tmp_path)
+    assert "Did you mean DIFY_API_KEY?" in str(caught.value.hint)
+    assert KEY not in str(caught.value.as_dict())
+
+
+@pytest.mark.parametrize("kind", ["a folder", "a pipe", "a device", "a socket"])
+def test_an_output_that_is_no_regular_file(tmp_path: Path, kind: str) -> None:
+    path = Path("/dev/null") if kind == "a device" else tmp_path / "out"
+    with contextlib.ExitStack() as stack:
+        if kind == "a folder":
+            path.mkdir()
+        elif kind == "a pipe":
+            os.mkfifo(path)
+        elif kind == "a socket":
+            stack.enter_context(socket.socket(socket.AF_UNIX)).bind(str(path))
+        with pytest.raises(UsageError) as caught:
+            load(tmp_path, {"output": str(path)})
+    assert caught.value.message.startswith(f'--output: "{path}" is {kind}')
+    assert caught.value.exit_status == Exit.USAGE
+
+
+def test_the_working_directory_is_a_folder_and_no_missing_output(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r'--output: "\." is a folder'):
+        load(tmp_path, {"output": "."})
+    with pytest.raises(UsageError, match="-o/--output is missing"):
+        load(tmp_path, {"output": ""})
 
 
 @pytest.mark.parametrize(

@@ -240,7 +240,7 @@ def test_the_runs_that_rows_claim_by_user(tmp_path: Path) -> None:
         sent("c", "u1"),
     ]
     paths = write(tmp_path, journal=journal)
-    assert claimed_runs(paths, frozenset({"u1", "u3"})) == {"u1": {"r1"}, "u3": {"r3"}}
+    assert claimed_runs(paths, frozenset({"u1", "u3"}).__contains__)[0] == {"u1": {"r1"}, "u3": {"r3"}}
 
 
 def test_an_unknown_event_and_a_bad_time_are_no_error() -> None:

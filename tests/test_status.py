@@ -15,12 +15,13 @@ from pathlib import Path
 import pytest
 
 from dify_batch import state, status
-from dify_batch.errors import StorageError, UsageError
-from dify_batch.formats import Paths, json_line
+from dify_batch.errors import EXIT_OF_CODE, Exit, StorageError, UsageError
+from dify_batch.formats import BOM, Paths, json_line
 from dify_batch.lock import OutputLock
 from dify_batch.simulator.config import Config
 from dify_batch.simulator.process import SimulatorProcess
 from dify_batch.status import status_report
+from dify_batch.status_text import _REASONS
 from tests import harness
 from tests.journals import AT, NOW, UUIDS, batch, done_line, end, failed, put, sent, started
 
@@ -58,11 +59,12 @@ def test_every_row_is_counted_in_one_place(tmp_path: Path) -> None:
         f"{output}: 2 done (1 in part), 1 failed, 1 unknown, 1 added to .retry by hand, 1 paused, 2 in flight, "
         "1 held for their turn"
     )
-    assert second == f"Last batch: data.csv, begun {AT}, ended after 7 min: rows_failed"
+    assert second == f"Last batch: data.csv, begun {AT}, ended after 7 min: some rows have no result"
     again = f"dify-batch -i data.csv -o {output}"
     steps = report.next_steps
     assert f"3 rows not sent yet: {again}" in steps
-    assert f"3 rows to run again, once the cause is gone: {again} --retry" in steps
+    assert f"2 rows to run again, once the cause is gone: {again} --retry" in steps
+    assert f"1 id was never sent: by-hand; take out of {output}.retry what is not in data.csv" in steps
     assert f"3 rows under way; collect with: {again}" in steps
     assert json.loads(json.dumps(report.as_dict()))["next_steps"] == list(steps)
 
@@ -95,7 +97,33 @@ def test_all_done(tmp_path: Path) -> None:
     assert report.text().splitlines()[-1] == "Nothing left to do."
 
 
+def test_ids_that_the_journal_does_not_know_alone_are_no_reason_for_a_retry(tmp_path: Path) -> None:
+    output = put(tmp_path, [batch("-"), end(rows=1, untouched=0)], [done_line("a")], retry=["x", "y"])
+    report = status_report(output)
+    assert report.retry_unknown == ("x", "y")
+    assert report.next_steps == (f"2 ids were never sent: x, y; take out of {output}.retry what is not in the input",)
+
+
 # ---------------------------------------------------------------- who writes, what ended
+
+
+@pytest.mark.parametrize(
+    ("reason", "untouched", "words"),
+    [
+        ("finished", 0, "finished"),
+        ("finished", 17, "finished what it was asked to do; 17 rows not sent yet"),
+        ("batch_stopped", 17, "stopped by --max-failures"),
+        ("a_code_of_tomorrow", 0, "a code of tomorrow"),
+    ],
+)
+def test_why_a_batch_ended_is_told_in_words(tmp_path: Path, reason: str, untouched: int, words: str) -> None:
+    output = put(tmp_path, [batch(), sent("a"), end(reason, rows=20, untouched=untouched)], [done_line("a")])
+    assert status_report(output).text().splitlines()[1].endswith(f"ended after 7 min: {words}")
+
+
+def test_every_code_that_ends_a_batch_has_words() -> None:
+    before_a_batch = {code for code, status in EXIT_OF_CODE.items() if status == Exit.USAGE} - {"invalid_csv"}
+    assert EXIT_OF_CODE.keys() - before_a_batch - {"not_logged_in", "output_locked"} == _REASONS.keys()
 
 
 def test_a_batch_under_way_names_its_process(tmp_path: Path) -> None:
@@ -184,6 +212,16 @@ def test_no_such_batch(tmp_path: Path) -> None:
         status_report(tmp_path)
 
 
+def test_a_file_that_holds_no_results(tmp_path: Path) -> None:
+    for text in ("id,query\n1,a\n", "no end of line"):
+        (tmp_path / "data.csv").write_text(text)
+        with pytest.raises(StorageError, match=r"data\.csv is no results file: none of its lines is a result") as error:
+            status_report(tmp_path / "data.csv")
+        assert error.value.exit_status == Exit.FAILED
+    (tmp_path / "data.csv").write_bytes(BOM)  # a batch that has just begun
+    assert status_report(tmp_path / "data.csv").done == 0
+
+
 def test_only_the_journal_is_left(tmp_path: Path) -> None:
     output = put(
         tmp_path, [batch(), sent("a"), started("a", "run"), {"event": "done", "id": "a", "run": "run", "at": AT}]
@@ -191,7 +229,7 @@ def test_only_the_journal_is_left(tmp_path: Path) -> None:
     output.unlink()
     report = status_report(output)
     assert report.done == 0
-    assert any("1 rows have their result according to the journal" in warning for warning in report.warnings)
+    assert any("1 row has its result according to the journal" in warning for warning in report.warnings)
 
 
 def test_only_the_results_are_left(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import httpx
 import pytest
 from httpx_aiohttp import AiohttpTransport
 
-from dify_batch.transport import KEEPALIVE, Transport, drop, meaning, pieces, whole_body
+from dify_batch.transport import KEEPALIVE, Broken, Transport, drop, in_words, meaning, pieces, whole_body
 from tests.raw_server import Connection, Script, self_made_certificate, serving
 
 Make = Callable[[str], httpx.AsyncBaseTransport]
@@ -98,6 +98,33 @@ async def test_connect_timeout_is_unreachable(make: Make) -> None:
                 filler.close()
 
 
+async def in_plain_words(url: str, **limits: float) -> str:
+    async with Transport(url) as transport:
+        try:
+            response = await transport.handle_async_request(post(url, **limits))
+            try:
+                await whole_body(response)
+            finally:
+                await drop(response)
+        except Exception as exc:
+            return str(Broken(exc))
+    raise AssertionError("nothing went wrong")
+
+
+async def test_a_refused_connection_in_words(closed_port: int) -> None:
+    words = await in_plain_words(f"http://127.0.0.1:{closed_port}")
+    assert words == f"cannot connect to 127.0.0.1:{closed_port}: Connection refused"
+
+
+async def test_a_name_that_cannot_be_resolved_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", fail)
+    words = await in_plain_words("http://dify.invalid")
+    assert words == "the name dify.invalid cannot be resolved: Name or service not known"
+
+
 async def closes_unread(connection: Connection) -> None:
     connection.writer.close()
 
@@ -156,6 +183,31 @@ async def resets_in_the_body(connection: Connection) -> None:
 async def test_what_cannot_be_told_is_cut(make: Make, script: Script) -> None:
     async with serving(script) as server:
         assert await once(make, server.url) == "cut"
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        (reads_then_closes, "the server closed the connection without an answer"),
+        (resets, "the connection broke off: Connection reset by peer"),
+        (half_a_chunk, "the answer broke off before its end"),
+        (a_short_body, "the answer broke off before its end"),
+        (not_http, "not an HTTP answer: "),
+    ],
+)
+async def test_failures_in_words(script: Script, words: str) -> None:
+    async with serving(script) as server:
+        said = await in_plain_words(server.url)
+    assert said.startswith(words)
+    assert "Error" not in said
+
+
+def test_an_error_without_a_text_still_has_words() -> None:
+    assert in_words(httpx.ReadTimeout("")) == in_words(aiohttp.SocketTimeoutError()) == "no answer in time"
+    assert in_words(httpx.ConnectError("")) == in_words(aiohttp.InvalidURL("x")) == "no connection could be made"
+    assert in_words(aiohttp.ConnectionTimeoutError()) == "no connection in time"
+    assert in_words(httpx.ReadError("")) == in_words(OSError()) == "the connection broke off"
+    assert in_words(RuntimeError("odd")) == "RuntimeError: odd"  # nothing of the network: a fault to be found
 
 
 @pytest.mark.parametrize("after_head", [False, True])
@@ -319,4 +371,7 @@ async def test_certificates_are_checked_and_ssl_cert_file_is_honoured(
     context.load_cert_chain(certificate)
     async with serving(fine, tls=context) as server:
         assert await once(Transport, server.url) == ("{}" if trusted else "unreachable")
+        if not trusted:
+            said = await in_plain_words(server.url)
+            assert said == f"the certificate of 127.0.0.1:{server.port} cannot be trusted: self-signed certificate"
         assert len(server.seen) == int(trusted)

@@ -17,6 +17,7 @@ from .config import Config
 from .core import SimulatorCore, quiet_uvicorn
 from .faults import RUN_FAULTS, SERVER_FAULTS, parse_plan
 
+EXAMPLE = '{"rows": {"r2": ["failed"]}}'
 WHOLE = {"port", "control_port", "workers", "connections", "max_active_requests"}
 
 
@@ -35,7 +36,11 @@ def build_parser() -> argparse.ArgumentParser:
             metavar="N" if field.name in WHOLE else "S",
             help=f"default {'none' if default is None else default}",
         )
-    parser.add_argument("--faults", metavar="FILE|JSON", help="a fault plan, as POST /faults takes it")
+    parser.add_argument(
+        "--faults",
+        metavar="FILE|JSON",
+        help=f"a fault plan, as POST /faults takes it, such as '{EXAMPLE}': row r2 fails once, then succeeds",
+    )
     return parser
 
 

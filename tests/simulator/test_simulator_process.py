@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from dify_batch.simulator import Config, SimulatorProcess
-from dify_batch.simulator.__main__ import build_parser, main
+from dify_batch.simulator.__main__ import EXAMPLE, build_parser, main, read_plan
 from dify_batch.simulator.process import arguments
 
 from .simhelp import client, eventually, post, stream_until
@@ -131,6 +131,11 @@ def test_bad_plans_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFix
     assert "unknown fault 'nonsense'" in errors
     assert "rows must be an object" in errors
     assert "missing.json" in errors
+
+
+def test_the_example_of_the_help_is_a_plan() -> None:
+    assert EXAMPLE in " ".join(build_parser().format_help().split())
+    assert read_plan(EXAMPLE) == {"rows": {"r2": ["failed"]}}
 
 
 def test_what_is_missing_is_named() -> None:
