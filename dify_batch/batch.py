@@ -21,7 +21,7 @@ from dify_batch.ids import DONE, IN_INPUT, INVALID, RETRY, SELECTED, IdIndex
 from dify_batch.ledger import Held, Ledger, set_aside
 from dify_batch.limit import FixedLimit, Limit
 from dify_batch.lock import OutputLock
-from dify_batch.outcome_of_batch import closing_error, next_steps, summarise
+from dify_batch.outcome_of_batch import closing_error, count, next_steps, summarise
 from dify_batch.plan import Plan, make_plan, selected
 from dify_batch.preflight import app_form
 from dify_batch.rows import RowSource
@@ -80,10 +80,6 @@ async def run_batch(
     folder = settings.output.resolve().parent
     if not folder.is_dir():
         raise UsageError(f"{settings.output}: there is no folder {folder}", hint=f"make it first: mkdir -p '{folder}'")
-    if settings.output.is_dir():
-        raise UsageError(
-            f"{settings.output} is a folder", hint=f"give a file, such as -o {settings.output}/results.jsonl"
-        )
     control.watch_over(asyncio.current_task())
     async with contextlib.AsyncExitStack() as stack:
         source = stack.enter_context(
@@ -216,7 +212,8 @@ class _Batch:
         unknown = [row_id for row_id in state.retry if not self._index.has(row_id, IN_INPUT)]
         if unknown:
             shown = ", ".join(unknown[:5]) + (", …" if len(unknown) > 5 else "")
-            warnings.append(f"{self._paths.retry}: {len(unknown)} ids are not in {self._source.name}: {shown}")
+            ids = count(len(unknown), "id is", "ids are")
+            warnings.append(f"{self._paths.retry}: {ids} not in {self._source.name}: {shown}")
         return warnings
 
     # ---------------------------------------------------------------- the work

@@ -171,11 +171,17 @@ def status_report(output: Path, *, now: float | None = None) -> StatusReport:
 
 
 def require_batch(paths: formats.Paths) -> None:
-    """Raises UsageError where an output has neither results nor a journal."""
+    """Raises UsageError where an output has neither results nor a journal, or is no file."""
     if paths.results.is_dir():
         raise UsageError(
             f"{paths.results} is a folder, not the results of a batch",
             hint=f"give the -o of the batch, such as {paths.results / 'results.jsonl'}",
+            code="usage_invalid_flag",
+        )
+    if paths.results.exists() and not paths.results.is_file():  # reading it might wait, or go on, for ever
+        raise UsageError(
+            f"{paths.results} is no regular file, so not the results of a batch",
+            hint="give the -o of the batch, such as results.jsonl",
             code="usage_invalid_flag",
         )
     if not any(path.exists() for path in paths.data):

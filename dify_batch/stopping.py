@@ -70,7 +70,7 @@ class Stopping:
         if self._most_failures is not None and self._failures >= self._most_failures and self.taking:
             self.fail(
                 BatchStopped(
-                    f"{self._failures} rows have failed, as many as --max-failures allows",
+                    f"{self._failures} {'row has' if self._failures == 1 else 'rows have'} failed, as many as --max-failures allows",
                     hint="look at the failures with: dify-batch status " + str(self._engine.settings.output),
                 )
             )

@@ -10,6 +10,7 @@ for the one that bears its intent. Results do not make their row's slot wait.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +27,8 @@ Work: TypeAlias = Callable[[], list[bytes]]
 # would be made before the first is written, would be answered all at once, and so stay together for ever; a place in
 # the pool would be empty while all others are served. One by one, each would pay for a turn of its own.
 _TURNS = 32
+# So few at a time hold nobody up, so they need not wait for turns of their own.
+_AT_ONCE = 4
 
 
 @dataclass(slots=True)
@@ -53,7 +56,7 @@ class Writer:
         self._on_error = on_error
         self._next = _Commit()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="dify-batch-writer")
-        self._busy: asyncio.Task[None] | None = None
+        self._busy: asyncio.Future[None] | None = None
 
     def record(self, line: bytes) -> None:
         """A journal line; durable soon."""
@@ -105,35 +108,55 @@ class Writer:
 
     def _kick(self) -> None:
         if self._busy is None and self.error is None:
-            self._busy = asyncio.get_running_loop().create_task(self._run())
+            loop = asyncio.get_running_loop()
+            self._busy = loop.create_future()
+            loop.call_soon(self._begin, loop)  # what else this turn of the event loop hands over comes along
 
-    async def _run(self) -> None:
-        loop = asyncio.get_running_loop()
+    def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Hands the next commit to the writing thread."""
+        commit, self._next = self._next, _Commit()
         try:
-            while self._next and self.error is None:
-                commit, self._next = self._next, _Commit()
-                try:
-                    works = [prepare() for prepare in commit.others]
-                    follow_up = await loop.run_in_executor(self._thread, self._write, commit, works)
-                except StorageError as error:
-                    self._fail(error, commit)
-                    return
-                except Exception as error:  # noqa: BLE001  # whatever it is, nobody must wait for this commit for ever
-                    self._fail(StorageError(f"{self.journal.path} cannot be written: {error!r}"), commit)
-                    return
-                self._next.journal[:0] = follow_up
-                self._release(deque(commit.waiters), 1 + len(commit.waiters) // _TURNS)
-        finally:
-            self._busy = None
+            works = [prepare() for prepare in commit.others]
+        except Exception as error:  # noqa: BLE001  # as in _commit
+            self._committed(loop, commit, error)
+            return
+        self._thread.submit(self._commit, loop, commit, works)
 
-    def _release(self, waiters: deque[asyncio.Future[None]], at_once: int) -> None:
+    def _commit(self, loop: asyncio.AbstractEventLoop, commit: _Commit, works: list[Work]) -> None:
+        """On the writing thread: one commit, and word of it to the event loop."""
+        result: list[bytes] | Exception
+        try:
+            result = self._write(commit, works)
+        except Exception as error:  # noqa: BLE001  # whatever it is, nobody must wait for this commit for ever
+            result = error
+        with contextlib.suppress(RuntimeError):  # the loop was closed: nobody waits any more
+            loop.call_soon_threadsafe(self._committed, loop, commit, result)
+
+    def _committed(self, loop: asyncio.AbstractEventLoop, commit: _Commit, result: list[bytes] | Exception) -> None:
+        """A commit has returned: the next one begins, and those who waited for it go on."""
+        if isinstance(result, Exception):
+            if not isinstance(result, StorageError):
+                result = StorageError(f"{self.journal.path} cannot be written: {result!r}")
+            self._fail(result, commit)
+        else:
+            self._next.journal[:0] = result
+            waiters = commit.waiters
+            self._release(loop, deque(waiters), max(_AT_ONCE, 1 + len(waiters) // _TURNS))
+            if self._next:
+                self._begin(loop)
+                return
+        assert self._busy is not None
+        self._busy.set_result(None)
+        self._busy = None
+
+    def _release(self, loop: asyncio.AbstractEventLoop, waiters: deque[asyncio.Future[None]], at_once: int) -> None:
         """Lets those go on whose commit has returned, some in each turn of the event loop."""
         for _ in range(min(at_once, len(waiters))):
             waiter = waiters.popleft()
             if not waiter.done():
                 waiter.set_result(None)
         if waiters:
-            asyncio.get_running_loop().call_soon(self._release, waiters, at_once)
+            loop.call_soon(self._release, loop, waiters, at_once)
 
     def _write(self, commit: _Commit, works: list[Work]) -> list[bytes]:
         """On the writing thread: one commit. Returns the journal lines that its results allow."""

@@ -16,6 +16,7 @@ import pytest
 
 from dify_batch import state, status
 from dify_batch.errors import EXIT_OF_CODE, Exit, StorageError, UsageError
+from dify_batch.export import export
 from dify_batch.formats import BOM, Paths, json_line
 from dify_batch.lock import OutputLock
 from dify_batch.simulator.config import Config
@@ -220,6 +221,15 @@ def test_a_file_that_holds_no_results(tmp_path: Path) -> None:
         assert error.value.exit_status == Exit.FAILED
     (tmp_path / "data.csv").write_bytes(BOM)  # a batch that has just begun
     assert status_report(tmp_path / "data.csv").done == 0
+
+
+def test_what_is_no_regular_file_is_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(UsageError, match="is no regular file"):
+            status_report(path)
+        with pytest.raises(UsageError, match="is no regular file"):
+            export(path, tmp_path / "t.csv")
 
 
 def test_only_the_journal_is_left(tmp_path: Path) -> None:
