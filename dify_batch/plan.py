@@ -52,7 +52,8 @@ class Plan:
         if self.wait:
             pace += f", {self.wait:g} s between requests"
         lines = [
-            f"{self.rows:,} {'row' if self.rows == 1 else 'rows'} in the input: {self.to_run:,} to run, {self.done} done, "
+            f"{self.rows:,} {'row' if self.rows == 1 else 'rows'} in the input: "
+            f"{self.to_run:,} to run, {self.done:,} done, "
             f"{self.retry_waiting} waiting for --retry, {self.to_collect} runs to collect, {self.paused} paused"
             + (f", {self.invalid} invalid" if self.invalid else ""),
             f"mode {self.mode}, {pace}",

@@ -68,9 +68,10 @@ class Stopping:
     def count_failure(self) -> None:
         self._failures += 1
         if self._most_failures is not None and self._failures >= self._most_failures and self.taking:
+            have = "row has" if self._failures == 1 else "rows have"
             self.fail(
                 BatchStopped(
-                    f"{self._failures} {'row has' if self._failures == 1 else 'rows have'} failed, as many as --max-failures allows",
+                    f"{self._failures} {have} failed, as many as --max-failures allows",
                     hint="look at the failures with: dify-batch status " + str(self._engine.settings.output),
                 )
             )
