@@ -131,14 +131,22 @@ def _batch(given: Mapping[str, Any]) -> int:
             return fail(_unexpected(error, settings), machine=settings.json, key=settings.api_key.reveal())
 
 
+# Objects between two searches for reference cycles. A row leaves none behind, and with hundreds in flight Python's 700
+# make it search all the time: about a sixth of the CPU.
+_GC_EVERY = 50_000
+
+
 async def _run(settings: Settings, stats: Stats, logs: Logs) -> Report:
     """The engine with a display beside it and the signals wired to its control."""
     import asyncio
+    import gc
 
     from dify_batch.batch import run_batch
     from dify_batch.control import Control
     from dify_batch.progress import choose_display, keep_showing
 
+    gc.freeze()  # what has been imported stays anyway
+    gc.set_threshold(_GC_EVERY)
     control = Control()
     asked = 0 if settings.concurrency == "auto" else settings.concurrency
     display = choose_display(json=settings.json, quiet=settings.quiet, asked=asked)
