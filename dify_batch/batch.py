@@ -32,9 +32,8 @@ from dify_batch.summary import Stats, Summary
 from dify_batch.work import Slots
 
 if TYPE_CHECKING:
-    import httpx
-
     from dify_batch.engine import Engine
+    from dify_batch.transport import AnyTransport
 
 log = logging.getLogger("dify_batch")
 
@@ -61,7 +60,7 @@ async def run_batch(
     *,
     control: Control | None = None,
     stats: Stats | None = None,
-    transport: httpx.AsyncBaseTransport | None = None,
+    transport: AnyTransport | None = None,
 ) -> BatchReport:
     """Runs a batch, or with `settings.dry_run` says what it would do.
 

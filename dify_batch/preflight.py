@@ -35,6 +35,7 @@ async def app_form(client: DifyClient, settings: Settings, stats: Stats, control
     stats.state = f"asking {client.base_url} for the app's form"
     parameters = await _patiently(client.parameters, settings, stats, control)
     info = await _patiently(client.info, settings, stats, control)
+    log.info("Dify %s at %s, app %s", client.server_version or "of unknown version", client.base_url, info.get("name"))
     mode = info.get("mode")
     if isinstance(mode, str) and mode != "workflow":
         raise AppError(

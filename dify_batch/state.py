@@ -41,7 +41,6 @@ class State:
     retry_stamp: Stamp | None = None
     retry_stale: bool = False
     results_size: int = 0
-    journal_size: int = 0
     done: int = 0
     missing_results: int = 0
     bad_lines: list[str] = field(default_factory=list)
@@ -155,7 +154,6 @@ def _read_journal(path: Path, state: State) -> None:
                 continue
             if row.phase is Phase.FAILED:
                 unflushed.append(row)
-    state.journal_size = _size(path)
 
 
 def _read_paused(path: Path, state: State) -> None:

@@ -25,6 +25,9 @@ from yarl import URL
 
 from dify_batch.proxies import proxy_for
 
+AnyTransport: TypeAlias = httpx.AsyncBaseTransport
+"""What a client sends requests through. A caller may hand in another one, such as a mock."""
+
 Meaning: TypeAlias = Literal["unreachable", "cut", "timeout"]
 
 KEEPALIVE = 1.0
