@@ -92,6 +92,8 @@ def decode_problem(descriptor: int, encoding: str, label: str) -> Problem:
         try:
             text = decoder.decode(data, final=not data)
         except UnicodeDecodeError as error:
+            if "BOM" in error.reason:  # since Python 3.13; before, it is a plain UnicodeError
+                return _no_mark(label, line)
             before = error.object[: error.start].decode(encoding, "ignore")
             line += _lines(before, last)
             if not data:  # nothing follows: perhaps not a wrong byte, but a missing one
@@ -106,13 +108,16 @@ def decode_problem(descriptor: int, encoding: str, label: str) -> Problem:
             cure = f"it may be {guess}: try --encoding {guess} with --dry-run" if guess else "say which with --encoding"
             return Problem("encoding", f"byte 0x{bad} is not valid {label.upper()}; {cure}", line)
         except UnicodeError:  # utf-16 and utf-32 without their mark
-            message = f"the file has no byte order mark; add --encoding {label}-le, or {label}-be"
-            return Problem("encoding", message, line)
+            return _no_mark(label, line)
         line += _lines(text, last)
         last = text or last
         offset += len(data)
         if not data:
             return Problem("encoding", f"the file is not valid {label.upper()}; say which with --encoding")
+
+
+def _no_mark(label: str, line: int) -> Problem:
+    return Problem("encoding", f"the file has no byte order mark; add --encoding {label}-le, or {label}-be", line)
 
 
 def _lines(text: str, before: str) -> int:
