@@ -56,6 +56,8 @@ _INPUT_REFUSALS = re.compile(
 )
 # Refused before a run is made: too large, no JSON, not to be processed [09d, 20k].
 _REFUSALS = frozenset({413, 415, 422})
+# Dify's ids. An event of a kind that is not known yet may bear anything under the same name.
+_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _NOT_PUBLISHED = re.compile(r"^Workflow not published", re.IGNORECASE)
 _TOO_MANY = re.compile(r"^Too many requests", re.IGNORECASE)
 
@@ -246,7 +248,7 @@ class Events:
             return None
         if self.ref is None:
             run_id = _text(event.get("workflow_run_id") or (data.get("id") if name == "workflow_started" else None))
-            if run_id:
+            if run_id and (name == "workflow_started" or _UUID.fullmatch(run_id)):
                 self.ref = RunRef(run_id, _text(event.get("task_id")) or None)
         if self.ref is None:
             return None

@@ -425,3 +425,12 @@ async def test_a_slot_with_many_runs_still_tells_the_lost_one(folder: Folder) ->
     assert (report.exit_status, report.summary.success, report.summary.recovered) == (0, 140, 1)
     assert executed_more_than_once(folder.server) == {}
     places(folder.output)
+
+
+async def test_an_unknown_event_names_no_run(folder: Folder) -> None:
+    """The fault's first event bears "?" where others have the run's id."""
+    folder.server.faults(rows={"r1": ["unknown_event"], "r2": ["cut_before"]})
+    report = await folder.run(concurrency=1)
+    assert (report.exit_status, report.summary.success) == (0, 10)
+    runs = {run["id"] for run in folder.server.state()["runs"]}
+    assert {line["workflow_run_id"] for line in results(folder.output)} == runs
