@@ -31,7 +31,7 @@ class AppendFile:
 
     def __init__(self, path: Path, disk: Disk, fd: int, size: int) -> None:
         self.path = path
-        self.size = size
+        self.size = self._synced = size
         self._disk = disk
         self._fd = fd
 
@@ -62,17 +62,35 @@ class AppendFile:
         return cls(path, disk, fd, keep + len(add))
 
     def append(self, data: bytes) -> None:
-        """Appends whole lines and makes them durable. On an error the file is cut back to its last whole line."""
+        """Appends whole lines and makes them durable. On an error the file is cut back to what was durable before."""
+        self.write(data)
+        self.sync()
+
+    def write(self, data: bytes) -> None:
+        """Appends whole lines, durable with the next `sync`. On an error the file is cut back to its last one."""
         try:
-            size = self._disk.size(self._fd)
-            if size != self.size or not self._disk.has_name(self._fd, self.path):
+            size, named = self._disk.look(self._fd, self.path)
+            if size != self.size or not named:
                 raise self._changed(size)
             self._disk.write(self._fd, data)
-            self._disk.sync(self._fd)
         except OSError as error:
             self._cut_back()
             raise storage_error(self.path, error) from error
         self.size += len(data)
+
+    def sync(self) -> None:
+        """Makes what was written durable.
+
+        On an error the file is cut back to what was durable before: the system may have dropped the rest, and would
+        yet show it to the next reader.
+        """
+        try:
+            self._disk.sync(self._fd)
+        except OSError as error:
+            self.size = self._synced
+            self._cut_back()
+            raise storage_error(self.path, error) from error
+        self._synced = self.size
 
     def _changed(self, size: int) -> StorageError:
         now = "now it is deleted or moved away" if size == self.size else f"it had {self.size} bytes, now it has {size}"

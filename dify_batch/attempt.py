@@ -21,7 +21,7 @@ from dify_batch.outcomes import (
     Throttled,
     Unreachable,
 )
-from dify_batch.work import Item
+from dify_batch.work import Item, Slot
 
 if TYPE_CHECKING:
     from dify_batch.engine import Engine
@@ -108,7 +108,6 @@ async def attempt(engine: Engine, item: Item, *, goes_first: bool) -> Outcome | 
                 _tell_pace(engine, item, outcome, 0.0, goes_first)
                 return outcome
             inputs = item.sent = uploaded
-        known_runs = frozenset(slot.runs)
         await ledger.sent(item.id, user=user, mode=settings.mode)
         if engine.gate.spaced and (delay := engine.gate.claim()) > 0:
             await engine.stopping.sleep(delay)
@@ -154,7 +153,7 @@ async def attempt(engine: Engine, item: Item, *, goes_first: bool) -> Outcome | 
         if started_after is None and isinstance(outcome, Succeeded | Failed):
             # What a blocking answer took beyond the run itself, it waited for a connection slot.
             engine.saw_start(max(0.0, seconds - (outcome.result.elapsed_time or 0.0)), began)
-        _note(engine, item, outcome, known_runs, seconds)
+        _note(engine, item, outcome, slot, seconds)
         _tell_pace(engine, item, outcome, seconds, goes_first)
         return outcome
     finally:
@@ -163,7 +162,7 @@ async def attempt(engine: Engine, item: Item, *, goes_first: bool) -> Outcome | 
             outage.not_gone()
 
 
-def _note(engine: Engine, item: Item, outcome: Outcome, known_runs: frozenset[str], seconds: float) -> None:
+def _note(engine: Engine, item: Item, outcome: Outcome, slot: Slot, seconds: float) -> None:
     """Closes the intent where it is certain that no run was made."""
     match outcome:
         case Unreachable(message=message):
@@ -172,7 +171,7 @@ def _note(engine: Engine, item: Item, outcome: Outcome, known_runs: frozenset[st
         case Throttled(message=message) | Fatal(message=message):
             engine.ledger.refused(item.id, message)
         case Lost(reason=reason):
-            item.lost_at, item.reason, item.known_runs = time.monotonic(), reason, known_runs
+            item.lost_at, item.reason, item.known_runs = time.monotonic(), reason, frozenset(slot.runs)
             # An error answer says nothing of a queue; silence, or a proxy's word for it, that it is at least so long.
             unanswered = outcome.http_status in _NO_ANSWER
             item.waited = seconds if unanswered else 0.0

@@ -134,6 +134,9 @@ def _batch(given: Mapping[str, Any]) -> int:
 # Objects between two searches for reference cycles. A row leaves none behind, and with hundreds in flight Python's 700
 # make it search all the time: about a sixth of the CPU.
 _GC_EVERY = 50_000
+# Seconds after which a busy event loop lets the thread that writes go on. At Python's 5 ms hundreds of intents gather
+# meanwhile, and those rows are sent, and answered, all at once for ever after.
+_SWITCH_AFTER = 0.0001
 
 
 async def _run(settings: Settings, stats: Stats, logs: Logs) -> Report:
@@ -147,6 +150,7 @@ async def _run(settings: Settings, stats: Stats, logs: Logs) -> Report:
 
     gc.freeze()  # what has been imported stays anyway
     gc.set_threshold(_GC_EVERY)
+    sys.setswitchinterval(_SWITCH_AFTER)
     control = Control()
     asked = 0 if settings.concurrency == "auto" else settings.concurrency
     display = choose_display(json=settings.json, quiet=settings.quiet, asked=asked)

@@ -187,8 +187,8 @@ class DifyClient(Endpoints):
         try:
             async with scope:
                 response = await self._send(request)
-                watch = Silence(scope, silence)
-                if response.headers.get("content-type", "").startswith("text/event-stream") and response.is_success:
+                if response.is_success and response.headers.get("content-type", "").startswith("text/event-stream"):
+                    watch = Silence(scope, silence)
                     return await self._stream(response, events, watch, on_started)
                 return await self._whole(response, events, follows)
         except TimeoutError:
@@ -254,7 +254,8 @@ class DifyClient(Endpoints):
             body = b""  # a refusal is one by its status
         if follows and events.ref is not None:
             return follow_outcome(status, body, events.ref)
-        return answer_outcome(status, headers, body, retry_after=retry_after(headers, time.time()))
+        wait = None if response.is_success else retry_after(headers, time.time())
+        return answer_outcome(status, headers, body, retry_after=wait)
 
     async def run_detail(self, ref: RunRef) -> Detail:
         """GET /workflows/run/{id}: what the server itself holds of a run. Never raises for network or server."""

@@ -23,10 +23,13 @@ class Disk:
         """Bytes."""
         return os.fstat(fd).st_size
 
-    def has_name(self, fd: int, path: Path) -> bool:
-        """False once the file has been deleted or moved away. Inode numbers are not compared: some network file
-        systems make them up anew."""
-        return os.fstat(fd).st_nlink > 0 and path.exists()
+    def look(self, fd: int, path: Path) -> tuple[int, bool]:
+        """Bytes of the file, and whether it still has its name: not once it was deleted or moved away.
+
+        Inode numbers are not compared: some network file systems make them up anew.
+        """
+        found = os.fstat(fd)
+        return found.st_size, found.st_nlink > 0 and os.path.exists(path)  # pathlib's takes four times as long
 
     def write(self, fd: int, data: bytes) -> None:
         """Writes all of `data`; on an error some of it may have been written."""

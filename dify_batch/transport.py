@@ -284,5 +284,7 @@ async def whole_body(response: httpx.Response) -> bytes:
 
 async def drop(response: httpx.Response) -> None:
     """Lets go of an answer: the connection of an unfinished one is closed at once."""
+    stream = response.stream
     with contextlib.suppress(Exception):  # the outcome is known; how the connection ends changes nothing
-        await response.aclose()
+        if isinstance(stream, httpx.AsyncByteStream):
+            await stream.aclose()  # without httpx's book-keeping, which nobody asks for any more

@@ -145,6 +145,11 @@ class CrashDisk(Disk):
             raise PowerCut
         return super().size(fd)
 
+    def look(self, fd: int, path: Path) -> tuple[int, bool]:
+        if self._off:
+            raise PowerCut
+        return super().look(fd, path)
+
     def write(self, fd: int, data: bytes) -> None:
         def work(part: float) -> None:
             written = data[: int(len(data) * part)]

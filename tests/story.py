@@ -1,7 +1,7 @@
 """A batch as a list of moves, told to a ledger, with the places where each row may be found afterwards.
 
 The oracle: a row's place is the one that was last durable, or any that was recorded since. What makes places durable
-is that `sent` or `flush` returned.
+is that `sent` or `flush` returned; a result only `flush`.
 """
 
 from __future__ import annotations
@@ -81,9 +81,11 @@ class Story:
     def _mark(self) -> dict[str, int]:
         return {row: len(history) - 1 for row, history in self.may_be.items()}
 
-    def _settle(self, mark: dict[str, int]) -> None:
+    def _settle(self, mark: dict[str, int], *, results: bool = True) -> None:
+        """What was marked is durable now, with its results or without."""
         for row, number in mark.items():
-            del self.may_be[row][:number]
+            before = 0 if results or self.may_be[row][number] != DONE else 1
+            del self.may_be[row][: max(0, number - before)]
 
     def _at(self, row: str, state: str, place: str) -> None:
         self.now[row] = state
@@ -103,7 +105,7 @@ class Story:
             self._at(row, "sent", RUNNING)
             mark = self._mark()
             await ledger.sent(row, user=f"u-{row}", mode="streaming")
-            self._settle(mark)
+            self._settle(mark, results=False)
             return
         ref = RunRef(run, f"task-{run}")
         result = RunResult(ref, "succeeded", {"answer": f"é {row}\u2028" * 3}, None, 1.5, 7, 3, 1_700_000_000)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import threading
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,56 @@ async def test_a_result_is_durable_before_its_done(tmp_path: Path) -> None:
         result = next(at for at, entry in enumerate(disk.log) if b"result %d\n" % number in entry[2])
         done = next(at for at, entry in enumerate(disk.log) if b"done %d\n" % number in entry[2])
         assert ("sync", "results", b"") in disk.log[result:done]
+
+
+async def test_an_intent_does_not_wait_for_results(tmp_path: Path) -> None:
+    go_on = threading.Event()
+
+    class SlowResults(Recorder):
+        def sync(self, fd: int) -> None:
+            if self._paths[fd] == "results":
+                assert go_on.wait(10)
+            super().sync(fd)
+
+    disk = SlowResults()
+    writer = writer_on(tmp_path, disk)
+    writer.result(b"result\n", b"done\n")
+    writer.record(b"intent\n")
+    await asyncio.wait_for(writer.durable(), 10)
+    assert disk.log == [("write", "results", b"result\n"), ("write", "journal", b"intent\n"), ("sync", "journal", b"")]
+    go_on.set()
+    await writer.close()
+    assert disk.log[3:] == [("sync", "results", b""), ("write", "journal", b"done\n"), ("sync", "journal", b"")]
+
+
+async def test_what_nobody_waits_for_is_written_all_the_same(tmp_path: Path) -> None:
+    disk = Recorder()
+    writer = writer_on(tmp_path, disk)
+    writer.result(b"result\n", b"done\n")
+    async with asyncio.timeout(10):
+        while len(disk.log) < 4:
+            await asyncio.sleep(0.001)
+    assert disk.log == [
+        ("write", "results", b"result\n"),
+        ("sync", "results", b""),
+        ("write", "journal", b"done\n"),
+        ("sync", "journal", b""),
+    ]
+    await writer.close()
+
+
+async def test_results_whose_sync_fails_do_not_stay_in_the_file(tmp_path: Path) -> None:
+    """The system may have dropped them, and would yet show them to the next reader."""
+    disk = CrashDisk(tmp_path)
+    writer = writer_on(tmp_path, disk)
+    writer.result(b"first\n", b"done 1\n")
+    await writer.flush()
+    writer.result(b"second\n", b"done 2\n")
+    disk._trouble = Fault(disk.operations + 2, errno.EIO, only=frozenset({"sync"}))
+    with pytest.raises(StorageError):
+        await writer.close()
+    assert (tmp_path / "results").read_bytes() == b"first\n"
+    assert (tmp_path / "journal").read_bytes() == b"done 1\n"
 
 
 async def test_lines_keep_their_order(tmp_path: Path) -> None:
