@@ -109,7 +109,7 @@ async def attempt(engine: Engine, item: Item, *, goes_first: bool) -> Outcome | 
                 return outcome
             inputs = item.sent = uploaded
         await ledger.sent(item.id, user=user, mode=settings.mode)
-        if engine.gate.spaced and (delay := engine.gate.claim()) > 0:
+        if engine.pool.gate.spaced and (delay := engine.pool.gate.claim()) > 0:
             await engine.stopping.sleep(delay)
             if not engine.may_send(item):
                 ledger.unsent(item.id, "the batch stopped before it was sent")
@@ -190,10 +190,10 @@ def _tell_pace(engine: Engine, item: Item, outcome: Outcome, seconds: float, goe
         case Unreachable(message=message):
             outage.begin(message)
         case Throttled(message=message, retry_after=retry_after):
-            limit.throttled(engine.in_flight)
+            limit.throttled(engine.pool.in_flight)
             pause = retry_after or 0.0
             # With others in flight the limit falls and they go on; alone, or asked to by the server, all wait.
-            if engine.in_flight <= 1 or goes_first or pause > engine.settings.max_retry_delay:
+            if engine.pool.in_flight <= 1 or goes_first or pause > engine.settings.max_retry_delay:
                 outage.begin(message, throttled=True, pause=pause)
         case Lost(server_error=True, reason=reason, retry_after=retry_after):
             outage.begin(reason, pause=retry_after or 0.0)
@@ -201,5 +201,5 @@ def _tell_pace(engine: Engine, item: Item, outcome: Outcome, seconds: float, goe
             if goes_first:
                 outage.answered()
         case _:
-            limit.finished(seconds, engine.in_flight)
+            limit.finished(seconds, engine.pool.in_flight)
             engine.served(item.posted_at)

@@ -150,4 +150,4 @@ class Books:
         assert self._order is not None
         for row_id, held in self._order.due():
             self._engine.ledger.release(row_id, held)
-        self._engine.wake()
+        self._engine.pool.wake()

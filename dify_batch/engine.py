@@ -1,8 +1,6 @@
-"""The engine: keeps the pool of runs full, and takes each row to its end.
+"""The engine: what the parts of one batch under way share, and its course from the first row to the last look.
 
-Rows come from three places, in this order of preference: rows whose turn has come again (`ready`), runs of earlier
-invocations, new rows of the input. A row holds a place in the pool only while its run may be working; while it waits
-for its turn, or for the server's log, others go.
+The rows go through `pool.py` (which goes when), `attempt.py` (one POST), `followup.py` (what comes after it).
 """
 
 from __future__ import annotations
@@ -14,7 +12,6 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from typing import Any
 
-from dify_batch.attempt import attempt
 from dify_batch.client import DifyClient
 from dify_batch.conclude import Books
 from dify_batch.errors import DifyBatchError, RateLimited, ServerError
@@ -22,8 +19,9 @@ from dify_batch.followup import FollowUp
 from dify_batch.ledger import Ledger
 from dify_batch.limit import Limit
 from dify_batch.outcomes import Outcome, Running
-from dify_batch.pace import Outage, Starts
+from dify_batch.pace import Outage
 from dify_batch.policy import RetryPolicy
+from dify_batch.pool import Pool
 from dify_batch.recovery import Recovery
 from dify_batch.settings import Settings
 from dify_batch.stopping import Stopping
@@ -36,11 +34,6 @@ log = logging.getLogger("dify_batch")
 _DELAYS_KEPT = 200
 # The settle time is so many times the longest delay seen: a queue may well double while nobody looks.
 _SETTLE_FACTOR = 3.0
-# With --concurrency auto, so many runs of earlier invocations are followed at once at least; half of the connections
-# that a default Dify has.
-_FOLLOWED_AT_LEAST = 5
-# With --keep-order, so many results may wait for an earlier row before no new row is begun.
-_HELD_MOST = 1000
 
 
 class Engine:
@@ -72,21 +65,9 @@ class Engine:
         self.stopping = Stopping(self)
         self.books = Books(self)
         self.followup = FollowUp(self)
-        one_at_a_time = settings.concurrency == 1
-        self.starts = Starts(rate=settings.rate, wait=0.0 if one_at_a_time else settings.wait)
-        # Rows are let into the pool by one schedule and onto the wire by another of the same pace, as the disk may hold
-        # back the intents of several rows and then let them go together.
-        self.gate = Starts(rate=settings.rate, wait=0.0 if one_at_a_time else settings.wait)
-        self._pause_after = settings.wait if one_at_a_time else 0.0
-        self._not_before = 0.0
-        self._rows = rows
-        self._rows_left = True
-        self.ready: deque[Item] = deque(recovered)
-        self.running: dict[asyncio.Task[None], Item] = {}
+        self.pool = Pool(self, rows, recovered)
         self.waiting: set[asyncio.Task[None]] = set()
         self.watched: dict[str, Item] = {}
-        self._turn: asyncio.Task[tuple[Item, bool]] | None = None
-        self._wake = asyncio.Event()
         self._delays: deque[float] = deque(maxlen=_DELAYS_KEPT)
         self._over = asyncio.Event()
         self.newest_start = float("-inf")
@@ -96,10 +77,6 @@ class Engine:
     # ---------------------------------------------------------------- what the parts ask
 
     @property
-    def in_flight(self) -> int:
-        return len(self.running)
-
-    @property
     def giving_up(self) -> bool:
         """Nothing is waited for any more; what is open stays in the journal."""
         return self._over.is_set()
@@ -107,15 +84,16 @@ class Engine:
     @property
     def idle(self) -> bool:
         """Whether nothing is left to do."""
-        return not self._more() and not self.running and not self.waiting and self._turn is None
+        return self.pool.idle and not self.waiting
+
+    def may_send(self, item: Item) -> bool:
+        """Whether a row may still be sent to the server."""
+        return self.stopping.taking and not self.giving_up and item.may_send
 
     def give_up(self) -> None:
         self._over.set()
         self.outage.close()
-        self.wake()
-
-    def wake(self) -> None:
-        self._wake.set()
+        self.pool.wake()
 
     async def sleep(self, seconds: float) -> None:
         """Sleeps, or less if the batch gives up."""
@@ -129,7 +107,7 @@ class Engine:
         """A run, `sent` then (monotonic), started or was answered so long after its POST (seconds)."""
         self._delays.append(delay)
         self.newest_start = max(self.newest_start, sent)
-        self.limit.started(delay, self.in_flight)
+        self.limit.started(delay, self.pool.in_flight)
 
     def settle_time(self, item: Item) -> float:
         """Seconds after which a run that is not in the server's log counts as never started.
@@ -150,7 +128,7 @@ class Engine:
 
     def has_run(self, run_id: str) -> bool:
         """Whether a row under way is known to have this run."""
-        under_way = [*self.running.values(), *self.ready, *self.watched.values()]
+        under_way = [*self.pool.running.values(), *self.pool.ready, *self.watched.values()]
         return any(item.ref is not None and item.ref.run_id == run_id for item in under_way)
 
     def later(self, work: Callable[[], object], seconds: float) -> None:
@@ -170,10 +148,10 @@ class Engine:
 
     def _not_waiting(self, task: asyncio.Task[None]) -> None:
         self.waiting.discard(task)
-        self._note_crash(task)
-        self.wake()
+        self.note_crash(task)
+        self.pool.wake()
 
-    def _note_crash(self, task: asyncio.Task[None]) -> None:
+    def note_crash(self, task: asyncio.Task[None]) -> None:
         """An exception that nobody foresaw ends the batch; what it leaves open stays in the journal."""
         if not task.cancelled() and (error := task.exception()) is not None:
             log.debug("unexpected", exc_info=error)
@@ -207,196 +185,25 @@ class Engine:
         self.stopping.fail(error)
         self.give_up()
 
-    # ---------------------------------------------------------------- the pool
+    # ---------------------------------------------------------------- the batch
 
     async def run(self) -> None:
         """Works until all is settled. Errors that stopped it are in `stopping.error`."""
         watching = asyncio.ensure_future(self.followup.watch())
         try:
-            await self._dispatch()
-            while self.running or self.waiting:
-                await asyncio.wait([*self.running, *self.waiting])
+            await self.pool.work()
+            while self.pool.running or self.waiting:
+                await asyncio.wait([*self.pool.running, *self.waiting])
             await self.stopping.stopped()
             await self._last_look()
         finally:
-            ending = [watching, *self.running, *self.waiting, *([self._turn] if self._turn is not None else [])]
+            ending = [watching, *self.pool.tasks, *self.waiting]
             for task in ending:
                 task.cancel()
             await asyncio.gather(*ending, return_exceptions=True)
             self.outage.close()
 
-    async def _dispatch(self) -> None:
-        while not self.giving_up:
-            if self.in_flight < self._places() and self._begin_one():
-                continue
-            if self.idle:
-                return
-            self._wake.clear()
-            await self._wake.wait()
-
-    def _begin_one(self) -> bool:
-        """Puts one row into the pool; False if none can go now. A run that is known goes before rows that wait for
-        their turn to be sent."""
-        known = next((item for item in self.ready if item.ref is not None), None)
-        if known is not None:
-            self.ready.remove(known)
-            self._begin(known, goes_first=False)
-            return True
-        if self._turn is not None:
-            if not self._turn.done():
-                return False
-            item, goes_first = self._turn.result()
-            self._turn = None
-            self.stats.state = ""
-        else:
-            taken = self._take()
-            if taken is None:
-                return False
-            item, goes_first = taken, False
-            if item.ref is None and self.may_send(item) and (self.outage.active or self._spaced):
-                self._turn = asyncio.ensure_future(self._await_turn(item))
-                self._turn.add_done_callback(lambda _: self.wake())
-                return True
-        if item.ref is None and not self.may_send(item):
-            if goes_first:
-                self.outage.not_gone()
-            self.books.dropped(item)
-        else:
-            self._begin(item, goes_first=goes_first)
-        return True
-
-    def _begin(self, item: Item, *, goes_first: bool) -> None:
-        task = asyncio.ensure_future(self._work(item, goes_first))
-        self.running[task] = item
-        self.stats.in_flight, self.stats.limit = len(self.running), self.limit.current
-        task.add_done_callback(self._done)
-
-    @property
-    def _spaced(self) -> bool:
-        return self.starts.spaced or self._pause_after > 0
-
-    async def _await_turn(self, item: Item) -> tuple[Item, bool]:
-        """Waits until the outage, --rate and --wait let a row be sent; true if it goes first."""
-        goes_first = False
-        if self.outage.active:
-            self.stats.state = f"waiting for the server: {self.outage.reason}"
-            goes_first = await self.outage.passed()
-        if self._spaced:
-            await self._spacing()
-        return item, goes_first
-
-    def _places(self) -> int:
-        """How many rows may be in the pool. Runs of before go on anyway, so an `auto` limit that begins at one does
-        not keep them from being looked at."""
-        if (
-            self.ready
-            and self.ready[0].from_before
-            and self.ready[0].ref is not None
-            and self.settings.concurrency == "auto"
-        ):
-            return max(self.limit.current, _FOLLOWED_AT_LEAST)
-        return self.limit.current
-
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self.running.pop(task, None)
-        self._note_crash(task)
-        self.stats.in_flight = len(self.running)
-        self._not_before = time.monotonic() + self._pause_after
-        self._wake.set()
-
-    async def _spacing(self) -> None:
-        """Waits for the next start that --wait and --rate allow."""
-        if self.starts.spaced:
-            delay = self.starts.claim()
-        else:
-            delay = self._not_before - time.monotonic() if self._pause_after else 0.0
-        if delay > 0:
-            await self.stopping.sleep(delay)
-
-    def may_send(self, item: Item) -> bool:
-        return self.stopping.taking and not self.giving_up and item.may_send
-
-    def _more(self) -> bool:
-        return bool(self.ready) or (self._rows_left and self.stopping.taking)
-
-    def _take(self) -> Item | None:
-        """The next row for the pool; None if there is none now."""
-        while True:
-            if self.ready:
-                return self.ready.popleft()
-            if not self._rows_left or not self.stopping.taking or self._crowded():
-                return None
-            try:
-                item = next(self._rows, None)
-            except DifyBatchError as error:
-                self.stopping.fail(error)
-                item = None
-            if item is None:
-                self._rows_left = False
-                self.books.read_all()
-                continue
-            self.books.begun(item)
-            if item.asked_again and item.ref is None:
-                self.followup.look_up(item)
-                continue
-            if item.asked_again and item.ref is not None:
-                self.ledger.started(item.id, item.ref, found=True)
-            return item
-
-    def _crowded(self) -> bool:
-        """Whether new rows have to wait: for runs that may or may not exist to be found, or for their turn to be
-        written."""
-        return len(self.waiting) > 4 * self.limit.current + 16 or self.books.held > _HELD_MOST
-
-    async def _work(self, item: Item, goes_first: bool) -> None:
-        """A place in the pool: a row in it, and those that follow it there."""
-        task = asyncio.current_task()
-        assert task is not None
-        try:
-            while True:
-                await self._bring_on(item, goes_first)
-                follower = self._follower(item)
-                if follower is None:
-                    return
-                item, goes_first = follower, False
-                self.running[task] = item
-        except DifyBatchError as error:
-            self.stopping.fail(error)
-
-    async def _bring_on(self, item: Item, goes_first: bool) -> None:
-        """One row in its place in the pool: an attempt, or following a run that is known."""
-        outcome: Outcome | None
-        if item.ref is None:
-            outcome = await attempt(self, item, goes_first=goes_first)
-            if outcome is None:
-                self.books.dropped(item)
-                return
-        else:
-            outcome = Running(item.ref, item.reason or "known from before")
-        if isinstance(outcome, Running) or getattr(outcome, "confirmed", True) is False:
-            outcome = await self._stay(item, outcome)
-        self.followup.next(item, outcome)
-
-    def _follower(self, item: Item) -> Item | None:
-        """The new row that takes the place of `item` at once, where nothing has to be waited for or decided: most
-        rows come this way, and each is spared a task and three turns of the event loop. None: `_dispatch` goes on."""
-        if (
-            not item.posted_at  # it did not wait for the server, so it has to let others go on
-            or self.giving_up
-            or self.ready
-            or self._turn is not None
-            or self._spaced
-            or self.outage.active
-            or self.in_flight > self._places()
-        ):
-            return None
-        follower = self._take()
-        if follower is not None and (follower.ref is not None or not self.may_send(follower)):
-            self.ready.appendleft(follower)
-            return None
-        return follower
-
-    async def _stay(self, item: Item, outcome: Outcome) -> Outcome:
+    async def stay(self, item: Item, outcome: Outcome) -> Outcome:
         """A run is known and its end is not: follow it until --timeout."""
         ref = item.ref
         assert ref is not None
@@ -414,5 +221,5 @@ class Engine:
         if self.stopping.abandoned or not self.watched:
             return
         await self.followup.look_at_watched()
-        if self.ready or self.waiting:  # a watched run failed and the policy repeats it
-            await self._dispatch()
+        if self.pool.ready or self.waiting:  # a watched run failed and the policy repeats it
+            await self.pool.work()

@@ -74,7 +74,7 @@ class FollowUp:
             f" (retry {item.retries} of {self._engine.policy.max_retries})" if decision.charged else "",
             extra={"row": item.id},
         )
-        self._engine.later(lambda: self._engine.ready.append(item), decision.wait)
+        self._engine.later(lambda: self._engine.pool.ready.append(item), decision.wait)
 
     def look_up(self, item: Item) -> None:
         """Has the server asked for a lost request, outside the pool."""
@@ -135,7 +135,7 @@ class FollowUp:
         else:  # the user asked for it with --retry
             item.asked_again = False
             item.ref = None
-            self._engine.ready.append(item)
+            self._engine.pool.ready.append(item)
 
     def _found(self, item: Item, ref: RunRef) -> None:
         """The lost request made a run: it is the row's."""
@@ -143,7 +143,7 @@ class FollowUp:
         item.started_at = item.started_at or item.sent_at
         log.info("found on the server: run %s", ref.run_id, extra={"row": item.id})
         self._engine.ledger.started(item.id, ref, found=True)
-        self._engine.ready.append(item)
+        self._engine.pool.ready.append(item)
 
     def _still_running(self, item: Item, outcome: Running) -> None:
         gone = not_found(outcome)

@@ -162,7 +162,7 @@ class Recovery:
         """Whether a row with the same user and inputs is in flight whose run is not known yet."""
         return any(
             other is not item and other.ref is None and other.user == item.user and _alike(other, item)
-            for other in self._engine.running.values()
+            for other in self._engine.pool.running.values()
         )
 
     async def _entries(self, item: Item, *, pages: int) -> tuple[list[LogEntry], bool]:

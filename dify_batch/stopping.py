@@ -60,7 +60,7 @@ class Stopping:
         self.taking = False
         self._halted.set()
         self._engine.outage.close()
-        self._engine.wake()
+        self._engine.pool.wake()
 
     def limit_failures(self, count: int | None) -> None:
         self._most_failures = count
@@ -95,12 +95,12 @@ class Stopping:
         self._take_no_more()
         self.stopped_runs = True
         engine = self._engine
-        for task, item in list(engine.running.items()):
+        for task, item in list(engine.pool.running.items()):
             if item.ref is None:
                 task.cancel()
         for task in list(engine.waiting):
             task.cancel()
-        items = [item for item in [*engine.running.values(), *engine.watched.values()] if item.ref is not None]
+        items = [item for item in [*engine.pool.running.values(), *engine.watched.values()] if item.ref is not None]
         log.warning("stopping %d runs on the server", len(items))
         deadline = time.monotonic() + STOP_WITHIN
 
@@ -112,9 +112,9 @@ class Stopping:
 
         stops = [stop(item.ref.task_id, item.user) for item in items if item.ref and item.ref.task_id and item.user]
         await asyncio.gather(*stops)
-        while (engine.running or engine.watched) and time.monotonic() < deadline and not self.abandoned:
-            if engine.running:
-                await asyncio.wait(list(engine.running), timeout=_LOOK_AGAIN)
+        while (engine.pool.running or engine.watched) and time.monotonic() < deadline and not self.abandoned:
+            if engine.pool.running:
+                await asyncio.wait(list(engine.pool.running), timeout=_LOOK_AGAIN)
             else:
                 await asyncio.sleep(_LOOK_AGAIN)
             await engine.followup.look_at_watched()
@@ -125,7 +125,7 @@ class Stopping:
         self.abandoned = True
         engine = self._engine
         engine.give_up()
-        for task in [*engine.running, *engine.waiting]:
+        for task in [*engine.pool.running, *engine.waiting]:
             task.cancel()
 
 

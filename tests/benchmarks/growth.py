@@ -39,7 +39,15 @@ def curves(folder: Path, *, quick: bool) -> Iterator[Curve]:
             write_rows(folder / "rows.csv", rows, 100)
             call = [sys.executable, "-m", "dify_batch", "-i", "rows.csv", "-o", "none.jsonl", "--dry-run"]
             points.append((float(rows), run(call, env=env, cwd=folder).cpu / rows * 1e6))
-        yield Curve("checking", "rows", "µs of CPU a row, start included", points)
+        yield Curve("checking", "rows", "µs of CPU a row, checking, with start", points)
+        points, peaks = [], []
+        for rows in (1000, 10_000) if quick else (1000, 10_000, 100_000, 1_000_000):
+            write_rows(folder / "rows.csv", rows, 100)
+            done = command(target, folder, rows, "--mode", "blocking", "-c", "128")
+            points.append((float(rows), done.cost.cpu / rows * 1e6))
+            peaks.append((float(rows), done.cost.peak))
+        yield Curve("rows", "rows", "µs of CPU a row, blocking, with start", points)
+        yield Curve("memory", "rows", "MiB at the peak, blocking", peaks)
         rows = 2000 if quick else 8000
         write_rows(folder / "rows.csv", rows)
         points = []
@@ -80,7 +88,7 @@ def plot(folder: Path, *, quick: bool) -> Iterator[Line]:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, panels = pyplot.subplots(2, 2, figsize=(10, 7))
+    figure, panels = pyplot.subplots(2, 3, figsize=(15, 7))
     for panel, curve in zip(panels.flat, found, strict=True):
         panel.plot(*zip(*curve.points, strict=True), marker="o")
         panel.set(title=curve.title, xlabel=curve.across, ylabel=curve.up, xscale="log")
