@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from email.utils import formatdate
 from time import time
@@ -23,28 +22,9 @@ from dify_batch.errors import (
     ServerError,
     UsageError,
 )
-from tests.raw_server import Connection, serving
+from tests.client.parts import BASE, KEY, hangs
+from tests.raw_server import serving
 from tests.wire_files import answer, recorded
-
-BASE = "http://dify.test/v1"
-KEY = "app-very-secret"
-
-
-@pytest.fixture
-def dify() -> respx.Router:
-    return respx.Router(base_url=BASE, assert_all_called=False)
-
-
-@pytest.fixture
-async def client(dify: respx.Router) -> AsyncIterator[DifyClient]:
-    # respx patches httpcore by default, which this client does not use: it is mounted as the transport.
-    async with DifyClient(BASE, KEY, transport=httpx.MockTransport(dify.async_handler)) as mocked:
-        yield mocked
-
-
-async def hangs(connection: Connection) -> None:
-    await connection.request()
-    await connection.until_closed()
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -19,34 +18,12 @@ from dify_batch.errors import (
     UsageError,
 )
 from dify_batch.outcomes import (
-    Outcome,
     Rejected,
-    RunRef,
     Succeeded,
 )
+from tests.client.parts import BASE, KEY, REF, run
 from tests.raw_server import Connection, serving
 from tests.wire_files import answer, recorded
-
-BASE = "http://dify.test/v1"
-KEY = "app-very-secret"
-REF = RunRef("r1", "t1")
-
-
-@pytest.fixture
-def dify() -> respx.Router:
-    return respx.Router(base_url=BASE, assert_all_called=False)
-
-
-@pytest.fixture
-async def client(dify: respx.Router) -> AsyncIterator[DifyClient]:
-    # respx patches httpcore by default, which this client does not use: it is mounted as the transport.
-    async with DifyClient(BASE, KEY, transport=httpx.MockTransport(dify.async_handler)) as mocked:
-        yield mocked
-
-
-async def run(client: DifyClient, **changes: Any) -> Outcome:
-    settings: dict[str, Any] = {"user": "u-1", "mode": "streaming", "timeout": 10.0} | changes
-    return await client.run({"query": "hé"}, **settings)
 
 
 @pytest.mark.parametrize("mode", ["streaming", "blocking"])

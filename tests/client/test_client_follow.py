@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 
-import httpx
 import pytest
 import respx
 
@@ -22,49 +20,9 @@ from dify_batch.outcomes import (
     Succeeded,
     Unreachable,
 )
+from tests.client.parts import KEY, PING, REF, hangs, streams
 from tests.raw_server import Connection, Script, serving
 from tests.wire_files import answer, recorded
-
-BASE = "http://dify.test/v1"
-KEY = "app-very-secret"
-PING = b"event: ping\n\n"
-STARTED = b'data: {"event":"workflow_started","workflow_run_id":"r1","task_id":"t1","data":{"id":"r1"}}\n\n'
-FINISHED = (
-    b'data: {"event":"workflow_finished","workflow_run_id":"r1","task_id":"t1",'
-    b'"data":{"status":"succeeded","outputs":{"a":"\xc3\xa9"}}}\n\n'
-)
-REF = RunRef("r1", "t1")
-
-
-@pytest.fixture
-def dify() -> respx.Router:
-    return respx.Router(base_url=BASE, assert_all_called=False)
-
-
-@pytest.fixture
-async def client(dify: respx.Router) -> AsyncIterator[DifyClient]:
-    # respx patches httpcore by default, which this client does not use: it is mounted as the transport.
-    async with DifyClient(BASE, KEY, transport=httpx.MockTransport(dify.async_handler)) as mocked:
-        yield mocked
-
-
-async def hangs(connection: Connection) -> None:
-    await connection.request()
-    await connection.until_closed()
-
-
-def streams(*chunks: bytes, then: Script | None = None) -> Script:
-    async def script(connection: Connection) -> None:
-        await connection.request()
-        await connection.begin_stream()
-        for chunk in chunks:
-            await connection.chunk(chunk)
-        if then is None:
-            await connection.until_closed()
-        else:
-            await then(connection)
-
-    return script
 
 
 async def followed(script: Script, **changes: Any) -> Outcome:
