@@ -77,6 +77,7 @@ class Pool:
     async def work(self) -> None:
         """Begins rows until all are settled or the batch gives up."""
         while not self._engine.giving_up:
+            self._engine.stats.limit = self._engine.limit.current
             if self.in_flight < self._places() and self._begin_one():
                 continue
             if self._engine.idle:
@@ -118,7 +119,7 @@ class Pool:
     def _begin(self, item: Item, *, goes_first: bool) -> None:
         task = asyncio.ensure_future(self._work(item, goes_first))
         self.running[task] = item
-        self._engine.stats.in_flight, self._engine.stats.limit = len(self.running), self._engine.limit.current
+        self._engine.stats.in_flight = self.in_flight
         task.add_done_callback(self._done)
 
     @property
@@ -150,7 +151,7 @@ class Pool:
     def _done(self, task: asyncio.Task[None]) -> None:
         self.running.pop(task, None)
         self._engine.note_crash(task)
-        self._engine.stats.in_flight = len(self.running)
+        self._engine.stats.in_flight = self.in_flight
         self._not_before = time.monotonic() + self._pause_after
         self._wake.set()
 
@@ -207,6 +208,8 @@ class Pool:
                     return
                 item, goes_first = follower, False
                 self.running[task] = item
+                if self.in_flight < self._places():  # the limit has grown
+                    self.wake()
         except DifyBatchError as error:
             self._engine.stopping.fail(error)
 

@@ -7,8 +7,9 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -27,6 +28,14 @@ class Server(Protocol):
     @property
     def base_url(self) -> str: ...
     def state(self, runs: bool = True) -> dict[str, Any]: ...
+
+
+def until(condition: Callable[[], bool], what: str) -> None:
+    """Polls until something is so, for at most 30 s."""
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline, f"never came: {what}"
+        time.sleep(0.02)
 
 
 def write_csv(path: Path, rows: int, *, prefix: str = "r") -> list[str]:

@@ -15,6 +15,7 @@ from dify_batch.control import Control
 from dify_batch.errors import AppError, AuthError, ConnectionFailed, InvalidInput, OutputLocked, UsageError
 from dify_batch.settings import Failures, Settings
 from dify_batch.simulator import Config, Simulator
+from dify_batch.summary import Stats
 from tests.harness import executed_more_than_once, places, result_ids, results, write_csv
 
 
@@ -88,6 +89,46 @@ async def test_the_result_line_is_as_promised(folder: Folder) -> None:
     assert line["inputs"] == {"id": "r1", "query": "question r1"}
     assert line["executed_at"].endswith("Z")
     assert not folder.retry.exists()
+
+
+class Widening:
+    """A limit of one that becomes four when three runs have ended."""
+
+    def __init__(self) -> None:
+        self.ended = 0
+
+    @property
+    def current(self) -> int:
+        return 4 if self.ended >= 3 else 1
+
+    def started(self, delay: float, in_flight: int) -> None:
+        pass
+
+    def finished(self, seconds: float, in_flight: int) -> None:
+        self.ended += 1
+
+    def throttled(self, in_flight: int) -> None:
+        pass
+
+
+async def test_a_limit_that_grows_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dify_batch.batch._limit", lambda _: Widening())
+    with Simulator(Config(latency=0.05, workers=None, linger_after_finish=0.1)) as server:
+        folder = Folder(tmp_path, server)
+        write_csv(folder.data, 20)
+        stats = Stats()
+        report = await run_batch(folder.settings(), stats=stats)
+        assert (report.summary.success, stats.limit) == (20, 4)
+        assert server.state(runs=False)["max_running"] == 4
+
+
+async def test_auto_grows(tmp_path: Path) -> None:
+    with Simulator(Config(latency=0.05, workers=None, linger_after_finish=0.1)) as server:
+        folder = Folder(tmp_path, server)
+        write_csv(folder.data, 200)
+        report = await folder.run(concurrency="auto")
+        assert report.summary.success == 200
+        assert server.state(runs=False)["max_running"] >= 4
 
 
 async def test_a_second_run_sends_nothing_that_is_done(folder: Folder) -> None:

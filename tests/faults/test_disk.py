@@ -7,7 +7,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,19 +15,22 @@ import pytest
 
 from dify_batch.formats import BOM, Paths, parse_retry
 from dify_batch.simulator import Config, SimulatorProcess
-from tests.harness import LIMIT, Ran, command, environment, executed_more_than_once, places, results, run, write_csv
+from tests.harness import (
+    LIMIT,
+    Ran,
+    command,
+    environment,
+    executed_more_than_once,
+    places,
+    results,
+    run,
+    until,
+    write_csv,
+)
 
 CONFIG = Config(latency=0.05, workers=None, linger_after_finish=0.05)
 CALL = ("-i", "data.csv", "-o", "out/results.jsonl", "--json", "--settle", "1", "--concurrency", "4")
 OUT = Path("out") / "results.jsonl"
-
-
-def until(condition: Callable[[], bool], what: str) -> None:
-    """Polls until something is so, for at most 30 s."""
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline, f"never came: {what}"
-        time.sleep(0.02)
 
 
 @contextmanager

@@ -7,24 +7,16 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from dify_batch.simulator import Config, SimulatorProcess
-from tests.harness import LIMIT, command, environment, executed_more_than_once, places, run, write_csv
+from tests.harness import LIMIT, command, environment, executed_more_than_once, places, run, until, write_csv
 
 ROWS = 40
-
-
-def until(condition: Callable[[], bool], what: str) -> None:
-    """Polls until something is so, for at most 30 s."""
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline, f"never came: {what}"
-        time.sleep(0.02)
 
 
 @contextmanager
