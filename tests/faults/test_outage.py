@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from dify_batch.simulator import Config, SimulatorProcess
-from tests.faults.test_signals import until
-from tests.harness import LIMIT, Ran, command, environment, executed_more_than_once, places, run, write_csv
+from tests.harness import LIMIT, Ran, command, environment, executed_more_than_once, places, run, until, write_csv
 
 ROWS = 60
 FLAGS = ("-i", "data.csv", "-o", "results.jsonl", "--json", "--concurrency", "8", "--settle", "1")
