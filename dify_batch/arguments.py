@@ -21,15 +21,15 @@ _PLACEHOLDER = re.compile(
     re.IGNORECASE,
 )
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
-_KEY_HINT = "Put the app's key (in Dify: API Access, API Key) into .env as DIFY_API_KEY=app-..., or try --demo."
+_KEY_HINT = "put the app's key (in Dify: API Access, API Key) into .env as DIFY_API_KEY=app-..., or try --demo"
 
 
 def check_key(key: str) -> None:
     """Errors here never show any part of the key."""
     if not key:
-        raise AuthError("No API key: DIFY_API_KEY is not set.", code="not_logged_in", hint=_KEY_HINT)
+        raise AuthError("no API key: DIFY_API_KEY is not set", code="not_logged_in", hint=_KEY_HINT)
     if _PLACEHOLDER.fullmatch(key):
-        raise UsageError("DIFY_API_KEY is still a placeholder, not a key.", hint=_KEY_HINT)
+        raise UsageError("DIFY_API_KEY is still a placeholder, not a key", hint=_KEY_HINT)
     fault = None
     if key.lower().startswith("bearer "):
         fault = 'begins with "Bearer", which does not belong to it'
@@ -52,14 +52,14 @@ def check_key(key: str) -> None:
 def check_workflow_id(value: str | None) -> None:
     if value is None:
         return
-    hint = "Leave DIFY_WORKFLOW_ID empty to run the published version."
+    hint = "leave DIFY_WORKFLOW_ID empty to run the published version"
     if value.startswith("app-") and not _PLACEHOLDER.fullmatch(value):
         raise UsageError("DIFY_WORKFLOW_ID holds an API key. (Its value is not shown.)", hint=hint)
     if _PLACEHOLDER.fullmatch(value):
-        raise UsageError(f'DIFY_WORKFLOW_ID: "{value}" is still a placeholder.', hint=hint)
+        raise UsageError(f'DIFY_WORKFLOW_ID: "{value}" is still a placeholder', hint=hint)
     if not _UUID.fullmatch(value):
         allowed = "a UUID such as 3b1f0d4e-7c2a-4e57-9f0b-2d6c8a1e5f90"
-        raise UsageError(f'DIFY_WORKFLOW_ID: "{value}" is not {allowed}.', hint=hint)
+        raise UsageError(f'DIFY_WORKFLOW_ID: "{value}" is not {allowed}', hint=hint)
 
 
 def mask_url(url: str) -> str:
@@ -82,8 +82,8 @@ def read_base_url(text: str) -> tuple[str, str | None]:
     shown = mask_url(url) if "://" in url else mask_url("//" + url)[2:]
 
     def wrong(what: str, meant: str | None = None) -> NoReturn:
-        cure = f"Probably meant: DIFY_API_BASE_URL={meant}" if meant else f"It looks like {DEFAULT_BASE_URL}."
-        raise UsageError(f'DIFY_API_BASE_URL: "{shown}" {what}.', hint=cure)
+        cure = f"probably meant: DIFY_API_BASE_URL={meant}" if meant else f"it looks like {DEFAULT_BASE_URL}"
+        raise UsageError(f'DIFY_API_BASE_URL: "{shown}" {what}', hint=cure)
 
     if re.search(r"[\s\"'<>\x00-\x1f]", url):
         wrong("contains a blank, a quote or a bracket")
@@ -139,32 +139,32 @@ class Parser(argparse.ArgumentParser):
 
 def usage_error(message: str, known: Sequence[str]) -> UsageError:
     """argparse's message as a UsageError: what is wrong, and what was probably meant."""
-    hint = "See `dify-batch --help`."
+    hint = "see `dify-batch --help`"
     missing = re.search(r"are required: (.*)", message)
     if missing:
-        return UsageError(f"{missing[1]} is missing.", code="usage_missing_arg", hint=hint)
+        return UsageError(f"{missing[1]} is missing", code="usage_missing_arg", hint=hint)
     no_value = re.match(r"argument ([^:]+): expected one argument", message)
     if no_value:
         name = no_value[1].split("/")[-1]
         hint = f"A value that begins with - is written {name}=-..."
-        return UsageError(f"{no_value[1]} needs a value after it.", code="usage_missing_arg", hint=hint)
+        return UsageError(f"{no_value[1]} needs a value after it", code="usage_missing_arg", hint=hint)
     unknown = re.match(r"unrecognized arguments: (.*)", message)
     if unknown:
         import difflib
 
         first = unknown[1].split()[0].split("=")[0]
         if first in known:  # left over by a command
-            message = f"{first} is an option of the batch; this command does not have it."
+            message = f"{first} is an option of the batch; this command does not have it"
             return UsageError(message, code="usage_invalid_flag", hint=hint)
         plain = {name.lstrip("-"): name for name in known}  # the dashes, which all have, would make any two alike
         near = difflib.get_close_matches(first.lstrip("-"), plain, n=1, cutoff=0.6)
-        hint = f"Did you mean {plain[near[0]]}?" if near else hint
-        return UsageError(f"Unknown: {unknown[1]}.", code="usage_invalid_flag", hint=hint)
+        hint = f"did you mean {plain[near[0]]}?" if near else hint
+        return UsageError(f"unknown: {unknown[1]}", code="usage_invalid_flag", hint=hint)
     stray = re.match(r"argument COMMAND: invalid choice: '(.*)' \(", message)
     if stray:
-        hint = f"The input is given with -i: dify-batch -i {stray[1]} -o results.jsonl"
-        return UsageError(f'"{stray[1]}" is no command ({", ".join(COMMANDS)}).', code="usage_invalid_flag", hint=hint)
-    return UsageError(message[:1].upper() + message[1:] + ".", code="usage_invalid_flag", hint=hint)
+        hint = f"the input is given with -i: dify-batch -i {stray[1]} -o results.jsonl"
+        return UsageError(f'"{stray[1]}" is no command ({", ".join(COMMANDS)})', code="usage_invalid_flag", hint=hint)
+    return UsageError(message, code="usage_invalid_flag", hint=hint)
 
 
 def parse(arguments: Sequence[str]) -> dict[str, Any]:

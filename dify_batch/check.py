@@ -65,9 +65,9 @@ class CheckReport:
             lines.append("  in all: " + ", ".join(f"{kind} {count}" for kind, count in kinds))
         raise InvalidInput(
             "\n".join(lines),
-            hint="Correct the input and run the same command again."
+            hint="correct the input and run the same command again"
             if self.stopped
-            else "Correct these rows and run the same command again, or add --skip-invalid to leave them out.",
+            else "correct these rows and run the same command again, or add --skip-invalid to leave them out",
             code="invalid_csv" if self.structural else "invalid_rows",
             problems=[problem.as_dict() for problem in self.first],
             counts=dict(self.counts),

@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except DifyBatchError as error:
         return fail(error, machine=machine)
     except KeyboardInterrupt:
-        return fail(DifyBatchError("Interrupted.", code="interrupted"), machine=machine)
+        return fail(DifyBatchError("interrupted", code="interrupted"), machine=machine)
     except Exception as error:  # noqa: BLE001 - the promise is that no traceback ever reaches a person
         return fail(_unexpected(error), machine=machine)
 
@@ -247,7 +247,7 @@ def _end(settings: Settings, stats: Stats, report: Report) -> int:
             write(sys.stderr, _summary(settings, stats, report) + "\n")
         return int(status)
     if error is None:
-        error = DifyBatchError("The batch did not end well, and gave no reason.")
+        error = DifyBatchError("the batch did not end well, and gave no reason")
     if settings.json:
         return fail(error, machine=True, summary=report.summary.as_dict(), status=status, key=key)
     if _nobody_needed(settings, status):
@@ -273,12 +273,12 @@ def _summary(settings: Settings, stats: Stats, report: Report) -> str:
 def _unexpected(error: Exception, settings: Settings | None = None) -> DifyBatchError:
     """An error nobody foresaw: its type and message, and where to find or get the rest."""
     if isinstance(error, ImportError) and settings is not None and settings.demo:
-        hint = 'Install it: pip install "dify-batch[demo]"'
+        hint = 'install it: pip install "dify-batch[demo]"'
         return UsageError(f"--demo needs an extra that is not installed: {error}", code="usage_invalid_flag", hint=hint)
-    hint = "Add --log-file dify-batch.log and run the command again to see where; nothing is lost or sent twice."
+    hint = "add --log-file dify-batch.log and run the command again to see where; nothing is lost or sent twice"
     if settings is not None and settings.log_file is not None:
-        hint = f"The traceback is in {settings.log_file}."
-    return DifyBatchError(f"Unexpected error: {type(error).__name__}: {error}", hint=hint, code="unknown")
+        hint = f"the traceback is in {settings.log_file}"
+    return DifyBatchError(f"unexpected error: {type(error).__name__}: {error}", hint=hint, code="unknown")
 
 
 def fail(
@@ -325,4 +325,4 @@ def write(stream: TextIO | None, text: str) -> None:
         with contextlib.suppress(OSError, ValueError), open(os.devnull, "wb") as nowhere:
             os.dup2(nowhere.fileno(), stream.fileno())
         if stream is sys.stdout and not isinstance(error, BrokenPipeError):
-            raise StorageError(f"Standard output cannot be written: {error}.") from None
+            raise StorageError(f"standard output cannot be written: {error}") from None

@@ -197,8 +197,8 @@ class Flag:
             return self.parse(text)
         except ValueError as error:
             code = "usage_invalid_flag" if where.startswith("-") else "config_invalid_value"
-            hint = f"See `dify-batch --help` for {self.name}." if self.names else None
-            raise UsageError(f'{where}: "{text}" is not {error}.', code=code, hint=hint) from None
+            hint = f"see `dify-batch --help` for {self.name}" if self.names else None
+            raise UsageError(f'{where}: "{text}" is not {error}', code=code, hint=hint) from None
 
 
 FLAGS: tuple[Flag, ...] = (

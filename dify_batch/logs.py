@@ -179,6 +179,6 @@ def _open(settings: Settings) -> logging.FileHandler:
         return logging.FileHandler(str(path), encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise UsageError(
-            f'--log-file: "{path}" cannot be opened: {error.strerror}.',
-            hint="Give a file in a folder that exists and that you may write to.",
+            f'--log-file: "{path}" cannot be opened: {error.strerror}',
+            hint="give a file in a folder that exists and that you may write to",
         ) from None

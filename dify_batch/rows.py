@@ -206,17 +206,17 @@ def _open(path: Path) -> tuple[BinaryIO, bool]:
         file = path.open("rb")
     except FileNotFoundError:
         raise UsageError(
-            f"there is no file {shown}", hint="Correct the path after --input.", code="usage_invalid_flag"
+            f"there is no file {shown}", hint="correct the path after --input", code="usage_invalid_flag"
         ) from None
     except IsADirectoryError:
         raise UsageError(
-            f"{shown} is a folder", hint="Name a CSV file in it after --input.", code="usage_invalid_flag"
+            f"{shown} is a folder", hint="name a CSV file in it after --input", code="usage_invalid_flag"
         ) from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise UsageError(
             f"{shown} cannot be read: {reason}",
-            hint="Make it readable (chmod u+r) or name another file after --input.",
+            hint="make it readable (chmod u+r) or name another file after --input",
             code="usage_invalid_flag",
         ) from None
     if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
@@ -229,7 +229,7 @@ def _stdin() -> BinaryIO:
     if sys.stdin is None:  # closed before the start, as `<&-` does
         raise UsageError(
             "standard input is closed",
-            hint="Send rows to it (dify-batch -i - < data.csv) or name a file after --input.",
+            hint="send rows to it (dify-batch -i - < data.csv) or name a file after --input",
             code="usage_invalid_flag",
         )
     return sys.stdin.buffer
@@ -244,7 +244,7 @@ def _spool(stream: BinaryIO, name: str) -> BinaryIO:
         spool.close()
         raise UsageError(
             f"{name} cannot be copied to the folder of temporary files: {error.strerror}",
-            hint="Name a regular file after --input, or set TMPDIR to a folder with room.",
+            hint="name a regular file after --input, or set TMPDIR to a folder with room",
         ) from None
     except BaseException:
         spool.close()
@@ -255,7 +255,7 @@ def _spool(stream: BinaryIO, name: str) -> BinaryIO:
 def _check_encoding(encoding: str | None) -> None:
     if encoding is None:
         return
-    hint = "Give a Python codec name, for instance utf-8, utf-16, cp1252, shift_jis or gb18030."
+    hint = "give a Python codec name, for instance utf-8, utf-16, cp1252, shift_jis or gb18030"
     try:
         name = codecs.lookup(encoding).name
         "".encode(encoding)  # str.encode refuses codecs that are no text encodings, such as base64
@@ -272,7 +272,7 @@ def _delimiter(delimiter: str | None) -> str:
     if len(mark) != 1 or mark in '"\r\n\0\ufeff':
         raise UsageError(
             f"--delimiter {show(delimiter)} is not allowed",
-            hint="Give one character, for instance ';' or '|', or the word tab.",
+            hint="give one character, for instance ';' or '|', or the word tab",
         )
     return mark
 
@@ -280,4 +280,4 @@ def _delimiter(delimiter: str | None) -> str:
 def _nearest(name: str, header: tuple[str, ...]) -> str:
     folded = {other.casefold(): other for other in reversed(header)}
     near = difflib.get_close_matches(name.casefold(), folded, 1)
-    return f"Did you mean --id-column {show(folded[near[0]])}?" if near else "Name one of them after --id-column."
+    return f"did you mean --id-column {show(folded[near[0]])}?" if near else "name one of them after --id-column"

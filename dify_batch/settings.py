@@ -152,18 +152,18 @@ def _check_values(settings: Settings) -> None:
             continue
         fits = isinstance(value, (int, float)) and (value >= bound if included else value > bound)
         if not fits or value == float("inf"):
-            raise UsageError(f"{name}: {value!r} is not a number {'of at least' if included else 'above'} {bound}.")
+            raise UsageError(f"{name}: {value!r} is not a number {'of at least' if included else 'above'} {bound}")
     number = settings.concurrency
     if number != "auto" and not (isinstance(number, int) and 1 <= number <= MAX_CONCURRENCY):
-        raise UsageError(f"concurrency: {number!r} is not a whole number from 1 to {MAX_CONCURRENCY}, or auto.")
+        raise UsageError(f"concurrency: {number!r} is not a whole number from 1 to {MAX_CONCURRENCY}, or auto")
     for name in ("mode", "retry_policy", "log_format"):
         if getattr(settings, name) not in BY_DEST[name].choices:
             allowed = ", ".join(BY_DEST[name].choices)
-            raise UsageError(f'{name}: "{getattr(settings, name)}" is not one of {allowed}.')
+            raise UsageError(f'{name}: "{getattr(settings, name)}" is not one of {allowed}')
     if settings.user is not None and re.search(r"[{}]", re.sub(r"\{[^{}]+\}", "", settings.user)):
         raise UsageError(
-            f'--user: "{settings.user}" has a brace without its partner.',
-            hint="A column is named as in --user 'crm-{customer}'.",
+            f'--user: "{settings.user}" has a brace without its partner',
+            hint="a column is named as in --user 'crm-{customer}'",
         )
 
 
@@ -171,22 +171,22 @@ def _check_together(settings: Settings) -> None:
     """Values that are right alone and wrong together."""
     if settings.retry and settings.overwrite:
         raise UsageError(
-            "--retry and --overwrite contradict each other: one goes on, the other begins anew.",
-            hint="Leave one of them out.",
+            "--retry and --overwrite contradict each other: one goes on, the other begins anew",
+            hint="leave one of them out",
             code="usage_invalid_flag",
         )
     if settings.quiet and settings.verbose:
-        raise UsageError("-q and -v contradict each other.", hint="Leave one out.", code="usage_invalid_flag")
+        raise UsageError("-q and -v contradict each other", hint="leave one out", code="usage_invalid_flag")
     if settings.max_retry_delay < settings.initial_retry_delay:
         raise UsageError(
             f"MAX_RETRY_DELAY ({settings.max_retry_delay:g} s) is less than "
-            f"INITIAL_RETRY_DELAY ({settings.initial_retry_delay:g} s).",
-            hint="Raise --max-retry-delay or lower --initial-retry-delay.",
+            f"INITIAL_RETRY_DELAY ({settings.initial_retry_delay:g} s)",
+            hint="raise --max-retry-delay or lower --initial-retry-delay",
         )
     if str(settings.output) == "-":
         raise UsageError(
-            "--output: results go to a file, since the next invocation goes on from it; - is not possible.",
-            hint="Give a file, such as -o results.jsonl.",
+            "--output: results go to a file, since the next invocation goes on from it; - is not possible",
+            hint="give a file, such as -o results.jsonl",
             code="usage_invalid_flag",
         )
     _check_output(settings.output)
@@ -200,13 +200,13 @@ def _check_together(settings: Settings) -> None:
         other = seen.setdefault(os.path.realpath(path), name)
         if other != name:
             raise UsageError(
-                f'{other} and {name} are the same file: "{path}".',
-                hint=f"Give {name} a file of its own.",
+                f'{other} and {name} are the same file: "{path}"',
+                hint=f"give {name} a file of its own",
                 code="usage_invalid_flag",
             )
     if settings.files_column is not None and settings.files_column == settings.id_column:
         raise UsageError(
-            f'--id-column and --files-column are the same column: "{settings.id_column}".',
+            f'--id-column and --files-column are the same column: "{settings.id_column}"',
             code="usage_invalid_flag",
         )
 
@@ -218,13 +218,13 @@ def _check_output(path: Path) -> None:
     except (OSError, ValueError):
         return  # not there yet, or whoever opens it says why it cannot be
     if stat.S_ISDIR(mode):
-        what, hint = "is a folder", f"Give a file, such as -o {path / 'results.jsonl'}."
+        what, hint = "is a folder", f"give a file, such as -o {path / 'results.jsonl'}"
     elif not stat.S_ISREG(mode):
         kind = "a pipe" if stat.S_ISFIFO(mode) else "a socket" if stat.S_ISSOCK(mode) else "a device"
-        what, hint = f"is {kind}, and results go to a regular file", "Give a file, such as -o results.jsonl."
+        what, hint = f"is {kind}, and results go to a regular file", "give a file, such as -o results.jsonl"
     else:
         return
-    raise UsageError(f'--output: "{path}" {what}.', hint=hint, code="usage_invalid_flag")
+    raise UsageError(f'--output: "{path}" {what}', hint=hint, code="usage_invalid_flag")
 
 
 def load_settings(
@@ -259,7 +259,7 @@ def load_settings(
         if not str(given.get(name) or "").strip():
             flag = BY_DEST[name]
             raise UsageError(
-                f"{'/'.join(flag.names)} is missing: {flag.help}.",
+                f"{'/'.join(flag.names)} is missing: {flag.help}",
                 code="usage_missing_arg",
                 hint="dify-batch -i data.csv -o results.jsonl",
             )
@@ -273,7 +273,7 @@ def load_settings(
         return Settings(**values), (*warnings, *unknown)
     except AuthError as error:
         if unknown:  # perhaps it is the key's name that is misspelt
-            error.hint = " ".join([*unknown, error.hint or ""])
+            error.hint = "\n".join([*unknown, error.hint or ""])
         raise
 
 
@@ -319,13 +319,13 @@ def read_env_file(path: Path, *, required: bool, warnings: list[str]) -> dict[st
     try:
         raw, mode = path.read_bytes(), path.stat().st_mode
     except OSError as error:
-        hint = f"Make it readable: chmod 600 {path}" if isinstance(error, PermissionError) else "Check the path."
-        raise UsageError(f'The settings file "{path}" cannot be read: {error.strerror}.', hint=hint) from None
+        hint = f"make it readable: chmod 600 {path}" if isinstance(error, PermissionError) else "check the path"
+        raise UsageError(f'the settings file "{path}" cannot be read: {error.strerror}', hint=hint) from None
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
-        raise UsageError(f"{path}, line {line}: not UTF-8 text.", hint="Save the file as UTF-8.") from None
+        raise UsageError(f"{path}, line {line}: not UTF-8 text", hint="save the file as UTF-8") from None
     from io import StringIO
 
     from dotenv import dotenv_values
@@ -336,11 +336,11 @@ def read_env_file(path: Path, *, required: bool, warnings: list[str]) -> dict[st
         text_before = binding.original.string[: -len(binding.original.string.lstrip()) or None]
         line = binding.original.line + text_before.count("\n")  # blank lines before it belong to it
         if binding.error or (binding.key is not None and binding.value is None) or "\0" in binding.original.string:
-            raise UsageError(f"{path}, line {line}: not NAME=value.", hint="Correct the line, or put # before it.")
+            raise UsageError(f"{path}, line {line}: not NAME=value", hint="correct the line, or put # before it")
         if binding.key is not None and first.setdefault(binding.key, line) != line:
             before, first[binding.key] = first[binding.key], line
             warnings.append(
-                f"{path}: {binding.key} is set on line {before} and again on line {line}; the last one counts."
+                f"{path}: {binding.key} is set on line {before} and again on line {line}; the last one counts"
             )
     values = {name: value for name, value in dotenv_values(stream=StringIO(text)).items() if value is not None}
     if os.name == "posix" and values.get("DIFY_API_KEY") and mode & 0o044:

@@ -75,7 +75,7 @@ async def run_batch(settings: Settings, *, control: Control, stats: Stats) -> Re
         return Report(Summary(rows=2, success=2, posts=2))
     if KIND == "failed":
         stats.failures["run_failed", f"node says {key}"] += 1
-        error = DifyBatchError("1 row failed.", code="rows_failed", hint="Type it again.", http_status=200)
+        error = DifyBatchError("1 row failed", code="rows_failed", hint="type it again", http_status=200)
         return Report(Summary(rows=2, success=1, failed=1), error, None, ("dify-batch --retry",))
     if KIND == "plan":
         return Report(Summary(rows=2), None, Plan(os.environ["DIFY_API_KEY"]))

@@ -79,10 +79,10 @@ CASES = [
     # the file
     Case("missing file", None,
          'there is no file "DIR/data.csv"\n'
-         "Correct the path after --input."),
+         "correct the path after --input"),
     Case("folder", None,
          '"DIR" is a folder\n'
-         "Name a CSV file in it after --input.", file="."),
+         "name a CSV file in it after --input", file=""),
     Case("no bytes", b"",
          "line 1: the file is empty; its first line must name the columns"),
     Case("only a byte order mark", b"\xef\xbb\xbf",
@@ -91,28 +91,28 @@ CASES = [
          "line 1: the file is empty; its first line must name the columns"),
     Case("id column unknown", "Id,query\n1,a\n",
          'DIR/data.csv has no column "id"; it has "Id", "query"\n'
-         'Did you mean --id-column "Id"?', options={"id_column": "id"}),
+         'did you mean --id-column "Id"?', options={"id_column": "id"}),
     Case("unknown encoding", "id\n1\n",
          '--encoding "latin-99" is not a known encoding\n'
-         "Give a Python codec name, for instance utf-8, utf-16, cp1252, shift_jis or gb18030.",
+         "give a Python codec name, for instance utf-8, utf-16, cp1252, shift_jis or gb18030",
          options={"encoding": "latin-99"}),
     Case("encoding of bytes", "id\n1\n",
          '--encoding "base64" is not a known encoding\n'
-         "Give a Python codec name, for instance utf-8, utf-16, cp1252, shift_jis or gb18030.",
+         "give a Python codec name, for instance utf-8, utf-16, cp1252, shift_jis or gb18030",
          options={"encoding": "base64"}),
     Case("encoding that is none of files", "id\n1\n",
          '--encoding "unicode_escape" is not an encoding of text files\n'
-         "Give a Python codec name, for instance utf-8, utf-16, cp1252, shift_jis or gb18030.",
+         "give a Python codec name, for instance utf-8, utf-16, cp1252, shift_jis or gb18030",
          options={"encoding": "unicode_escape"}),
     Case("long delimiter", "id\n1\n",
          '--delimiter "::" is not allowed\n'
-         "Give one character, for instance ';' or '|', or the word tab.", options={"delimiter": "::"}),
+         "give one character, for instance ';' or '|', or the word tab", options={"delimiter": "::"}),
     Case("quote as delimiter", "id\n1\n",
          '--delimiter "\\"" is not allowed\n'
-         "Give one character, for instance ';' or '|', or the word tab.", options={"delimiter": '"'}),
+         "give one character, for instance ';' or '|', or the word tab", options={"delimiter": '"'}),
     Case("empty delimiter", "id\n1\n",
          '--delimiter "" is not allowed\n'
-         "Give one character, for instance ';' or '|', or the word tab.", options={"delimiter": ""}),
+         "give one character, for instance ';' or '|', or the word tab", options={"delimiter": ""}),
     # encodings
     Case("utf-16 by its mark", "id,query\n1,a\n".encode("utf-16"),
          "line 1: the file is UTF-16, not UTF-8 (its byte order mark says so); add --encoding "

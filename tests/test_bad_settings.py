@@ -31,41 +31,41 @@ def refused(tmp_path: Path, flags: list[str], environ: dict[str, str], raw: byte
 
 # A flag, a variable or the whole of .env; its value; the message.
 BAD = [
-    ("--wait", "-1", '--wait: "-1" is not a number of seconds, 0 or more, such as 2.5.'),
-    ("--wait", "nan", '--wait: "nan" is not a number of seconds, 0 or more, such as 2.5.'),
-    ("DIFY_BATCH_WAIT", "2s", 'DIFY_BATCH_WAIT: "2s" is not a number of seconds, 0 or more, such as 2.5.'),
-    ("--concurrency", "0", '--concurrency: "0" is not a whole number from 1 to 4096, or auto.'),
+    ("--wait", "-1", '--wait: "-1" is not a number of seconds, 0 or more, such as 2.5'),
+    ("--wait", "nan", '--wait: "nan" is not a number of seconds, 0 or more, such as 2.5'),
+    ("DIFY_BATCH_WAIT", "2s", 'DIFY_BATCH_WAIT: "2s" is not a number of seconds, 0 or more, such as 2.5'),
+    ("--concurrency", "0", '--concurrency: "0" is not a whole number from 1 to 4096, or auto'),
     (".env", "DIFY_BATCH_CONCURRENCY=many",
-     'DIFY_BATCH_CONCURRENCY in .env: "many" is not a whole number from 1 to 4096, or auto.'),
-    ("--rate", "5", '--rate: "5" is not a rate above 0, such as 5/s, 120/m or 1000/h.'),
-    ("--mode", "stream", '--mode: "stream" is not one of streaming, blocking.'),
-    ("--timeout", "0", '--timeout: "0" is not a number of seconds above 0, such as 300.'),
-    ("TIMEOUT", "5m", 'TIMEOUT: "5m" is not a number of seconds above 0, such as 300.'),
-    ("MAX_RETRIES", "-1", 'MAX_RETRIES: "-1" is not a whole number, 0 or more, such as 3.'),
-    ("INITIAL_RETRY_DELAY", "90", "MAX_RETRY_DELAY (60 s) is less than INITIAL_RETRY_DELAY (90 s)."),
-    ("--retry-policy", "none", '--retry-policy: "none" is not one of strict, safe, all.'),
+     'DIFY_BATCH_CONCURRENCY in .env: "many" is not a whole number from 1 to 4096, or auto'),
+    ("--rate", "5", '--rate: "5" is not a rate above 0, such as 5/s, 120/m or 1000/h'),
+    ("--mode", "stream", '--mode: "stream" is not one of streaming, blocking'),
+    ("--timeout", "0", '--timeout: "0" is not a number of seconds above 0, such as 300'),
+    ("TIMEOUT", "5m", 'TIMEOUT: "5m" is not a number of seconds above 0, such as 300'),
+    ("MAX_RETRIES", "-1", 'MAX_RETRIES: "-1" is not a whole number, 0 or more, such as 3'),
+    ("INITIAL_RETRY_DELAY", "90", "MAX_RETRY_DELAY (60 s) is less than INITIAL_RETRY_DELAY (90 s)"),
+    ("--retry-policy", "none", '--retry-policy: "none" is not one of strict, safe, all'),
     ("--stuck-after", "soon",
-     '--stuck-after: "soon" is not a duration above 0, such as 90, 90s, 15m, 1h30m or 2d.'),
+     '--stuck-after: "soon" is not a duration above 0, such as 90, 90s, 15m, 1h30m or 2d'),
     ("--max-failures", "200%",
      '--max-failures: "200%" is not a number of rows, 1 or more, such as 10, or a percentage up to '
-     '100%, such as 5%.'),
-    ("--limit", "0", '--limit: "0" is not a whole number, 1 or more, such as 100.'),
+     '100%, such as 5%'),
+    ("--limit", "0", '--limit: "0" is not a whole number, 1 or more, such as 100'),
     ("--encoding", "utf-9",
-     '--encoding: "utf-9" is not an encoding known here, such as utf-8, utf-16, cp1252 or shift_jis.'),
+     '--encoding: "utf-9" is not an encoding known here, such as utf-8, utf-16, cp1252 or shift_jis'),
     ("--delimiter", ";;",
-     '--delimiter: ";;" is not one character other than a quote, such as ";", "|" or tab.'),
-    ("--user", "crm-{customer", '--user: "crm-{customer" has a brace without its partner.'),
-    ("--log-format", "xml", '--log-format: "xml" is not one of text, json.'),
+     '--delimiter: ";;" is not one character other than a quote, such as ";", "|" or tab'),
+    ("--user", "crm-{customer", '--user: "crm-{customer" has a brace without its partner'),
+    ("--log-format", "xml", '--log-format: "xml" is not one of text, json'),
     ("--output", "-",
-     "--output: results go to a file, since the next invocation goes on from it; - is not possible."),
-    ("--output", "data.csv", '--output and --input are the same file: "data.csv".'),
-    ("--log-file", "results.jsonl", '--output and --log-file are the same file: "results.jsonl".'),
+     "--output: results go to a file, since the next invocation goes on from it; - is not possible"),
+    ("--output", "data.csv", '--output and --input are the same file: "data.csv"'),
+    ("--log-file", "results.jsonl", '--output and --log-file are the same file: "results.jsonl"'),
     ("--input", "",
-     "-i/--input is missing: the CSV (or .jsonl) with one row for each run; - reads standard input."),
-    ("DIFY_API_KEY", "app-xxxxxxxx", "DIFY_API_KEY is still a placeholder, not a key."),
-    ("DIFY_API_KEY", "your-api-key", "DIFY_API_KEY is still a placeholder, not a key."),
-    ("DIFY_API_KEY", "<your key>", "DIFY_API_KEY is still a placeholder, not a key."),
-    ("DIFY_API_KEY", "app-...", "DIFY_API_KEY is still a placeholder, not a key."),
+     "-i/--input is missing: the CSV (or .jsonl) with one row for each run; - reads standard input"),
+    ("DIFY_API_KEY", "app-xxxxxxxx", "DIFY_API_KEY is still a placeholder, not a key"),
+    ("DIFY_API_KEY", "your-api-key", "DIFY_API_KEY is still a placeholder, not a key"),
+    ("DIFY_API_KEY", "<your key>", "DIFY_API_KEY is still a placeholder, not a key"),
+    ("DIFY_API_KEY", "app-...", "DIFY_API_KEY is still a placeholder, not a key"),
     ("DIFY_API_KEY", f'{KEY}\n', "DIFY_API_KEY contains a line break. (Its value is not shown.)"),
     ("DIFY_API_KEY", f"{KEY} x", "DIFY_API_KEY contains a blank. (Its value is not shown.)"),
     ("DIFY_API_KEY", f'"{KEY}"', "DIFY_API_KEY contains a quote. (Its value is not shown.)"),
@@ -80,33 +80,33 @@ BAD = [
      "DIFY_API_KEY is a key of a knowledge base; a workflow app's begins with app-. (Its value is "
      "not shown.)"),
     ("DIFY_WORKFLOW_ID", KEY, "DIFY_WORKFLOW_ID holds an API key. (Its value is not shown.)"),
-    ("DIFY_WORKFLOW_ID", "your-workflow-id", 'DIFY_WORKFLOW_ID: "your-workflow-id" is still a placeholder.'),
-    ("DIFY_WORKFLOW_ID", "7", f'DIFY_WORKFLOW_ID: "7" is not a UUID such as {ID}.'),
+    ("DIFY_WORKFLOW_ID", "your-workflow-id", 'DIFY_WORKFLOW_ID: "your-workflow-id" is still a placeholder'),
+    ("DIFY_WORKFLOW_ID", "7", f'DIFY_WORKFLOW_ID: "7" is not a UUID such as {ID}'),
     ("DIFY_API_BASE_URL", "api.dify.ai/v1",
-     'DIFY_API_BASE_URL: "api.dify.ai/v1" has no scheme (http:// or https://).'),
+     'DIFY_API_BASE_URL: "api.dify.ai/v1" has no scheme (http:// or https://)'),
     ("DIFY_API_BASE_URL", "https:/api.dify.ai/v1",
-     'DIFY_API_BASE_URL: "https:/api.dify.ai/v1" is not a URL: after http or https comes ://.'),
+     'DIFY_API_BASE_URL: "https:/api.dify.ai/v1" is not a URL: after http or https comes ://'),
     ("DIFY_API_BASE_URL", "ftp://host/v1",
-     'DIFY_API_BASE_URL: "ftp://host/v1" begins with "ftp://"; only http:// and https:// are possible.'),
+     'DIFY_API_BASE_URL: "ftp://host/v1" begins with "ftp://"; only http:// and https:// are possible'),
     ("DIFY_API_BASE_URL", "http://host:port/v1",
-     'DIFY_API_BASE_URL: "http://host:port/v1" has a host or port that cannot be read.'),
-    ("DIFY_API_BASE_URL", "http:///v1", 'DIFY_API_BASE_URL: "http:///v1" has no host.'),
+     'DIFY_API_BASE_URL: "http://host:port/v1" has a host or port that cannot be read'),
+    ("DIFY_API_BASE_URL", "http:///v1", 'DIFY_API_BASE_URL: "http:///v1" has no host'),
     ("DIFY_API_BASE_URL", "http://me:pw@host/v1?a=1",
      'DIFY_API_BASE_URL: "http://***@host/v1?a=1" has a query or fragment (? or #), which a base URL '
-     'cannot have.'),
+     'cannot have'),
     ("DIFY_API_BASE_URL", "https://api.dify.ai/v1/v1",
-     'DIFY_API_BASE_URL: "https://api.dify.ai/v1/v1" ends in /v1 twice.'),
+     'DIFY_API_BASE_URL: "https://api.dify.ai/v1/v1" ends in /v1 twice'),
     ("DIFY_API_BASE_URL", "https://api.dify.ai/v1/workflows/run",
      'DIFY_API_BASE_URL: "https://api.dify.ai/v1/workflows/run" is the address of one call, not the '
-     'base of all.'),
+     'base of all'),
     ("DIFY_API_BASE_URL", f'https://cloud.dify.ai/app/{ID}/workflow',
-     f'DIFY_API_BASE_URL: "https://cloud.dify.ai/app/{ID}/workflow" is a page of Dify, not its API.'),
+     f'DIFY_API_BASE_URL: "https://cloud.dify.ai/app/{ID}/workflow" is a page of Dify, not its API'),
     ("DIFY_API_BASE_URL", "http://dify.local/app/1/develop",
-     'DIFY_API_BASE_URL: "http://dify.local/app/1/develop" is a page of Dify\'s console, not its API.'),
+     'DIFY_API_BASE_URL: "http://dify.local/app/1/develop" is a page of Dify\'s console, not its API'),
     ("DIFY_API_BASE_URL", "http://dify.local/openapi/v1",
-     'DIFY_API_BASE_URL: "http://dify.local/openapi/v1" is the account API, which takes no app key.'),
+     'DIFY_API_BASE_URL: "http://dify.local/openapi/v1" is the account API, which takes no app key'),
     ("DIFY_API_BASE_URL", "'http://host/v1'",
-     'DIFY_API_BASE_URL: "\'http://host/v1\'" contains a blank, a quote or a bracket.'),
+     'DIFY_API_BASE_URL: "\'http://host/v1\'" contains a blank, a quote or a bracket'),
 ]  # fmt: skip
 
 
@@ -134,12 +134,12 @@ def test_bad_settings(tmp_path: Path, where: str, value: str, message: str) -> N
 def test_bad_settings_files(tmp_path: Path, raw: bytes, line: int) -> None:
     error = refused(tmp_path, [], {}, raw)
     what = "not UTF-8 text" if b"\xff" in raw else "not NAME=value"
-    assert error.message == f"{tmp_path / '.env'}, line {line}: {what}."
+    assert error.message == f"{tmp_path / '.env'}, line {line}: {what}"
 
 
 def test_a_settings_file_that_is_not_there(tmp_path: Path) -> None:
     error = refused(tmp_path, ["--env-file", str(tmp_path / "no.env")], {})
-    expected = f'The settings file "{tmp_path / "no.env"}" cannot be read: No such file or directory.'
+    expected = f'the settings file "{tmp_path / "no.env"}" cannot be read: No such file or directory'
     assert error.message == expected
 
 
@@ -148,12 +148,12 @@ def test_a_settings_file_that_is_not_there(tmp_path: Path) -> None:
     [
         (
             ["--retry", "--overwrite"],
-            "--retry and --overwrite contradict each other: one goes on, the other begins anew.",
+            "--retry and --overwrite contradict each other: one goes on, the other begins anew",
         ),
-        (["-qv"], "-q and -v contradict each other."),
+        (["-qv"], "-q and -v contradict each other"),
         (
             ["--id-column", "a", "--files-column", "a"],
-            '--id-column and --files-column are the same column: "a".',
+            '--id-column and --files-column are the same column: "a"',
         ),
     ],
 )
@@ -179,22 +179,22 @@ def test_flags_that_contradict_each_other(tmp_path: Path, flags: list[str], mess
 def test_what_was_probably_meant(url: str, meant: str) -> None:
     with pytest.raises(UsageError) as caught:
         read_base_url(url)
-    assert caught.value.hint == f"Probably meant: DIFY_API_BASE_URL={meant}"
+    assert caught.value.hint == f"probably meant: DIFY_API_BASE_URL={meant}"
     assert "pw" not in str(caught.value.as_dict())
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"wait": -1}, "wait: -1 is not a number of at least 0."),
-        ({"timeout": 0}, "timeout: 0 is not a number above 0."),
-        ({"rate": float("nan")}, "rate: nan is not a number above 0."),
-        ({"max_runtime": float("inf")}, "max_runtime: inf is not a number above 0."),
-        ({"limit": 0}, "limit: 0 is not a number of at least 1."),
-        ({"timeout": None}, "timeout: None is not a number above 0."),
-        ({"concurrency": 5000}, "concurrency: 5000 is not a whole number from 1 to 4096, or auto."),
-        ({"mode": "fast"}, 'mode: "fast" is not one of streaming, blocking.'),
-        ({"retry_policy": "x"}, 'retry_policy: "x" is not one of strict, safe, all.'),
+        ({"wait": -1}, "wait: -1 is not a number of at least 0"),
+        ({"timeout": 0}, "timeout: 0 is not a number above 0"),
+        ({"rate": float("nan")}, "rate: nan is not a number above 0"),
+        ({"max_runtime": float("inf")}, "max_runtime: inf is not a number above 0"),
+        ({"limit": 0}, "limit: 0 is not a number of at least 1"),
+        ({"timeout": None}, "timeout: None is not a number above 0"),
+        ({"concurrency": 5000}, "concurrency: 5000 is not a whole number from 1 to 4096, or auto"),
+        ({"mode": "fast"}, 'mode: "fast" is not one of streaming, blocking'),
+        ({"retry_policy": "x"}, 'retry_policy: "x" is not one of strict, safe, all'),
     ],
 )
 def test_bad_values_from_python(values: dict[str, Any], message: str) -> None:

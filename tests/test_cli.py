@@ -42,35 +42,35 @@ def test_help_and_version_are_data(tmp_path: Path, arguments: list[str], begins:
         (
             ["--concurency", "5"],
             "usage_invalid_flag",
-            "Unknown: --concurency.",
-            "Did you mean --concurrency?",
+            "unknown: --concurency",
+            "did you mean --concurrency?",
         ),
-        ([*CALL, "--retr"], "usage_invalid_flag", "Unknown: --retr.", "Did you mean --retry?"),
+        ([*CALL, "--retr"], "usage_invalid_flag", "unknown: --retr", "did you mean --retry?"),
         (
             ["data.csv"],
             "usage_invalid_flag",
-            '"data.csv" is no command (status, export, completion).',
-            "The input is given with -i: dify-batch -i data.csv -o results.jsonl",
+            '"data.csv" is no command (status, export, completion)',
+            "the input is given with -i: dify-batch -i data.csv -o results.jsonl",
         ),
-        (["-i"], "usage_missing_arg", "-i/--input needs a value after it.", None),
-        (["--rate", "--json"], "usage_missing_arg", "--rate needs a value after it.", None),
+        (["-i"], "usage_missing_arg", "-i/--input needs a value after it", None),
+        (["--rate", "--json"], "usage_missing_arg", "--rate needs a value after it", None),
         (["-i", "data.csv"], "usage_missing_arg", None, "dify-batch -i data.csv -o results.jsonl"),
         (["--json"], "usage_missing_arg", None, "dify-batch -i data.csv -o results.jsonl"),
-        ([*CALL, "--rate", "5"], "usage_invalid_flag", None, "See `dify-batch --help` for --rate."),
-        (["status"], "usage_missing_arg", "RESULTS is missing.", None),
-        (["export", "a.jsonl"], "usage_missing_arg", "-o/--output is missing.", None),
+        ([*CALL, "--rate", "5"], "usage_invalid_flag", None, "see `dify-batch --help` for --rate"),
+        (["status"], "usage_missing_arg", "RESULTS is missing", None),
+        (["export", "a.jsonl"], "usage_missing_arg", "-o/--output is missing", None),
         (["completion", "fish"], "usage_invalid_flag", None, None),
         ([*CALL, "--retry=yes"], "usage_invalid_flag", None, None),
-        ([*CALL, "-Z"], "usage_invalid_flag", "Unknown: -Z.", None),
-        ([*CALL, "--foo"], "usage_invalid_flag", "Unknown: --foo.", "See `dify-batch --help`."),
-        ([*CALL, "--retries", "3"], "usage_invalid_flag", "Unknown: --retries.", "Did you mean --max-retries?"),
+        ([*CALL, "-Z"], "usage_invalid_flag", "unknown: -Z", None),
+        ([*CALL, "--foo"], "usage_invalid_flag", "unknown: --foo", "see `dify-batch --help`"),
+        ([*CALL, "--retries", "3"], "usage_invalid_flag", "unknown: --retries", "did you mean --max-retries?"),
         (
             ["status", "a.jsonl", "-q"],
             "usage_invalid_flag",
-            "-q is an option of the batch; this command does not have it.",
+            "-q is an option of the batch; this command does not have it",
             None,
         ),
-        (["-i", "data.csv", "-o", "/dev/null"], "usage_invalid_flag", None, "Give a file, such as -o results.jsonl."),
+        (["-i", "data.csv", "-o", "/dev/null"], "usage_invalid_flag", None, "give a file, such as -o results.jsonl"),
         ([*CALL, "--log-file", "no/folder.log"], "config_invalid_value", None, None),
     ],
 )
@@ -90,13 +90,13 @@ def test_without_a_key(tmp_path: Path) -> None:
     assert error_of(run(tmp_path, *CALL, "--json", env=env))["code"] == "not_logged_in"
     done = run(tmp_path, *CALL, env=env)
     assert done.returncode == 4
-    assert done.stderr.startswith("error: No API key: DIFY_API_KEY is not set.\n")
+    assert done.stderr.startswith("error: no API key: DIFY_API_KEY is not set\n")
 
 
 def test_a_bad_line_in_dotenv_is_told_on_both_kinds_of_channel(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text(f"TIMEOUT=3\n{KEY}\n")
     error = error_of(run(tmp_path, *CALL, "--json"))
-    assert error["message"] == ".env, line 2: not NAME=value."
+    assert error["message"] == ".env, line 2: not NAME=value"
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
@@ -121,7 +121,7 @@ def test_a_full_disk_behind_standard_output_is_an_error(tmp_path: Path) -> None:
     with open("/dev/full", "w") as full:
         done = run(tmp_path, "--help", capture_output=False, stdout=full, stderr=subprocess.PIPE)
     assert done.returncode == 1
-    assert done.stderr.startswith("error: Standard output cannot be written: ")
+    assert done.stderr.startswith("error: standard output cannot be written: ")
 
 
 def test_a_reader_that_has_gone_is_no_error(tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ def test_failed_rows(tmp_path: Path, more: list[str]) -> None:
     done = run(tmp_path, *CALL, *more, stub="failed")
     assert (done.returncode, done.stdout) == (1, "")
     assert "1 x run_failed: node says ********" in done.stderr
-    assert done.stderr.endswith("Next:\n  dify-batch --retry\nerror: 1 row failed.\nType it again.\n")
+    assert done.stderr.endswith("Next:\n  dify-batch --retry\nerror: 1 row failed\ntype it again\n")
 
 
 def test_failed_rows_with_json(tmp_path: Path) -> None:
@@ -171,8 +171,8 @@ def test_failed_rows_with_json(tmp_path: Path) -> None:
     error = error_of(done)
     assert error == {
         "code": "rows_failed",
-        "message": "1 row failed.",
-        "hint": "Type it again.",
+        "message": "1 row failed",
+        "hint": "type it again",
         "http_status": 200,
     }
     assert json.loads(done.stderr)["summary"]["failed"] == 1
@@ -196,11 +196,11 @@ def test_an_error_before_the_batch_begins(tmp_path: Path) -> None:
 def test_the_unexpected_shows_no_traceback(tmp_path: Path) -> None:
     error = error_of(run(tmp_path, *CALL, "--json", stub="crash"))
     assert error["code"] == "unknown"
-    assert error["message"].startswith("Unexpected error: RuntimeError: oh ********")
+    assert error["message"].startswith("unexpected error: RuntimeError: oh ********")
     assert "--log-file" in error["hint"]
     done = run(tmp_path, *CALL, "--log-file", "batch.log", stub="crash")
     assert done.returncode == 1
-    assert "The traceback is in batch.log." in done.stderr
+    assert "the traceback is in batch.log" in done.stderr
     log = (tmp_path / "batch.log").read_text()
     assert "Traceback" in log
     assert KEY not in log
@@ -217,7 +217,7 @@ def test_the_demo_without_its_extra(tmp_path: Path) -> None:
     assert error == {
         "code": "usage_invalid_flag",
         "message": "--demo needs an extra that is not installed: No module named 'starlette'",
-        "hint": 'Install it: pip install "dify-batch[demo]"',
+        "hint": 'install it: pip install "dify-batch[demo]"',
     }
     assert error_of(run(tmp_path, *CALL, "--json", stub="no extra"))["code"] == "unknown"
 

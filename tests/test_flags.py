@@ -125,10 +125,10 @@ def test_shown_defaults_are_the_defaults() -> None:
 def test_an_error_names_the_place_the_value_and_what_is_allowed() -> None:
     with pytest.raises(UsageError) as caught:
         BY_DEST["rate"].read("fast", "DIFY_BATCH_RATE in .env")
-    expected = 'DIFY_BATCH_RATE in .env: "fast" is not a rate above 0, such as 5/s, 120/m or 1000/h.'
+    expected = 'DIFY_BATCH_RATE in .env: "fast" is not a rate above 0, such as 5/s, 120/m or 1000/h'
     assert caught.value.message == expected
     assert caught.value.code == "config_invalid_value"
     with pytest.raises(UsageError) as caught:
         BY_DEST["mode"].read("fast", "--mode")
-    assert caught.value.message == '--mode: "fast" is not one of streaming, blocking.'
+    assert caught.value.message == '--mode: "fast" is not one of streaming, blocking'
     assert caught.value.code == "usage_invalid_flag"

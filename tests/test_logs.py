@@ -219,4 +219,4 @@ def test_a_log_file_that_cannot_be_opened(tmp_path: Path) -> None:
     file = tmp_path / "no" / "batch.log"
     with pytest.raises(UsageError) as caught:
         Logs(settings(log_file=file))
-    assert caught.value.message == f'--log-file: "{file}" cannot be opened: No such file or directory.'
+    assert caught.value.message == f'--log-file: "{file}" cannot be opened: No such file or directory'

@@ -140,7 +140,7 @@ def test_the_environment_is_everybodys(tmp_path: Path) -> None:
 def test_a_setting_that_stands_twice_in_its_file(tmp_path: Path) -> None:
     settings, warnings = load(tmp_path, env="TIMEOUT=1\n\n# more\nTIMEOUT=2\n")
     assert settings.timeout == 2
-    assert warnings == (f"{tmp_path / '.env'}: TIMEOUT is set on line 1 and again on line 4; the last one counts.",)
+    assert warnings == (f"{tmp_path / '.env'}: TIMEOUT is set on line 1 and again on line 4; the last one counts",)
 
 
 def test_a_misspelt_key_is_named_where_the_key_is_missing(tmp_path: Path) -> None:
@@ -214,7 +214,7 @@ def test_without_a_key_it_says_how_to_get_one(tmp_path: Path) -> None:
     with pytest.raises(AuthError) as caught:
         load_settings(CALL, {}, tmp_path)
     assert (caught.value.code, caught.value.exit_status) == ("not_logged_in", Exit.AUTH)
-    assert caught.value.message == "No API key: DIFY_API_KEY is not set."
+    assert caught.value.message == "no API key: DIFY_API_KEY is not set"
     assert ".env" in str(caught.value.hint)
 
 
