@@ -146,7 +146,7 @@ def usage_error(message: str, known: Sequence[str]) -> UsageError:
     no_value = re.match(r"argument ([^:]+): expected one argument", message)
     if no_value:
         name = no_value[1].split("/")[-1]
-        hint = f"A value that begins with - is written {name}=-..."
+        hint = f"a value that begins with - is written {name}=-..."
         return UsageError(f"{no_value[1]} needs a value after it", code="usage_missing_arg", hint=hint)
     unknown = re.match(r"unrecognized arguments: (.*)", message)
     if unknown:

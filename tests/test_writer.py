@@ -176,6 +176,26 @@ async def test_other_work_sees_what_its_commit_holds(tmp_path: Path) -> None:
     assert sorted(lines) == [b"1", b"2", b"3", b"taken [1, 2]"]
 
 
+async def test_other_work_finds_its_lines_durable(tmp_path: Path) -> None:
+    disk = Recorder()
+    writer = writer_on(tmp_path, disk)
+    synced: list[str] = []
+
+    def work() -> list[bytes]:
+        synced.extend(name for what, name, _ in disk.log if what == "sync")
+        return []
+
+    writer.result(b"first\n", b"done\n")
+    await writer.flush()  # so that the next result could wait for its own
+    disk.log.clear()
+    writer.result(b"second\n", b"done\n")
+    writer.record(b"line\n")
+    writer.other(lambda: work)
+    await writer.durable()
+    await writer.close()
+    assert synced == ["journal", "results"]
+
+
 async def test_after_an_error_nothing_more_is_written_and_everyone_is_told(tmp_path: Path) -> None:
     errors: list[StorageError] = []
     disk = CrashDisk(tmp_path)
