@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Any
 from dify_batch._version import __version__
 
 if TYPE_CHECKING:
-    from dify_batch.batch import BatchReport, run_batch
-    from dify_batch.client import DifyClient
-    from dify_batch.control import Control
+    from dify_batch.batch.control import Control
+    from dify_batch.batch.invocation import BatchReport, run_batch
+    from dify_batch.batch.plan import Plan
+    from dify_batch.dify.client import DifyClient
     from dify_batch.errors import DifyBatchError, Exit
     from dify_batch.outcomes import (
         Failed,
@@ -38,15 +39,14 @@ if TYPE_CHECKING:
         Throttled,
         Unreachable,
     )
-    from dify_batch.plan import Plan
     from dify_batch.settings import Secret, Settings
     from dify_batch.summary import Stats, Summary
 
 _HOME = {
-    "BatchReport": "batch",
-    "Control": "control",
-    "run_batch": "batch",
-    "DifyClient": "client",
+    "BatchReport": "batch.invocation",
+    "Control": "batch.control",
+    "run_batch": "batch.invocation",
+    "DifyClient": "dify.client",
     "DifyBatchError": "errors",
     "Exit": "errors",
     "Failed": "outcomes",
@@ -61,7 +61,7 @@ _HOME = {
     "Succeeded": "outcomes",
     "Throttled": "outcomes",
     "Unreachable": "outcomes",
-    "Plan": "plan",
+    "Plan": "batch.plan",
     "Secret": "settings",
     "Settings": "settings",
     "Stats": "summary",

@@ -2,7 +2,7 @@
 
 import sys
 
-from dify_batch.cli import main
+from dify_batch.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

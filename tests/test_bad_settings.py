@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dify_batch.arguments import parse
+from dify_batch.cli.arguments import parse
 from dify_batch.errors import Exit, UsageError
 from dify_batch.settings import Secret, Settings, load_settings, read_base_url
 

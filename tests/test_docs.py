@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dify_batch.arguments import COMMANDS, SHELLS, build_parser
+from dify_batch.cli.arguments import COMMANDS, SHELLS, build_parser
 from dify_batch.flags import BY_ENV, FLAGS, GROUPS, Flag, env_example, readme_table
 from dify_batch.settings import Settings
 

@@ -16,12 +16,12 @@ from pathlib import Path
 
 import pytest
 
-from dify_batch.arguments import COMMANDS
+from dify_batch.cli.arguments import COMMANDS
 from dify_batch.errors import Exit
 from dify_batch.flags import BY_DEST, BY_NAME, parse_duration
 from dify_batch.simulator.config import Config
 from dify_batch.simulator.process import SimulatorProcess
-from tests import harness
+from tests.support import harness
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 LONGEST_RUN: float = BY_DEST["timeout"].default
@@ -232,7 +232,7 @@ def test_the_hourly_line_tells_once_what_failed_and_the_log_names_the_row(
 
 
 def test_the_hourly_line_is_silent_while_another_holds_the_output(server: SimulatorProcess, folder: Path) -> None:
-    from dify_batch.lock import OutputLock
+    from dify_batch.ledger.lock import OutputLock
 
     in_batch_folder(folder)
     lock = OutputLock(folder / "batch" / "results.jsonl.lock")

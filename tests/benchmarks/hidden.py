@@ -1,6 +1,6 @@
 """Item 6: `--concurrency auto` against a capacity that is hidden and changes in mid-run.
 
-In virtual time against the model of `tests/limit_model.py`, and with the real command against a real server.
+In virtual time against the model of `tests/support/limit_model.py`, and with the real command against a real server.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from dify_batch.auto import AutoLimit
+from dify_batch.engine.auto import AutoLimit
 from tests.benchmarks.lines import Line
 from tests.benchmarks.processes import environment, run, server, write_rows
 from tests.benchmarks.server import Config
-from tests.limit_model import History, Mode, Server, best_fixed, simulate
+from tests.support.limit_model import History, Mode, Server, best_fixed, simulate
 
 CAPACITIES = (8, 40, 3)
 LATENCY = 0.3

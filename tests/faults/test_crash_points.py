@@ -14,11 +14,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import dify_batch.ledger as ledger_module
+import dify_batch.ledger.store as ledger_module
 from dify_batch.errors import StorageError
-from dify_batch.ledger import set_aside
-from tests.crashdisk import CrashDisk, Cut, Fault
-from tests.story import DONE, FREE, PAUSED, RETRY, ROWS, RUNNING, SCRIPT, Story, moves_of, where
+from dify_batch.ledger.store import set_aside
+from tests.support.crashdisk import CrashDisk, Cut, Fault
+from tests.support.story import DONE, FREE, PAUSED, RETRY, ROWS, RUNNING, SCRIPT, Story, moves_of, where
 
 
 @pytest.fixture(autouse=True)

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from dify_batch.formats import BOM, Paths, parse_retry
+from dify_batch.ledger.formats import BOM, Paths, parse_retry
 from dify_batch.simulator import Config, SimulatorProcess
-from tests.harness import (
+from tests.support.harness import (
     LIMIT,
     Ran,
     command,

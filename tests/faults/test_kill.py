@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dify_batch.simulator import Config, SimulatorProcess
-from tests.harness import LIMIT, command, environment, executed_more_than_once, places, write_csv
+from tests.support.harness import LIMIT, command, environment, executed_more_than_once, places, write_csv
 
 # The long version, for a release: DIFY_BATCH_KILLS=200 DIFY_BATCH_KILL_ROWS=1000 DIFY_BATCH_KILL_LATENCY=2
 ROWS = int(os.environ.get("DIFY_BATCH_KILL_ROWS", "150"))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dify_batch.simulator import RUN_FAULTS, Config, SimulatorProcess
-from tests.harness import environment, places, run, write_csv
+from tests.support.harness import environment, places, run, write_csv
 
 POLICIES = ("strict", "safe", "all")
 MODES = ("streaming", "blocking")

@@ -10,7 +10,17 @@ from pathlib import Path
 import pytest
 
 from dify_batch.simulator import Config, SimulatorProcess
-from tests.harness import LIMIT, Ran, command, environment, executed_more_than_once, places, run, until, write_csv
+from tests.support.harness import (
+    LIMIT,
+    Ran,
+    command,
+    environment,
+    executed_more_than_once,
+    places,
+    run,
+    until,
+    write_csv,
+)
 
 ROWS = 60
 FLAGS = ("-i", "data.csv", "-o", "results.jsonl", "--json", "--concurrency", "8", "--settle", "1")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dify_batch.simulator import Config, SimulatorProcess
-from tests.harness import environment, run, write_csv
+from tests.support.harness import environment, run, write_csv
 
 KEY = "app-echo"
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from dify_batch.simulator import Config, SimulatorProcess
-from tests.harness import LIMIT, command, environment, executed_more_than_once, places, run, until, write_csv
+from tests.support.harness import LIMIT, command, environment, executed_more_than_once, places, run, until, write_csv
 
 ROWS = 40
 

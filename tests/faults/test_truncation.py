@@ -11,9 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dify_batch.formats import BOM, Paths
-from dify_batch.state import read_state
-from tests.story import DONE, FREE, PAUSED, RETRY, ROWS, RUNNING, SCRIPT, Story, moves_of, where
+from dify_batch.ledger.formats import BOM, Paths
+from dify_batch.ledger.state import read_state
+from tests.support.story import DONE, FREE, PAUSED, RETRY, ROWS, RUNNING, SCRIPT, Story, moves_of, where
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,7 @@ import httpx
 import pytest
 
 from dify_batch.simulator import Config, Simulator
-
-from .simhelp import client, eventually, names, parse_events, post, raw_post, stream_until
+from tests.support.simhelp import client, eventually, names, parse_events, post, raw_post, stream_until
 
 LONG = 30.0  # longer than any test: such a run ends only when it is stopped
 FAST = Config(latency=0, linger_after_finish=0, ping_interval=0.05, snapshot_delay=0.01, stop_delay=0.01)

@@ -10,8 +10,7 @@ import httpx
 import pytest
 
 from dify_batch.simulator import RUN_FAULTS, Config, Simulator
-
-from .simhelp import client, eventually, names, parse_events, post, raw_post, stream_until
+from tests.support.simhelp import client, eventually, names, parse_events, post, raw_post, stream_until
 
 SCALED = Config(
     latency=0.01, linger_after_finish=0.02, hold_after_error=0.6, ping_interval=0.1, stop_delay=0.02, late_end=0.1

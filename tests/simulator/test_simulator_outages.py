@@ -8,8 +8,7 @@ import httpx
 import pytest
 
 from dify_batch.simulator import Config, Simulator
-
-from .simhelp import client, eventually, names, post, raw_post
+from tests.support.simhelp import client, eventually, names, post, raw_post
 
 SCALED = Config(
     latency=0.01, linger_after_finish=0.02, hold_after_error=0.6, ping_interval=0.1, stop_delay=0.02, late_end=0.1

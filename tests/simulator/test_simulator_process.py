@@ -15,8 +15,7 @@ import pytest
 from dify_batch.simulator import Config, SimulatorProcess
 from dify_batch.simulator.__main__ import EXAMPLE, build_parser, main, read_plan
 from dify_batch.simulator.process import arguments
-
-from .simhelp import client, eventually, post, stream_until
+from tests.support.simhelp import client, eventually, post, stream_until
 
 FAST = Config(latency=0, linger_after_finish=0, workers=None)
 

@@ -10,8 +10,7 @@ import httpx
 import pytest
 
 from dify_batch.simulator import Config, Simulator
-
-from .simhelp import (
+from tests.support.simhelp import (
     HEADERS,
     WIRE,
     client,

@@ -1,0 +1,1 @@
+"""One invocation from begin to end: preflight, selection, plan, signals, ending."""

@@ -1,0 +1,103 @@
+"""The reins of a batch under way: what signals pull, and a caller from Python may."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, TypeVar, cast
+
+from dify_batch.errors import DifyBatchError
+
+if TYPE_CHECKING:
+    from dify_batch.engine.runner import Engine
+
+T = TypeVar("T")
+
+
+async def on_daemon_thread(work: Callable[[], T]) -> T:
+    """Runs something that may block for ever (reading a pipe) where it keeps neither signals nor the end waiting."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+
+    def settle(result: T | None, error: BaseException | None) -> None:
+        if not future.done():
+            if error is not None:
+                future.set_exception(error)
+            else:
+                future.set_result(cast(T, result))
+
+    def run() -> None:
+        result, failed = None, None
+        try:
+            result = work()
+        except BaseException as error:  # noqa: BLE001 - it is raised where it is awaited
+            failed = error
+        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+            loop.call_soon_threadsafe(settle, result, failed)
+
+    threading.Thread(target=run, daemon=True, name="dify-batch-reader").start()
+    return await future
+
+
+class Control:
+    """The reins of a batch under way; to be used from the thread of its event loop."""
+
+    def __init__(self) -> None:
+        self._engine: Engine | None = None
+        self._whole: asyncio.Task[object] | None = None
+        self.halt = asyncio.Event()
+        self.signal_error: DifyBatchError | None = None
+
+    def drain(self, signal_name: str = "SIGINT") -> None:
+        """Take no more rows, finish what runs."""
+        if self.signal_error is None:
+            code = "terminated" if signal_name == "SIGTERM" else "interrupted"
+            self.signal_error = DifyBatchError(
+                f"stopped by {signal_name}", code=code, hint="run the same command again: it goes on where it stopped"
+            )
+        self.halt.set()
+        if self._engine is not None:
+            self._engine.stopping.drain(self.signal_error)
+
+    def stop(self) -> None:
+        """Stop the runs on the server, and wait until it says how each ended."""
+        if self.signal_error is None:
+            self.drain()
+        if self._engine is not None:
+            self._engine.stopping.begin_stop()
+
+    def abandon(self) -> None:
+        """End now, with what is journalled."""
+        self.drain()
+        if self._engine is not None:
+            self._engine.stopping.abandon()
+        elif self._whole is not None:
+            self._whole.cancel()
+
+    def watch_over(self, task: asyncio.Task[object] | None) -> None:
+        """The task of the whole batch: what `abandon` ends before anything has been sent."""
+        self._whole = task
+
+    async def unless_halted(self, work: Awaitable[T]) -> T:
+        """Awaits something that a signal may interrupt, as nothing has been sent yet. Raises the signal's error."""
+        doing = asyncio.ensure_future(work)
+        halted = asyncio.ensure_future(self.halt.wait())
+        try:
+            await asyncio.wait([doing, halted], return_when=asyncio.FIRST_COMPLETED)
+            if not doing.done():
+                assert self.signal_error is not None
+                raise self.signal_error
+            return doing.result()
+        finally:
+            doing.cancel()
+            halted.cancel()
+
+    def attach(self, engine: Engine) -> None:
+        self._engine = engine
+        if self.signal_error is not None:
+            engine.stopping.drain(self.signal_error)
+
+    def detach(self) -> None:
+        self._engine = None

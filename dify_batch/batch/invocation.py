@@ -1,0 +1,360 @@
+"""One batch from beginning to end: checks, plan, engine, summary. `run_batch` is what the command line calls, too."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dify_batch.batch.control import Control, on_daemon_thread
+from dify_batch.batch.ending import closing_error, count, next_steps, summarise
+from dify_batch.batch.plan import Plan, make_plan, selected
+from dify_batch.batch.preflight import app_form
+from dify_batch.batch.selection import Selection
+from dify_batch.dify.client import DifyClient
+from dify_batch.engine.limit import FixedLimit, Limit
+from dify_batch.engine.work import Slots
+from dify_batch.errors import DifyBatchError, Exit, StorageError, UsageError
+from dify_batch.ids import DONE, IN_INPUT, INVALID, RETRY, SELECTED, IdIndex
+from dify_batch.input.check import CheckReport, check
+from dify_batch.input.form import BoundForm
+from dify_batch.input.rows import RowSource
+from dify_batch.ledger.formats import Paths
+from dify_batch.ledger.lock import OutputLock
+from dify_batch.ledger.state import Phase, State, claimed_runs, read_state
+from dify_batch.ledger.store import Held, Ledger, set_aside
+from dify_batch.settings import Secret, Settings
+from dify_batch.summary import Stats, Summary
+
+if TYPE_CHECKING:
+    from dify_batch.dify.transport import AnyTransport
+    from dify_batch.engine.runner import Engine
+
+log = logging.getLogger("dify_batch")
+
+
+@dataclass(frozen=True, slots=True)
+class BatchReport:
+    """How a batch ended. `error` is None where every selected row has a result or is paused.
+
+    `plan` is there for a dry run, which has sent nothing. `next_steps`: sentences that say what to type next.
+    """
+
+    summary: Summary
+    error: DifyBatchError | None = None
+    plan: Plan | None = None
+    next_steps: tuple[str, ...] = ()
+
+    @property
+    def exit_status(self) -> Exit:
+        return Exit.OK if self.error is None else self.error.exit_status
+
+
+async def run_batch(
+    settings: Settings,
+    *,
+    control: Control | None = None,
+    stats: Stats | None = None,
+    transport: AnyTransport | None = None,
+) -> BatchReport:
+    """Runs a batch, or with `settings.dry_run` says what it would do.
+
+    What stopped it, rows that failed included, is in the report's `error`. Cancelling it is like a crash: what runs
+    goes on on the server, is in the journal, and is collected by the next invocation.
+
+    Raises:
+        UsageError, InvalidInput: a setting or the input is wrong; nothing was sent.
+        AuthError, AppError: the key or the app will not do; nothing was sent.
+        ConnectionFailed, ServerError, RateLimited: the server stayed away from the beginning.
+        OutputLocked: another process writes this output.
+        StorageError: a file of the batch cannot be read or opened.
+    """
+    control = control or Control()
+    stats = stats or Stats()
+    folder = settings.output.resolve().parent
+    if not folder.is_dir():
+        raise UsageError(f"{settings.output}: there is no folder {folder}", hint=f"make it first: mkdir -p '{folder}'")
+    control.watch_over(asyncio.current_task())
+    async with contextlib.AsyncExitStack() as stack:
+        source = stack.enter_context(
+            await control.unless_halted(
+                on_daemon_thread(
+                    lambda: RowSource.open(
+                        settings.input,
+                        encoding=settings.encoding,
+                        delimiter=settings.delimiter,
+                        id_column=settings.id_column,
+                    )
+                )
+            )
+        )
+        paths = Paths.of(settings.output)
+        if not settings.dry_run:
+            lock = OutputLock(paths.lock)
+            lock.acquire()
+            stack.callback(lock.release)
+        if settings.demo:
+            settings = stack.enter_context(_demo(settings))
+        client = await stack.enter_async_context(
+            DifyClient(
+                settings.base_url,
+                settings.api_key.reveal(),
+                workflow_id=settings.workflow_id,
+                transport=transport,
+                connect_timeout=min(
+                    10.0, settings.timeout / 2
+                ),  # a refusal to connect must not look like a lost answer
+            )
+        )
+        batch = _Batch(settings, control, stats, source, paths, client)
+        return await batch.run()
+
+
+@contextlib.contextmanager
+def _demo(settings: Settings) -> Iterator[Settings]:
+    """The built-in simulated Dify, and the settings that lead to it."""
+    from dataclasses import replace
+
+    from dify_batch.simulator import Config, Simulator
+
+    with Simulator(Config()) as simulator:
+        yield replace(settings, base_url=simulator.base_url, api_key=Secret(simulator.api_key), workflow_id=None)
+
+
+class _Batch:
+    """The steps of one batch, in order."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        control: Control,
+        stats: Stats,
+        source: RowSource,
+        paths: Paths,
+        client: DifyClient,
+    ) -> None:
+        self._settings = settings
+        self._control = control
+        self._stats = stats
+        self._source = source
+        self._paths = paths
+        self._client = client
+        self._index = IdIndex()
+
+    async def run(self) -> BatchReport:
+        settings, stats = self._settings, self._stats
+        form = await app_form(self._client, settings, stats, self._control)
+        bound = form.bind(
+            self._source.header,
+            id_column=self._source.id_column,
+            files_column=settings.files_column,
+            base_dir=self._source.base_dir,
+            typed=self._source.typed,
+        )
+        selection = Selection(settings, self._source, bound, self._index, stats)
+        selection.check_user_template()
+        state, report = await self._look(bound)
+        warnings = (*report.warnings, *self._warnings_of(state))
+        for warning in warnings:
+            log.warning("%s", warning)
+        selection.wanted = selection.ids_to_retry(state) if settings.retry else None
+        to_run = selected(self._index, settings, selection.wanted)
+        self._count_left_out(report)
+        stats.rows = report.rows + stats.left_out
+        stats.to_run = to_run
+        stats.done_before = sum(1 for row_id in self._index.ids(IN_INPUT) if self._index.has(row_id, DONE))
+        stats.state = ""
+        if settings.dry_run:
+            first = [item for item, _ in zip(selection.new_rows(), range(3), strict=False)]
+            plan = make_plan(self._index, settings, to_run=to_run, first=first, warnings=warnings)
+            return BatchReport(summarise(stats, self._index, state), plan=plan)
+        if self._control.signal_error is not None:
+            return BatchReport(summarise(stats, self._index, state), self._control.signal_error)
+        return await self._work(selection, state, to_run)
+
+    async def _look(self, bound: BoundForm) -> tuple[State, CheckReport]:
+        """Reads the files of the output and checks the whole input; on a thread, so that signals and display live."""
+        settings = self._settings
+        self._stats.state = f"reading {self._paths.results}"
+        if settings.overwrite:
+            state = State(self._index)
+        else:
+            state = await asyncio.to_thread(read_state, self._paths, self._index)
+        self._stats.state = f"checking {self._source.name}"
+        report = await asyncio.to_thread(check, self._source, bound, self._index)
+        report.raise_if_any(skip_invalid=settings.skip_invalid)
+        return state, report
+
+    def _count_left_out(self, report: CheckReport) -> None:
+        """--skip-invalid: bad rows whose id is blank or another row's. They cannot stand in `.retry`, and are told and
+        counted as failed each time."""
+        self._stats.left_out = left_out = max(0, report.invalid - self._index.count(INVALID))
+        if left_out:
+            self._stats.failures["no_id_of_its_own", "the id is missing or another row's"] += left_out
+            for problem in report.first:
+                if problem.id is None or problem.kind == "duplicate_id":
+                    log.warning("left out: %s", problem, extra={"row": problem.id} if problem.id else None)
+            log.warning("%d rows of %s have no id of their own and are left out", left_out, self._source.name)
+
+    def _warnings_of(self, state: State) -> list[str]:
+        warnings = list(state.bad_lines)
+        if state.missing_results:
+            warnings.append(
+                f"{self._paths.results} lacks {state.missing_results} results that the journal calls done; "
+                "they are fetched from the server again"
+            )
+        unknown = [row_id for row_id in state.retry if not self._index.has(row_id, IN_INPUT)]
+        if unknown:
+            shown = ", ".join(unknown[:5]) + (", …" if len(unknown) > 5 else "")
+            ids = count(len(unknown), "id is", "ids are")
+            warnings.append(f"{self._paths.retry}: {ids} not in {self._source.name}: {shown}")
+        return warnings
+
+    # ---------------------------------------------------------------- the work
+
+    async def _work(self, selection: Selection, state: State, to_run: int) -> BatchReport:
+        from dify_batch.engine.runner import Engine
+
+        settings, stats = self._settings, self._stats
+        engine: Engine | None = None
+
+        def on_storage_error(error: StorageError) -> None:
+            if engine is not None:
+                engine.stopping.fail(error)
+                engine.stopping.abandon()
+
+        if settings.overwrite:
+            for name in set_aside(self._paths):
+                log.warning("kept the old file as %s", name)
+        delays = await asyncio.to_thread(self._read_claims, selection, state)
+        items = await asyncio.to_thread(selection.open_items, state)
+        number_of = {item.id: item.number for item in items}
+        held = sorted(
+            (number_of[row_id], row_id, row.line)
+            for row_id, row in state.rows.items()
+            if row.phase is Phase.HELD and row.line is not None
+        )
+        items = [item for item in items if state.rows[item.id].phase is not Phase.HELD]
+        ledger = Ledger(
+            self._paths,
+            state,
+            base_url=settings.base_url,
+            on_error=on_storage_error,
+            bom=settings.bom,
+        )
+        try:
+            batch = _new_batch_id()
+            ledger.begin(
+                batch,
+                input=settings.input,
+                mode=settings.mode,
+                policy=settings.retry_policy,
+                **({"demo": True} if settings.demo else {}),
+            )
+            engine = Engine(
+                settings,
+                self._client,
+                ledger,
+                stats,
+                batch=batch,
+                limit=_limit(settings),
+                rows=selection.new_rows(ledger),
+                recovered=[item for item in items if item.ref is not None],
+            )
+            for item in items:
+                engine.books.begun_before(item)
+            for number, row_id, line in held:
+                engine.books.held_before(number, row_id, Held.of_journal(line))
+                stats.done_before += number > 0
+            if settings.max_failures is not None:
+                engine.stopping.limit_failures(settings.max_failures.limit(to_run))
+            for item in items:
+                if item.ref is None:
+                    item.known_runs = selection.claims.get(item.user, frozenset())
+                    engine.followup.look_up(item)
+            engine.expect_delays(delays)
+            for user, runs in selection.claims.items():
+                if not Slots.is_own(user):
+                    for run_id in runs:
+                        engine.recovery.claim(run_id)
+            log.info("batch %s: %d rows to run, %d runs of before to collect", batch, to_run, len(items))
+            self._control.attach(engine)
+            timer = self._runtime_timer(engine)
+            try:
+                await engine.run()
+            finally:
+                if timer is not None:
+                    timer.cancel()
+                self._control.detach()
+            log.info("%d runs in flight was the limit at the end", engine.limit.current)
+            summary = summarise(stats, self._index, ledger.state)
+            error = closing_error(engine.stopping.error, summary, settings)
+            await ledger.flush()
+            ledger.end(summary.as_dict(), error.code if error is not None else "finished")
+        except StorageError as storage:
+            if engine is None:
+                raise
+            engine.stopping.fail(storage)
+        finally:
+            with contextlib.suppress(StorageError):  # it is in `stopping.error` already
+                await ledger.close()
+        if isinstance(engine.stopping.error, StorageError):
+            error = engine.stopping.error
+            summary = await asyncio.to_thread(self._as_on_disk)
+        return BatchReport(summary, error, next_steps=next_steps(summary, settings, error, left_out=stats.left_out))
+
+    def _read_claims(self, selection: Selection, state: State) -> list[float]:
+        """What look-ups have to know of the journal: which runs rows have, and how long runs took to start."""
+        users = {row.user for row in state.rows.values() if row.phase is Phase.SENT or row.kind == "unknown"}
+        own_user = self._settings.user is None
+        if not users and own_user:
+            return []
+        claims, delays = claimed_runs(self._paths, lambda user: user in users or not (own_user or Slots.is_own(user)))
+        selection.claims = {user: frozenset(runs) for user, runs in claims.items()}
+        return delays
+
+    def _as_on_disk(self) -> Summary:
+        """The summary after a file could not be written: what counts is what the files have."""
+        index = IdIndex()
+        for row_id in self._index.ids(IN_INPUT):
+            index.add(row_id, IN_INPUT)
+        state = read_state(self._paths, index)
+        for row_id in index.ids(RETRY):
+            if self._index.has(row_id, SELECTED):
+                index.add(row_id, SELECTED)
+        return summarise(self._stats, index, state, on_disk=True)
+
+    def _runtime_timer(self, engine: Engine) -> asyncio.TimerHandle | None:
+        limit = self._settings.max_runtime
+        if limit is None:
+            return None
+
+        def too_long() -> None:
+            if not engine.idle:
+                engine.stopping.drain(
+                    DifyBatchError(
+                        f"--max-runtime of {limit:g} s is over",
+                        code="not_finished",
+                        hint="run the same command again: it goes on where it stopped",
+                    )
+                )
+
+        return asyncio.get_running_loop().call_later(limit, too_long)
+
+
+def _new_batch_id() -> str:
+    """Short, and unique among all batches of an app: it is part of the `user` that runs are found by."""
+    return f"{int(time.time()):x}{secrets.token_hex(3)}"
+
+
+def _limit(settings: Settings) -> Limit:
+    if settings.concurrency == "auto":
+        from dify_batch.engine.auto import AutoLimit
+
+        return AutoLimit()
+    return FixedLimit(settings.concurrency)

@@ -1,0 +1,165 @@
+"""What a batch is going to do: for `--dry-run`, and for the count of rows at its start."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections import deque
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from dify_batch.engine.work import Item
+from dify_batch.ids import DONE, IN_INPUT, INVALID, OPEN, PAUSED, RETRY, IdIndex
+from dify_batch.input.files import described
+from dify_batch.settings import Settings
+
+# The estimate takes the run times of the newest results, as workflows change.
+_SAMPLE = 200
+# How much of the end of the results is read for that.
+_TAIL = 4 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Counts of rows; `seconds` is the estimated time, None where no earlier result tells."""
+
+    rows: int
+    done: int
+    to_run: int
+    retry_waiting: int
+    to_collect: int
+    paused: int
+    invalid: int
+    concurrency: int | str
+    rate: float | None
+    wait: float
+    mode: str
+    seconds: float | None
+    payloads: tuple[dict[str, Any], ...]
+    warnings: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def text(self) -> str:
+        """The plan for people."""
+        pace = (
+            f"{self.concurrency} at a time" if self.concurrency != "auto" else "as many at a time as the server bears"
+        )
+        if self.rate is not None:
+            pace += f", at most {self.rate:g} a second"
+        if self.wait:
+            pace += f", {self.wait:g} s between requests"
+        lines = [
+            f"{self.rows:,} {'row' if self.rows == 1 else 'rows'} in the input: "
+            f"{self.to_run:,} to run, {self.done:,} done, "
+            f"{self.retry_waiting} waiting for --retry, {self.to_collect} runs to collect, {self.paused} paused"
+            + (f", {self.invalid} invalid" if self.invalid else ""),
+            f"mode {self.mode}, {pace}",
+        ]
+        if self.seconds is not None:
+            lines.append(f"about {duration(self.seconds)} by the run times of earlier results")
+        lines += [f"warning: {warning}" for warning in self.warnings]
+        if self.payloads:
+            lines.append(f"first {len(self.payloads)} of {self.to_run} payloads:")
+            lines += [json.dumps(payload, ensure_ascii=False) for payload in self.payloads]
+        lines.append("nothing was sent")
+        return "\n".join(lines)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = seconds / 60
+    if minutes < 90:
+        return f"{minutes:.0f} min"
+    hours = minutes / 60
+    return f"{hours:.1f} h" if hours < 48 else f"{hours / 24:.1f} days"
+
+
+def selected(index: IdIndex, settings: Settings, wanted: frozenset[str] | None) -> int:
+    """How many rows this invocation would send."""
+    if wanted is not None:
+        count = sum(1 for row_id in wanted if index.has(row_id, IN_INPUT) and not index.has(row_id, INVALID))
+    else:
+        total = index.count(IN_INPUT)
+        barred = DONE | OPEN | RETRY | INVALID
+        count = total - sum(1 for row_id in index.ids(IN_INPUT) if index.has(row_id, barred))
+    return count if settings.limit is None else min(count, settings.limit)
+
+
+def make_plan(
+    index: IdIndex,
+    settings: Settings,
+    *,
+    to_run: int,
+    first: list[Item],
+    warnings: tuple[str, ...],
+) -> Plan:
+    """The plan of a checked input. `first`: its first items, whose payloads are shown."""
+    counts = {"rows": 0, "done": 0, "retry": 0, "open": 0, "paused": 0, "invalid": 0}
+    for row_id in index.ids(IN_INPUT):
+        flags = index.flags(row_id)
+        counts["rows"] += 1
+        if flags & DONE:
+            counts["done"] += 1
+        elif flags & PAUSED:
+            counts["paused"] += 1
+        elif flags & OPEN:
+            counts["open"] += 1
+        elif flags & INVALID:
+            counts["invalid"] += 1
+        elif flags & RETRY:
+            counts["retry"] += 1
+    median = median_run_time(settings.output)
+    places = settings.concurrency if isinstance(settings.concurrency, int) else None
+    seconds = None
+    if median is not None and places is not None:
+        by_runs = to_run * (median + (settings.wait if places == 1 else 0.0)) / places
+        by_starts = to_run * max(1 / settings.rate if settings.rate else 0.0, settings.wait)
+        seconds = round(max(by_runs, by_starts), 1)
+    return Plan(
+        rows=counts["rows"],
+        done=counts["done"],
+        to_run=to_run,
+        retry_waiting=0 if settings.retry else counts["retry"],
+        to_collect=counts["open"],
+        paused=counts["paused"],
+        invalid=counts["invalid"],
+        concurrency=settings.concurrency,
+        rate=settings.rate,
+        wait=settings.wait,
+        mode=settings.mode,
+        seconds=seconds,
+        payloads=tuple(_payload(item, settings) for item in first),
+        warnings=warnings,
+    )
+
+
+def _payload(item: Item, settings: Settings) -> dict[str, Any]:
+    body: dict[str, Any] = {"inputs": described(item.values), "response_mode": settings.mode}
+    if item.inputs is not None and item.inputs.files is not None:
+        body["files"] = described(item.inputs.files)
+    return body
+
+
+def median_run_time(results: Path) -> float | None:
+    """Median seconds of a run among the newest results; None without any."""
+    try:
+        with results.open("rb") as file:
+            end = file.seek(0, 2)
+            file.seek(max(0, end - _TAIL))
+            lines = file.read().split(b"\n")[1 if end > _TAIL else 0 :]
+    except OSError:
+        return None
+    times: deque[float] = deque(maxlen=_SAMPLE)
+    for line in lines[-_SAMPLE - 1 :]:
+        try:
+            seconds = json.loads(line.removeprefix(b"\xef\xbb\xbf")).get("elapsed_time")
+        except (ValueError, AttributeError):
+            continue
+        if isinstance(seconds, (int, float)):
+            times.append(seconds)
+    return statistics.median(times) if times else None

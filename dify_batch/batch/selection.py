@@ -1,0 +1,133 @@
+"""Which rows this invocation works on: new ones, those of `.retry`, and runs that earlier invocations left open."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Iterator, Mapping
+
+from dify_batch.engine.work import Item, columns_of
+from dify_batch.errors import InvalidInput, UsageError
+from dify_batch.ids import DONE, IN_INPUT, INVALID, OPEN, RETRY, SELECTED, IdIndex
+from dify_batch.input.check import valid_rows
+from dify_batch.input.form import BoundForm
+from dify_batch.input.records import Problem
+from dify_batch.input.rows import RowSource
+from dify_batch.ledger.state import Phase, State
+from dify_batch.ledger.store import Ledger
+from dify_batch.settings import Settings
+from dify_batch.summary import Stats
+
+log = logging.getLogger("dify_batch")
+
+
+class Selection:
+    """The rows of one checked input.
+
+    `wanted`: the ids that --retry replays; None without --retry. `claims`: {user: run ids that rows have}.
+    """
+
+    def __init__(self, settings: Settings, source: RowSource, bound: BoundForm, index: IdIndex, stats: Stats) -> None:
+        self._settings = settings
+        self._source = source
+        self._bound = bound
+        self._index = index
+        self._stats = stats
+        self.wanted: frozenset[str] | None = None
+        self.claims: Mapping[str, frozenset[str]] = {}
+
+    def check_user_template(self) -> None:
+        """Raises UsageError where --user names a column that is not there."""
+        if self._settings.user is None or self._source.typed:
+            return
+        for column in columns_of(self._settings.user):
+            if column not in self._source.header:
+                raise UsageError(
+                    f'--user: there is no column "{column}" in {self._source.name}',
+                    hint="its columns: " + ", ".join(self._source.header),
+                )
+
+    def ids_to_retry(self, state: State) -> frozenset[str]:
+        """The ids of `.retry` as a person left it, and those that a killed process could not write into it."""
+        ids = {row_id for row_id in state.retry if self._index.has(row_id, RETRY)}
+        ids |= {row_id for row_id, row in state.rows.items() if row.phase is Phase.FAILED and not row.flushed}
+        return frozenset(ids)
+
+    def new_rows(self, ledger: Ledger | None = None) -> Iterator[Item]:
+        """The rows to send, in the order of the input. Without a ledger nothing is noted (a dry run).
+
+        Raises InvalidInput if the file is not any more what was checked.
+        """
+        index, wanted = self._index, self.wanted
+        left = self._settings.limit if self._settings.limit is not None else math.inf
+        barred = DONE | OPEN | SELECTED | (0 if wanted is not None else RETRY)
+        if left <= 0:
+            return
+        for entry in valid_rows(self._source, self._bound, index):
+            if isinstance(entry, Problem):
+                if ledger is not None:
+                    self._note_invalid(entry, ledger)
+                continue
+            row, inputs = entry
+            if index.has(row.id, barred) or (wanted is not None and row.id not in wanted):
+                continue
+            index.add(row.id, SELECTED)
+            item = Item(row.id, row.number, inputs, cells=row.values)
+            if wanted is not None and ledger is not None:
+                known = ledger.state.rows.get(row.id)
+                if known is not None and known.kind == "unknown" and known.user:
+                    item.remember(known)
+                    item.asked_again = item.from_before = True
+                    item.known_runs = self.claims.get(known.user, frozenset())
+            yield item
+            left -= 1
+            if left <= 0:
+                return
+        if ledger is not None and self._source.changed():
+            raise InvalidInput(
+                f"{self._source.name} was changed while the batch ran, so it is not what was checked",
+                hint="run the same command again: done rows are skipped",
+            )
+
+    def _note_invalid(self, problem: Problem, ledger: Ledger) -> None:
+        """--skip-invalid: the ids of bad rows go into `.retry`, with the reason in the journal."""
+        row_id = problem.id
+        if row_id is None or not self._index.has(row_id, INVALID):
+            return
+        if self._index.has(row_id, DONE | OPEN | SELECTED):
+            return
+        if self.wanted is None and self._index.has(row_id, RETRY):
+            return
+        self._index.add(row_id, SELECTED)
+        ledger.failed(row_id, kind="invalid", code=problem.kind, message=str(problem))
+        self._stats.failed += 1
+        self._stats.failures[problem.kind, problem.message[:200]] += 1
+        log.warning("left out: %s", problem, extra={"row": row_id})
+
+    def open_items(self, state: State) -> list[Item]:
+        """Runs of earlier invocations: to be collected before anything new is sent."""
+        if not any(row.phase is not Phase.FAILED and row.phase is not Phase.FREE for row in state.rows.values()):
+            return []
+        found: dict[str, Item] = {}
+        open_here = {row_id for row_id in self._index.ids(OPEN) if self._index.has(row_id, IN_INPUT)}
+        if open_here:
+            for entry in valid_rows(self._source, self._bound, self._index):
+                if not isinstance(entry, Problem) and entry[0].id in open_here:
+                    row, inputs = entry
+                    found[row.id] = Item(row.id, row.number, inputs, cells=row.values)
+                    if len(found) == len(open_here):
+                        break
+        items = []
+        for row_id, known in state.rows.items():
+            if known.phase in (Phase.FAILED, Phase.FREE):
+                continue
+            item = found.get(row_id) or Item(row_id, may_send=False)
+            item.may_send = item.may_send and not self._settings.retry
+            item.remember(known)
+            item.from_before = True
+            item.paused_before = known.phase is Phase.PAUSED
+            item.reason = f"sent at {time.strftime('%H:%M:%S', time.localtime(known.sent_at))} by an earlier invocation"
+            items.append(item)
+            self._index.add(row_id, SELECTED)
+        return items

@@ -1,0 +1,1 @@
+"""The command line: parser, commands, progress, logs. The only place that prints and exits."""

@@ -1,0 +1,1 @@
+"""The service API of Dify: client, protocol (pure), server-sent events, transport, proxies."""

@@ -1,0 +1,239 @@
+"""Dify's answers to everything but a run: what they hold, and the error each refusal means. Pure.
+
+Facts come from recorded exchanges of a Dify 1.14.2 server; the numbers in brackets name them.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+from dify_batch.dify.protocol import detail_outcome, error_body, refusal
+from dify_batch.errors import AppError, AuthError, DifyBatchError, RateLimited, ServerError, UsageError
+from dify_batch.outcomes import Fatal, Outcome, RunRef, Throttled
+
+
+@dataclass(frozen=True, slots=True)
+class Detail:
+    """Run detail, the server's own record of one run.
+
+    `outcome` is None where the server does not know the run [13d], and Unreachable where nothing was learnt.
+    `inputs`: the run's inputs as JSON text, Dify's `sys.` keys among them. `created_at`: seconds since 1970.
+    """
+
+    outcome: Outcome | None
+    inputs: str | None = None
+    created_at: int | None = None
+    status: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LogEntry:
+    """One run in the app's log [14]. Times: seconds since 1970; `user`: the `user` it was posted with."""
+
+    run_id: str
+    status: str
+    created_at: int | None
+    finished_at: int | None
+    user: str | None
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class LogPage:
+    """One page of the log, newest run first."""
+
+    entries: tuple[LogEntry, ...]
+    has_more: bool
+
+
+def checked_url(base_url: str) -> str:
+    """The base URL without a slash at its end.
+
+    Raises:
+        UsageError: it is not an http or https URL, or it bears what belongs elsewhere (credentials, a query).
+    """
+    url = base_url.strip().rstrip("/")
+    try:
+        parts = urlsplit(url)
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+        plain = "@" not in parts.netloc and not parts.query and not parts.fragment
+    except ValueError:
+        valid, plain = False, True
+    if not valid or any(char.isspace() or not char.isprintable() for char in url):
+        raise UsageError(
+            f"DIFY_API_BASE_URL is {_without_credentials(base_url)!r}, which is not an http or https URL",
+            hint="write it as DIFY_API_BASE_URL=https://api.dify.ai/v1",
+        )
+    if not plain:
+        raise UsageError(
+            "DIFY_API_BASE_URL bears credentials, a query or a fragment",
+            hint="write it as DIFY_API_BASE_URL=https://api.dify.ai/v1, and the key as DIFY_API_KEY",
+        )
+    return url
+
+
+def _without_credentials(url: str) -> str:
+    return url if "@" not in url else "***@" + url.rpartition("@")[2]
+
+
+def checked_key(api_key: str) -> str:
+    """The key, if it can stand in a header.
+
+    Raises:
+        UsageError: it is empty or has blanks, line ends or letters outside ASCII. The text does not show it.
+    """
+    if not api_key or not api_key.isascii() or not api_key.isprintable() or " " in api_key:
+        raise UsageError(
+            "DIFY_API_KEY is empty or has characters that no key has (blanks, line ends, letters outside ASCII)",
+            hint="copy the key from the app's page API Access in Dify: DIFY_API_KEY=app-...",
+        )
+    return api_key
+
+
+def retry_after(headers: Mapping[str, str], now: float) -> float | None:
+    """Seconds that a Retry-After header asks for: a number, or an HTTP date less `now` (seconds since 1970).
+
+    None without the header or with one that cannot be read; never negative. Header names in lower case, or a
+    mapping that does not mind. Dify sends it on /openapi/v1 only [27p]; proxies in front of it send it too.
+    """
+    value = headers.get("retry-after")
+    if value is None:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        date = http_date(value)
+        return None if date is None else max(0.0, date - now)
+    return max(0.0, seconds) if math.isfinite(seconds) else None
+
+
+def http_date(text: str) -> float | None:
+    """An HTTP date as seconds since 1970, None if it is none."""
+    try:
+        date = parsedate_to_datetime(text)
+    except (ValueError, TypeError, OverflowError):
+        return None
+    return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
+
+
+def log_time(moment: datetime) -> str:
+    """A moment as the log takes it: UTC with `Z`, whole seconds, rounded down [14n; a bare `+` is refused, 14r]."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def detail_of(http_status: int, body: bytes, ref: RunRef) -> Detail:
+    """Run detail out of its answer [13]."""
+    outcome = detail_outcome(http_status, body, ref)
+    data = _object(body) if 200 <= http_status < 300 else None
+    if data is None:
+        return Detail(outcome)
+    inputs = data.get("inputs")
+    return Detail(
+        outcome=outcome,
+        inputs=inputs if isinstance(inputs, str) else None if inputs is None else json.dumps(inputs),
+        created_at=_seconds(data.get("created_at")),
+        status=data.get("status") if isinstance(data.get("status"), str) else None,
+    )
+
+
+def log_page(answer: Mapping[str, Any]) -> LogPage:
+    """A page of the log; rows without a run id are left out."""
+    entries = []
+    rows = answer.get("data")
+    for row in rows if isinstance(rows, list) else ():
+        run = row.get("workflow_run") if isinstance(row, dict) else None
+        if not isinstance(run, dict) or not run.get("id"):
+            continue
+        user = row.get("created_by_end_user")
+        error = run.get("error")
+        entries.append(
+            LogEntry(
+                run_id=str(run["id"]),
+                status=str(run.get("status") or ""),
+                created_at=_seconds(run.get("created_at")),
+                finished_at=_seconds(run.get("finished_at")),
+                user=user.get("session_id") if isinstance(user, dict) else None,
+                error=None if error is None else str(error),
+            )
+        )
+    return LogPage(tuple(entries), bool(answer.get("has_more")))
+
+
+def answer_object(http_status: int, body: bytes, method: str, url: str) -> dict[str, Any]:
+    """The JSON object of a good answer.
+
+    Raises:
+        AppError: the body is none, so this is hardly Dify's API.
+    """
+    data = _object(body)
+    if data is None:
+        raise AppError(
+            f"{method} {url} answers HTTP {http_status} with something that is not Dify's JSON",
+            hint="check DIFY_API_BASE_URL: it is the address of the API and usually ends in /v1",
+            http_status=http_status,
+            method=method,
+            url=url,
+        )
+    return data
+
+
+def error_of(
+    http_status: int, headers: Mapping[str, str], body: bytes, method: str, url: str, *, now: float = 0.0
+) -> DifyBatchError:
+    """The error that an answer of 300 or more means (difyctl's codes; details: http_status, method, url, server)."""
+    code, message = error_body(body)
+    facts: dict[str, Any] = {"http_status": http_status, "method": method, "url": url}
+    if code:
+        facts["server"] = {"code": code, "message": message, "status": http_status}
+    shown = f"{method} {url} answers HTTP {http_status}: {message or code or 'no reason given'}"
+    outcome = refusal(http_status, code, message)
+    if http_status == 401:
+        return AuthError(shown, hint="set DIFY_API_KEY to the key of the workflow app (API Access in Dify)", **facts)
+    if http_status >= 500:
+        return ServerError(shown, hint="look at the server's own log, then run the command again", **facts)
+    if isinstance(outcome, Throttled) or (isinstance(outcome, Fatal) and outcome.kind == "quota"):
+        wait = retry_after(headers, now)
+        hint = "wait, then run the command again" if wait is None else f"wait {wait:.0f} s, then run the command again"
+        return RateLimited(shown, hint=hint, **facts)
+    if 300 <= http_status < 400:
+        target = headers.get("location")
+        hint = "check DIFY_API_BASE_URL; redirects are not followed" + (f" (it points to {target})" if target else "")
+        return AppError(shown, hint=hint, **facts)
+    if http_status == 403:
+        hint = "enable the app's API in Dify (Monitoring, Backend Service API), or use a key with access"
+        return AppError(shown, code="access_denied", hint=hint, **facts)
+    if http_status in (404, 405) and code != "not_found":
+        hint = "check DIFY_API_BASE_URL: should it end in /v1?"
+        return AppError(shown, hint=hint, **facts)
+    if isinstance(outcome, Fatal) and outcome.kind == "app" and http_status == 400:
+        return AppError(shown, hint=_APP_HINTS.get(outcome.code, "check the app in Dify"), **facts)
+    return ServerError(shown, code="server_4xx_other", **facts)
+
+
+_APP_HINTS: Mapping[str, str] = {
+    "not_workflow_app": "use the key of a workflow app: DIFY_API_KEY belongs to an app of another kind",
+    "app_unavailable": "publish the app in Dify (Publish), or use the key of a published workflow app",
+    "not_published": "publish the app in Dify (Publish), then run the command again",
+    "provider_not_initialize": "set up the model provider in Dify (Settings, Model Provider)",
+    "model_currently_not_support": "choose a model in the workflow that the provider supports, and publish it",
+    "bad_request": "check DIFY_WORKFLOW_ID: it is the id of a published version of this app",
+}
+
+
+def _object(body: bytes) -> dict[str, Any] | None:
+    try:
+        data = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    return data if isinstance(data, dict) else None
+
+
+def _seconds(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None  # always whole [14]

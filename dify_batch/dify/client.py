@@ -1,0 +1,379 @@
+"""DifyClient: one method an endpoint, on httpx's transport interface.
+
+`run`, `follow` and `run_detail` give outcomes and never raise for what a network or a server does; the other
+methods raise the errors of `errors.py`. Requests go straight to the transport: httpx.AsyncClient would add
+redirects (never wanted: a redirected POST is a second POST), cookies, and a good part of each row's time.
+
+Facts come from recorded exchanges of a Dify 1.14.2 server; the numbers in brackets name them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+from urllib.parse import quote, urlencode
+
+import httpx
+
+from dify_batch._version import __version__
+from dify_batch.dify.answers import (
+    Detail,
+    LogEntry,
+    LogPage,
+    answer_object,
+    checked_key,
+    checked_url,
+    detail_of,
+    error_of,
+    http_date,
+    retry_after,
+)
+from dify_batch.dify.endpoints import Endpoints
+from dify_batch.dify.protocol import Events, answer_outcome, follow_outcome
+from dify_batch.dify.sse import EventStream
+from dify_batch.dify.transport import Broken, Transport, drop, pieces, whole_body
+from dify_batch.dify.watch import Silence
+from dify_batch.errors import ConnectionFailed, UsageError
+from dify_batch.outcomes import (
+    Lost,
+    Outcome,
+    Rejected,
+    Running,
+    RunRef,
+    Unreachable,
+)
+
+__all__ = ["Detail", "DifyClient", "LogEntry", "LogPage"]
+
+LOOK_UP_TIMEOUT = 30.0
+"""Seconds for one look-up: with Redis down every request is answered after 12 to 29 s [26k3, 26k4]."""
+
+UPLOAD_TIMEOUT = 300.0
+"""Seconds for one upload; documents have up to 15 MB [20k]."""
+
+# NaN is no JSON, and the server refuses it [09h]. Made once, since json.dumps makes one for each call.
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+_USER_AGENT = f"dify-batch/{__version__}".encode()
+
+
+class DifyClient(Endpoints):
+    """The service API of one Dify app. Use it as an async context manager; safe for many tasks of one event loop.
+
+    Args:
+        base_url: address of the API, as in https://api.dify.ai/v1.
+        api_key: the app's key; shown nowhere.
+        workflow_id: pins one published version for all runs (POST /workflows/{id}/run).
+        transport: in place of the built-in one, which honours HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY,
+            SSL_CERT_FILE and SSL_CERT_DIR. It is closed with the client.
+        connect_timeout: seconds to reach the server (name look-up, TCP, proxy and TLS).
+
+    Raises:
+        UsageError: base_url or api_key cannot be one, or the proxy is of a kind that is not supported.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        api_key: str,
+        *,
+        workflow_id: str | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+        connect_timeout: float = 10,
+    ) -> None:
+        self.base_url = checked_url(base_url)
+        self._transport = transport or Transport(self.base_url)
+        self._authorization = f"Bearer {checked_key(api_key)}".encode()
+        self._timeout = {"connect": connect_timeout, "pool": connect_timeout}
+        path = f"/workflows/{quote(workflow_id, safe='')}/run" if workflow_id else "/workflows/run"
+        self._run_url = httpx.URL(self.base_url + path)
+        self._date: tuple[str, float] | None = None
+        self.server_version: str | None = None
+
+    def __repr__(self) -> str:
+        return f"DifyClient({self.base_url!r}, api_key='***')"
+
+    async def __aenter__(self) -> DifyClient:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Closes all connections."""
+        await self._transport.aclose()
+
+    @property
+    def clock_offset(self) -> float:
+        """Seconds by which the server's clock is ahead of ours, good to about half a second; 0.0 until known."""
+        if self._date is None:
+            return 0.0
+        text, local = self._date
+        server = http_date(text)
+        return 0.0 if server is None else server + 0.5 - local  # the header leaves out the part below a second
+
+    # --- runs ---------------------------------------------------------------------------------------------------
+
+    async def run(
+        self,
+        inputs: Mapping[str, Any],
+        *,
+        user: str,
+        mode: Literal["streaming", "blocking"],
+        files: Sequence[Mapping[str, Any]] | None = None,
+        timeout: float,
+        silence: float = 30.0,
+        on_started: Callable[[RunRef], None] | None = None,
+    ) -> Outcome:
+        """One attempt: one POST, and what it came to. Only cancellation and what `on_started` raises pass through.
+
+        Args:
+            inputs: as the app's form wants them, JSON-ready.
+            user: at most 255 characters (256 is answered with 500 [07f]).
+            files: the `files` of the body, where an app takes them there.
+            timeout: seconds for the whole attempt. Past it: Lost without a run id, else Running.
+            silence: seconds without any byte, once the run has started, after which it is Running and wants
+                looking up: its worker pings every 10 s [02b].
+            on_started: called once, synchronously, as soon as the run's id is known (streaming).
+
+        Returns at workflow_finished, workflow_paused or error, and drops the connection there: the server leaves
+        a stream open for one second more [02], and after an error for 300 s [05h2].
+        """
+        body: dict[str, Any] = {"inputs": inputs, "response_mode": mode, "user": user}
+        if files is not None:
+            body["files"] = files
+        try:
+            content = _ENCODER.encode(body).encode()
+        except (ValueError, TypeError, RecursionError) as exc:
+            return Rejected("invalid_inputs", f"the inputs cannot be written as JSON: {exc}")
+        request = self._request("POST", self._run_url, content, streaming=mode == "streaming")
+        events = Events()
+        return await self._attempt(request, events, timeout, silence, on_started)
+
+    async def follow(self, ref: RunRef, *, user: str, timeout: float, silence: float = 30.0) -> Outcome:
+        """Attaches to a run's events and tells how it ends: Succeeded, Failed, Paused, Running or Unreachable;
+        Fatal where the server refuses the key.
+
+        `user` is the one the run was posted with; another gets 404, and so Running [24f]. Here the API itself
+        pings, also for a run that is dead or was made in blocking mode [24o, 26d3], so it is `timeout` (seconds)
+        that ends this.
+        """
+        query = urlencode({"user": user, "include_state_snapshot": "true"}, quote_via=quote)
+        url = f"{self.base_url}/workflow/{quote(ref.run_id, safe='')}/events?{query}"
+        request = self._request("GET", httpx.URL(url), streaming=True)
+        return await self._attempt(request, Events(ref=ref), timeout, silence, None, follows=True)
+
+    async def _attempt(
+        self,
+        request: httpx.Request,
+        events: Events,
+        timeout: float,
+        silence: float,
+        on_started: Callable[[RunRef], None] | None,
+        *,
+        follows: bool = False,
+    ) -> Outcome:
+        response: httpx.Response | None = None
+        watch: Silence | None = None
+        scope = asyncio.timeout(timeout)
+        try:
+            async with scope:
+                response = await self._send(request)
+                if response.is_success and response.headers.get("content-type", "").startswith("text/event-stream"):
+                    watch = Silence(scope, silence)
+                    return await self._stream(response, events, watch, on_started)
+                return await self._whole(response, events, follows)
+        except TimeoutError:
+            if not scope.expired():
+                raise
+            if watch is not None and watch.expired:
+                return events.end(f"silent for {silence:g} s after the start")
+            return _unfinished(events, f"timeout: no end within {timeout:g} s")
+        except Broken as broken:
+            if broken.meaning == "unreachable" and response is None:
+                return Unreachable(str(broken))
+            if broken.meaning == "timeout":
+                return _unfinished(events, f"timeout: {broken}")
+            return events.end(f"connection cut: {broken}")
+        finally:
+            if watch is not None:
+                watch.stop()
+            if response is not None:
+                await drop(response)
+
+    async def _stream(
+        self,
+        response: httpx.Response,
+        events: Events,
+        watch: Silence,
+        on_started: Callable[[RunRef], None] | None,
+    ) -> Outcome:
+        stream = EventStream()
+        events.accepted = True
+        known = events.ref
+        if known is not None:
+            watch.start()
+        chunks = pieces(response)
+        ended, broken = False, None
+        while not ended:
+            try:
+                found = stream.feed(await anext(chunks))
+            except StopAsyncIteration:
+                found, ended = stream.finish(), True
+            except Exception as exc:  # noqa: BLE001
+                found, ended, broken = stream.finish(), True, Broken(exc)
+            watch.heard()
+            for event in found:
+                outcome = events.feed(event)
+                if known is None and events.ref is not None:
+                    known = events.ref
+                    watch.start()
+                    if on_started is not None:
+                        on_started(known)
+                if outcome is not None:
+                    return outcome
+        if broken is not None:
+            raise broken
+        return events.end("the stream ended before workflow_finished")
+
+    async def _whole(self, response: httpx.Response, events: Events, follows: bool) -> Outcome:
+        status, headers = response.status_code, response.headers
+        try:
+            body = await whole_body(response)
+        except Exception as exc:
+            if response.is_success:
+                raise Broken(exc) from exc
+            body = b""  # a refusal is one by its status
+        if follows and events.ref is not None:
+            return follow_outcome(status, body, events.ref)
+        wait = None if response.is_success else retry_after(headers, time.time())
+        return answer_outcome(status, headers, body, retry_after=wait)
+
+    async def run_detail(self, ref: RunRef) -> Detail:
+        """GET /workflows/run/{id}: what the server itself holds of a run. Never raises for network or server."""
+        url = f"{self.base_url}/workflows/run/{quote(ref.run_id, safe='')}"
+        try:
+            response, body = await self._exchange(self._request("GET", httpx.URL(url)), LOOK_UP_TIMEOUT)
+        except Broken as broken:
+            return Detail(Unreachable(str(broken)))
+        return detail_of(response.status_code, body, ref)
+
+    async def upload(self, path: str | Path, *, user: str, mime: str) -> str:
+        """POST /files/upload; the file is read as it is sent. Gives the upload's id, good for runs of the same
+        `user` only [20u]. The same file sent twice has two ids [20c].
+
+        Raises:
+            UsageError: the file cannot be read.
+            ServerError: refused; http_status 413 for one that is too large [20k].
+            AuthError, AppError, RateLimited, ConnectionFailed: as for the other endpoints.
+        """
+        url = httpx.URL(f"{self.base_url}/files/upload")
+        try:
+            file = await asyncio.to_thread(Path(path).open, "rb")
+        except OSError as exc:
+            raise UsageError(f"cannot read {path}: {exc.strerror or exc}", hint="check the path") from exc
+        with file:
+            request = httpx.Request(
+                "POST",
+                url,
+                headers=self._headers(),
+                data={"user": user},
+                files={"file": (Path(path).name, file, mime)},
+                extensions={"timeout": self._timeout},
+            )
+            answer = await self._answer(request, UPLOAD_TIMEOUT)
+        return str(answer.get("id") or "")
+
+    async def probe(self, timeout: float = 10.0) -> str | None:
+        """None when the server answers GET /info with anything below 500, else why not. `timeout`: seconds."""
+        try:
+            response, _ = await self._exchange(self._request("GET", httpx.URL(self.base_url + "/info")), timeout)
+        except Broken as broken:
+            return str(broken)
+        return None if response.status_code < 500 else f"HTTP {response.status_code}"
+
+    # --- one exchange -------------------------------------------------------------------------------------------
+
+    def _headers(self, *, compressed: bool = True) -> list[tuple[bytes, bytes]]:
+        return [
+            (b"Host", self._run_url.netloc),
+            (b"Authorization", self._authorization),
+            (b"User-Agent", _USER_AGENT),
+            (b"Accept", b"*/*"),
+            # A proxy that compresses a stream holds its events back.
+            (b"Accept-Encoding", b"gzip, deflate" if compressed else b"identity"),
+        ]
+
+    def _request(
+        self, method: str, url: httpx.URL, content: bytes | None = None, *, streaming: bool = False
+    ) -> httpx.Request:
+        headers = self._headers(compressed=not streaming)
+        if content is not None:
+            headers += (b"Content-Type", b"application/json"), (b"Content-Length", b"%d" % len(content))
+        # A ready stream and ready headers: httpx would otherwise copy the headers twice more.
+        stream = httpx.ByteStream(content or b"")
+        return httpx.Request(method, url, headers=headers, stream=stream, extensions={"timeout": self._timeout})
+
+    async def _send(self, request: httpx.Request) -> httpx.Response:
+        try:
+            response = await self._transport.handle_async_request(request)
+        except Exception as exc:
+            raise Broken(exc) from exc
+        for name, value in response.headers.raw:  # one pass; a look-up in httpx's headers is a pass as well
+            match name.lower():
+                case b"date":
+                    self._date = (value.decode("latin-1"), time.time())
+                case b"x-version":
+                    self.server_version = value.decode("latin-1")
+        return response
+
+    async def _exchange(self, request: httpx.Request, timeout: float) -> tuple[httpx.Response, bytes]:
+        response: httpx.Response | None = None
+        scope = asyncio.timeout(timeout)
+        try:
+            async with scope:
+                response = await self._send(request)
+                return response, await whole_body(response)
+        except TimeoutError as exc:
+            raise Broken(httpx.ReadTimeout(f"no answer within {timeout:g} s")) from exc
+        except Broken:
+            raise
+        except Exception as exc:
+            raise Broken(exc) from exc
+        finally:
+            if response is not None:
+                await drop(response)
+
+    async def _answer(self, request: httpx.Request, timeout: float) -> dict[str, Any]:
+        method, url = request.method, str(request.url)
+        try:
+            response, body = await self._exchange(request, timeout)
+        except Broken as broken:
+            raise ConnectionFailed(
+                f"{method} {url}: {broken}",
+                hint="check the network, the proxy settings and DIFY_API_BASE_URL",
+                method=method,
+                url=url,
+            ) from broken
+        status, headers = response.status_code, response.headers
+        if not response.is_success:
+            raise error_of(status, headers, body, method, url, now=time.time())
+        return answer_object(status, body, method, url)
+
+    async def _json(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        content = None if body is None else _ENCODER.encode(body).encode()
+        return await self._answer(self._request(method, httpx.URL(self.base_url + path), content), LOOK_UP_TIMEOUT)
+
+
+def _unfinished(events: Events, reason: str) -> Outcome:
+    if events.ref is not None:
+        return Running(events.ref, reason)
+    return Lost(reason, server_error=False, accepted=events.accepted)

@@ -1,0 +1,73 @@
+"""The endpoints of one app beside its runs: log, form, files, stop. Shapes of requests and answers only.
+
+Facts come from recorded exchanges of a Dify 1.14.2 server; the numbers in brackets name them.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from dify_batch.dify.answers import LogPage, log_page, log_time
+
+
+class Endpoints(ABC):
+    """Each method is one request. All of them raise:
+
+    AuthError: 401; the key is unknown to the server.
+    AppError: the app cannot be used as it is, or the address is not that of Dify's API.
+    RateLimited: 429.
+    ServerError: any other refusal (`server_4xx_other`), or 5xx (`server_5xx`).
+    ConnectionFailed: no answer.
+    """
+
+    @abstractmethod
+    async def _json(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """The JSON object that a request is answered with; `path` is quoted and follows the base URL."""
+
+    async def logs(self, *, user: str, after: datetime | None = None, page: int = 1, limit: int = 100) -> LogPage:
+        """GET /workflows/logs: the runs posted with exactly this `user`, newest first, running ones too [14, 14c].
+
+        Args:
+            after: only runs made at or after this moment (aware; sent in whole seconds, rounded down).
+            page: from 1; paging is by offset, so rows shift while runs are added.
+            limit: 1 to 100, else the server answers 400 [14x].
+        """
+        query = {"created_by_end_user_session_id": user, "page": str(page), "limit": str(limit)}
+        if after is not None:
+            query["created_at__after"] = log_time(after)
+        return log_page(await self._json("GET", f"/workflows/logs?{urlencode(query, quote_via=quote)}"))
+
+    async def parameters(self) -> dict[str, Any]:
+        """GET /parameters: `user_input_form` and `system_parameters` [19]; AppError for an unpublished app [19c]."""
+        return await self._json("GET", "/parameters")
+
+    async def info(self) -> dict[str, Any]:
+        """GET /info: name, description, tags, mode, author_name; also of an unpublished app [19]."""
+        return await self._json("GET", "/info")
+
+    async def stop(self, task_id: str, *, user: str) -> None:
+        """POST /workflows/tasks/{task_id}/stop.
+
+        The server says success to any id, so only run detail tells whether the run stopped [16h, 16m].
+        """
+        await self._json("POST", f"/workflows/tasks/{quote(task_id, safe='')}/stop", {"user": user})
+
+    async def form(self, token: str) -> dict[str, Any]:
+        """GET /form/human_input/{token}: form_content, inputs, user_actions, expiration_time [18h].
+
+        ServerError has http_status 412 where the form has been submitted [18n], 404 for an unknown token [18h2].
+        """
+        return await self._json("GET", f"/form/human_input/{quote(token, safe='')}")
+
+    async def submit_form(self, token: str, *, inputs: Mapping[str, Any], action: str, user: str) -> None:
+        """POST /form/human_input/{token}: the run goes on under its own id [18k].
+
+        ServerError has http_status 400 for an unknown action or a missing input [18i, 18j], 412 for a form that
+        has been submitted before [18m].
+        """
+        body = {"inputs": inputs, "action": action, "user": user}
+        await self._json("POST", f"/form/human_input/{quote(token, safe='')}", body)

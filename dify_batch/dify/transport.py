@@ -1,0 +1,290 @@
+"""The HTTP transport in use, and what each of its failures means.
+
+httpx's own pool does work that grows with the square of the requests in flight, so requests go through aiohttp, behind
+httpx's transport interface: whoever holds an `httpx.AsyncBaseTransport` can put another one in its place.
+
+aiohttp repeats a request by itself only for idempotent methods (`IDEMPOTENT_METHODS` in aiohttp/client.py, RFC 9112
+section 9.3.1), so a POST is sent at most once, also on a reused connection that the server has just closed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import ssl
+from collections.abc import AsyncIterator
+from functools import lru_cache
+from typing import Literal, TypeAlias
+
+import aiohttp
+import httpx
+from aiohttp import ClientResponse, ClientSession, ClientTimeout
+from httpx_aiohttp import AiohttpTransport
+from yarl import URL
+
+from dify_batch.dify.proxies import proxy_for
+
+AnyTransport: TypeAlias = httpx.AsyncBaseTransport
+"""What a client sends requests through. A caller may hand in another one, such as a mock."""
+
+Meaning: TypeAlias = Literal["unreachable", "cut", "timeout"]
+
+KEEPALIVE = 1.0
+"""Seconds that an idle connection is kept. Dify's server drops it after 2 s, and a POST sent at that moment gets
+no answer [dify-wire 29]; half of it leaves room for a slow network."""
+
+READ_BUFFER = 1 << 18
+"""Bytes that aiohttp takes from a socket before it makes the server wait (twice this): events of several MB arrive in
+few, large pieces. Its default of 64 KiB pauses and resumes the socket eight times as often."""
+
+# Errors raised before a byte of the request was written. aiohttp derives its proxy, DNS, TLS and certificate errors
+# from ClientConnectorError; ClientHttpProxyError is a proxy's refusal of CONNECT.
+_NOT_SENT = (
+    aiohttp.ClientConnectorError,
+    aiohttp.ClientConnectorCertificateError,
+    aiohttp.ConnectionTimeoutError,
+    aiohttp.ClientHttpProxyError,
+    aiohttp.ServerFingerprintMismatch,
+    aiohttp.InvalidURL,
+    aiohttp.NonHttpUrlClientError,
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.PoolTimeout,
+    httpx.ProxyError,
+    httpx.UnsupportedProtocol,
+    ConnectionRefusedError,
+    socket.gaierror,
+    ssl.SSLCertVerificationError,
+)
+_TIMED_OUT = (aiohttp.SocketTimeoutError, httpx.ReadTimeout, httpx.WriteTimeout)
+
+
+def meaning(exc: BaseException) -> Meaning:
+    """What a failure of a transport says about the request.
+
+    "unreachable": it was certainly not sent (refused, DNS, TLS, connect timeout, a proxy that refuses).
+    "timeout":     sent, and no answer in time.
+    "cut":         everything else: it may have been acted on.
+
+    The oldest aiohttp error in the chain of causes decides, since httpx-aiohttp turns ServerDisconnectedError, which
+    says nothing about what the server did, into httpx.ConnectTimeout, which says that nothing was sent.
+    """
+    original: BaseException = exc
+    cause: BaseException | None = exc
+    while cause is not None:
+        if isinstance(cause, aiohttp.ClientError):
+            original = cause
+        cause = cause.__cause__
+    if isinstance(original, _NOT_SENT):
+        return "unreachable"
+    if isinstance(original, aiohttp.ClientError):
+        return "timeout" if isinstance(original, _TIMED_OUT) else "cut"
+    if isinstance(original, (*_TIMED_OUT, TimeoutError)):
+        return "timeout"
+    return "cut"
+
+
+_WORDS = {
+    "unreachable": "no connection could be made",
+    "timeout": "no answer in time",
+    "cut": "the connection broke off",
+}
+
+
+def in_words(exc: BaseException) -> str:
+    """What happened, for people: no names of classes, and none of aiohttp's own notes such as `ssl:default`."""
+    if isinstance(exc, httpx.TransportError):  # worded by `_as_httpx`, or another transport's own text
+        return str(exc) or _WORDS[meaning(exc)]
+    if isinstance(exc, aiohttp.ClientConnectorCertificateError):
+        return f"the certificate of {exc.host}:{exc.port} cannot be trusted: {_reason(exc.certificate_error)}"
+    if isinstance(exc, aiohttp.ClientConnectorDNSError):
+        return f"the name {exc.host} cannot be resolved: {_reason(exc.os_error)}"
+    if isinstance(exc, aiohttp.ClientConnectorSSLError):
+        return f"no TLS connection to {exc.host}:{exc.port}: {_reason(exc.os_error)}"
+    if isinstance(exc, aiohttp.ClientConnectorError):
+        return f"cannot connect to {exc.host}:{exc.port}: {_reason(exc.os_error)}"
+    if isinstance(exc, aiohttp.ConnectionTimeoutError):
+        return "no connection in time"
+    if isinstance(exc, aiohttp.ServerDisconnectedError):
+        return "the server closed the connection without an answer"
+    if isinstance(exc, aiohttp.ClientPayloadError):
+        return "the answer broke off before its end"
+    if isinstance(exc, aiohttp.ClientResponseError):
+        return f"not an HTTP answer: {exc.message}"
+    if isinstance(exc, OSError) and not isinstance(exc, TimeoutError) and _reason(exc):
+        return f"the connection broke off: {_reason(exc)}"
+    if isinstance(exc, (aiohttp.ClientError, OSError)):
+        return _WORDS[meaning(exc)]
+    return (
+        f"{type(exc).__name__}: {exc}" if str(exc) else type(exc).__name__
+    )  # nothing of the network: to be looked into
+
+
+def _reason(exc: BaseException) -> str:
+    """The system's words for an error: asyncio puts its own, with the address, in the place of "Connection refused"."""
+    if isinstance(exc, ssl.SSLCertVerificationError):
+        return exc.verify_message or str(exc.reason)
+    if isinstance(exc, ssl.SSLError):
+        return (exc.reason or str(exc)).replace("_", " ").lower()
+    if isinstance(exc, socket.gaierror):
+        return str(exc.strerror)
+    if isinstance(exc, OSError) and exc.errno:
+        return os.strerror(exc.errno)
+    return str(exc)
+
+
+def _as_httpx(exc: Exception) -> httpx.TransportError:
+    """The httpx error that says of `exc` what `meaning` says of it."""
+    text = in_words(exc)
+    if isinstance(exc, aiohttp.ClientHttpProxyError):
+        return httpx.ProxyError(f"the proxy refuses the connection: HTTP {exc.status} {exc.message}")
+    if isinstance(exc, aiohttp.ClientProxyConnectionError):
+        return httpx.ProxyError(f"the proxy cannot be reached: {text}")
+    kind = meaning(exc)
+    if kind == "timeout":
+        return httpx.ReadTimeout(text)
+    if kind == "unreachable":
+        timed_out = isinstance(exc, aiohttp.ConnectionTimeoutError)
+        return httpx.ConnectTimeout(text) if timed_out else httpx.ConnectError(text)
+    if isinstance(exc, aiohttp.ClientResponseError):
+        return httpx.RemoteProtocolError(text)
+    return httpx.ReadError(text)
+
+
+class _Body(httpx.AsyncByteStream):
+    """The body of an answer, in pieces as they arrive.
+
+    Not an async generator: one that is left unfinished would cost a task for its clean-up.
+    """
+
+    def __init__(self, response: ClientResponse) -> None:
+        self._response = response
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            piece = await self._response.content.readany()
+        except (aiohttp.ClientError, OSError) as exc:
+            raise _as_httpx(exc) from exc
+        if not piece:
+            raise StopAsyncIteration
+        return piece
+
+    async def aclose(self) -> None:
+        # close() drops the connection of an unfinished answer at once; a finished one is back in the pool already.
+        self._response.close()
+
+
+@lru_cache(maxsize=1024)
+def _yarl(url: str) -> URL:
+    return URL(url, encoded=True)  # httpx has quoted it; quoting twice would turn %2B into +
+
+
+@lru_cache(maxsize=64)
+def _timeouts(connect: float | None, read: float | None) -> ClientTimeout:
+    # `connect` bounds name look-up, TCP, proxy and TLS together; there is no waiting for a free connection in it,
+    # because the pool has no limit.
+    return ClientTimeout(total=None, connect=connect, sock_connect=connect, sock_read=read)
+
+
+class Transport(AiohttpTransport):
+    """httpx's transport interface on one aiohttp session. Made anywhere; its session is opened by the first request.
+
+    Args:
+        base_url: what the requests' URLs begin with. It decides the proxy (`proxy_for`), and whether certificates
+            are loaded (which takes 20 ms): those of SSL_CERT_FILE or SSL_CERT_DIR, else certifi's.
+
+    Raises:
+        UsageError: the environment names a proxy that is not supported.
+        httpx.TransportError: from requests and from reading answers; of a class that agrees with `meaning`.
+    """
+
+    def __init__(self, base_url: str) -> None:
+        self._proxy: URL | None = None
+        self._credentials: str | None = None
+        if (found := proxy_for(base_url)) is not None:
+            self._proxy, self._credentials = URL(found[0]), found[1]
+        self._tunnel = self._proxy is not None and base_url.startswith("https:")
+        tls = base_url.startswith("https:") or (self._proxy is not None and self._proxy.scheme == "https")
+        self._context = httpx.create_ssl_context() if tls else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        super().__init__(verify=self._context, client=self._session)
+
+    def _session(self) -> ClientSession:
+        connector = aiohttp.TCPConnector(
+            limit=0,  # the engine decides how many run at once; a second limit here would be a hidden queue
+            keepalive_timeout=KEEPALIVE,
+            ssl=self._context,
+        )
+        return ClientSession(
+            connector=connector,
+            auto_decompress=False,  # httpx.Response does it
+            cookie_jar=aiohttp.DummyCookieJar(),
+            read_bufsize=READ_BUFFER,
+        )
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        session = self.client
+        if not isinstance(session, ClientSession):
+            session = self.client = self.get_client()
+        limits = request.extensions.get("timeout", {})
+        headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw]
+        proxy_headers = None
+        if self._credentials is not None:
+            if self._tunnel:
+                proxy_headers = {"Proxy-Authorization": self._credentials}
+            else:
+                headers.append(("Proxy-Authorization", self._credentials))
+        stream = request.stream
+        data: bytes | httpx.AsyncByteStream | None
+        if isinstance(stream, httpx.ByteStream):
+            data = b"".join(stream) or None
+        else:
+            assert isinstance(stream, httpx.AsyncByteStream)
+            data = stream
+            headers = [item for item in headers if item[0].lower() != "transfer-encoding"]  # aiohttp adds it
+        try:
+            response = await session.request(
+                request.method,
+                _yarl(str(request.url)),
+                headers=headers,
+                data=data,
+                allow_redirects=False,
+                timeout=_timeouts(limits.get("connect"), limits.get("read")),
+                proxy=self._proxy,
+                proxy_headers=proxy_headers,
+            )
+        except (TimeoutError, aiohttp.ClientError, OSError) as exc:
+            raise _as_httpx(exc) from exc
+        return httpx.Response(response.status, headers=response.raw_headers, stream=_Body(response), request=request)
+
+
+class Broken(Exception):
+    """An exchange failed in its transport, of whatever kind that is; `meaning` says how, the text what happened."""
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__(in_words(cause))
+        self.meaning = meaning(cause)
+
+
+def pieces(response: httpx.Response) -> AsyncIterator[bytes]:
+    """The body as it arrives. Without an encoding the bytes need none of httpx's decoding."""
+    stream = response.stream
+    if isinstance(stream, httpx.AsyncByteStream) and "content-encoding" not in response.headers:
+        return aiter(stream)
+    return response.aiter_bytes()
+
+
+async def whole_body(response: httpx.Response) -> bytes:
+    """The whole body."""
+    return b"".join([piece async for piece in pieces(response)])
+
+
+async def drop(response: httpx.Response) -> None:
+    """Lets go of an answer: the connection of an unfinished one is closed at once."""
+    stream = response.stream
+    with contextlib.suppress(Exception):  # the outcome is known; how the connection ends changes nothing
+        if isinstance(stream, httpx.AsyncByteStream):
+            await stream.aclose()  # without httpx's book-keeping, which nobody asks for any more

@@ -1,0 +1,1 @@
+"""Rows: CSV, JSONL and spreadsheets, the app's form, files, and every check before sending."""

@@ -1,0 +1,348 @@
+"""Files as inputs: from a cell to what Dify takes, checked before anything is uploaded.
+
+A cell names local files (paths) and remote ones (http and https URLs), separated by new lines or `|`. A local file
+stays a `LocalFile` inside the inputs until just before the run: an upload belongs to the `user` that made it
+(dify-wire 20u), and that is known only then.
+"""
+
+from __future__ import annotations
+
+import mimetypes
+import os
+import re
+import stat
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import urlsplit
+
+from dify_batch.input.records import show
+
+FILE_TYPES = ("document", "image", "audio", "video", "custom")
+
+# Dify's own table (its api/constants: IMAGE_, VIDEO_, AUDIO_, DOCUMENT_EXTENSIONS). Of the documents, those of an
+# installation with ETL_TYPE=Unstructured are here too: whether they are turned on, the server alone knows.
+_IMAGE = "jpg jpeg png webp gif svg"
+_VIDEO = "mp4 mov mpeg webm"
+_AUDIO = "mp3 m4a wav amr mpga"
+_DOCUMENT = "txt markdown md mdx pdf html htm xlsx xls docx csv vtt properties doc eml msg pptx ppt xml epub"
+_TYPE_OF = {
+    ext: type_
+    for type_, names in (("image", _IMAGE), ("video", _VIDEO), ("audio", _AUDIO), ("document", _DOCUMENT))
+    for ext in names.split()
+}
+_LIMIT_OF = {"image": "image_file_size_limit", "video": "video_file_size_limit", "audio": "audio_file_size_limit"}
+_MEGABYTE = 1024 * 1024  # the limits of /parameters are in these
+
+_URL = re.compile(r"https?://[^\s/]", re.IGNORECASE)
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")  # two letters at least: one is a drive of Windows
+_SEPARATOR = re.compile(r"[\n\r|]")
+
+
+class FileRefused(ValueError):
+    """A cell does not name files that Dify will take. `kind` is the Problem's kind."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.message = message
+
+
+@dataclass(frozen=True, slots=True)
+class LocalFile:
+    """A file on this machine that is uploaded before the run.
+
+    Attributes:
+        path: where it is, the base folder already joined.
+        type: one of FILE_TYPES.
+    """
+
+    path: Path
+    type: str
+
+    @property
+    def name(self) -> str:
+        """The file name for the upload."""
+        return self.path.name
+
+    @property
+    def mime_type(self) -> str:
+        """Never empty: a part without Content-Type is refused with 415 (dify-wire 20g)."""
+        return _mime(self.path.suffix) or "application/octet-stream"
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What one run is given.
+
+    Attributes:
+        values: the request's `inputs`; may hold LocalFile, alone or in lists.
+        files: the request's own `files` list (older image workflows), or None to leave it out.
+        has_local: whether a LocalFile is anywhere in it, so that uploads come first.
+    """
+
+    values: dict[str, Any]
+    files: list[Any] | None = None
+    has_local: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FileRules:
+    """What a variable (or the app) allows; empty means anything.
+
+    Attributes:
+        types: of FILE_TYPES.
+        extensions: lower case, with the dot; they matter for the type "custom" only.
+        methods: "local_file", "remote_url".
+        most: highest number of files; 0 for no limit. That number itself is allowed (dify-wire 20z).
+        limits: `system_parameters` of GET /parameters; sizes in megabytes.
+    """
+
+    types: tuple[str, ...] = ()
+    extensions: tuple[str, ...] = ()
+    methods: tuple[str, ...] = ()
+    most: int = 0
+    limits: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, body: Mapping[str, Any], limits: Mapping[str, Any], most: int) -> FileRules:
+        """From the `allowed_file_*` keys of a form entry or of `file_upload`."""
+        return cls(
+            types=_texts(body.get("allowed_file_types")),
+            extensions=tuple("." + ext.lower().lstrip(".") for ext in _texts(body.get("allowed_file_extensions"))),
+            methods=_texts(body.get("allowed_file_upload_methods")),
+            most=most,
+            limits=limits,
+        )
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    return tuple(item for item in value if isinstance(item, str)) if isinstance(value, list) else ()
+
+
+# An instance of its own: the module's functions also read the system's lists, and would decide otherwise elsewhere.
+_MIME = mimetypes.MimeTypes()
+_OFFICE = "application/vnd.openxmlformats-officedocument."
+for _mime_type, _suffix in (  # not in the list of every supported Python
+    ("audio/aac", ".aac"),
+    ("audio/flac", ".flac"),
+    ("audio/mp4", ".m4a"),
+    ("audio/ogg", ".ogg"),
+    ("image/heic", ".heic"),
+    ("image/webp", ".webp"),
+    ("text/markdown", ".md"),
+    (_OFFICE + "wordprocessingml.document", ".docx"),
+    (_OFFICE + "spreadsheetml.sheet", ".xlsx"),
+    (_OFFICE + "presentationml.presentation", ".pptx"),
+):
+    _MIME.add_type(_mime_type, _suffix)
+
+
+def _mime(suffix: str) -> str | None:
+    return _MIME.guess_type("file" + suffix.lower())[0]
+
+
+def detect_type(extension: str) -> str | None:
+    """One of FILE_TYPES by extension (with or without the dot, any case), None if it tells nothing.
+
+    Dify looks at its table first and at the Content-Type then (standardize_file_type).
+    """
+    ext = extension.lower().lstrip(".")
+    known = _TYPE_OF.get(ext)
+    if known is None and ext:
+        major = (_mime("." + ext) or "").split("/")[0]
+        known = major if major in ("image", "audio", "video") else None
+    return known
+
+
+def choose_type(extension: str, rules: FileRules, *, strict: bool) -> str | None:
+    """The `type` to declare for an extension, None if the rules do not allow such a file.
+
+    The service API compares the declared type with the one that it detects (dify-wire 20zd), so the detected one
+    is declared wherever it is allowed. `strict` False is for URLs: the server looks at what the URL answers, so an
+    extension that tells nothing refuses nothing.
+    """
+    detected = detect_type(extension)
+    allowed = rules.types
+    if detected is not None and (not allowed or detected in allowed):
+        return detected
+    custom = "custom" in allowed
+    if custom and extension.lower() in rules.extensions:
+        return "custom"
+    if detected is None:
+        if not allowed or "document" in allowed:
+            return "document"
+        if not strict:
+            return allowed[0]
+    return None
+
+
+def resolve(cell: Any, rules: FileRules, base_dir: Path) -> list[Any]:
+    """The files that a cell names: LocalFile, or Dify's mapping of a remote file.
+
+    Args:
+        cell: text; from JSONL also a list of texts, or Dify's own mapping ({"transfer_method": …}), or a list of those.
+        base_dir: where relative paths begin.
+
+    Raises:
+        FileRefused: a file is missing, is a folder, is too large, is not allowed, or there are too many.
+    """
+    items: list[Any] = []
+    for part in cell if isinstance(cell, list) else [cell]:
+        if isinstance(part, str):
+            items += [piece for piece in map(str.strip, _SEPARATOR.split(part)) if piece]
+        else:
+            items.append(part)
+    if rules.most and len(items) > rules.most:
+        allowed = "one is" if rules.most == 1 else f"{rules.most} are"
+        raise FileRefused("too_many_files", f"it names {len(items)} files; at most {allowed} allowed")
+    return [_resolve_one(item, rules, base_dir) for item in items]
+
+
+def _resolve_one(item: Any, rules: FileRules, base_dir: Path) -> Any:
+    if isinstance(item, Mapping):
+        return _mapping(item, rules)
+    if not isinstance(item, str):
+        raise FileRefused("bad_file", f"{show(item)} is neither a path nor a URL")
+    if "\0" in item:
+        raise FileRefused("bad_file", f"{show(item)} contains a NUL character; remove it")
+    if _URL.match(item):
+        return _remote(item, rules)
+    if _SCHEME.match(item):
+        raise FileRefused("bad_file", f"{show(item)}: only http and https URLs and local paths can be used")
+    return _local(item, rules, base_dir)
+
+
+def _mapping(item: Mapping[str, Any], rules: FileRules) -> dict[str, Any]:
+    method = item.get("transfer_method")
+    needed = {"local_file": "upload_file_id", "remote_url": "url"}.get(str(method))
+    if needed is None:
+        raise FileRefused("bad_file", f'{show(dict(item))}: "transfer_method" must be "local_file" or "remote_url"')
+    if not isinstance(item.get(needed), str) or not item[needed]:
+        raise FileRefused("bad_file", f'{show(dict(item))}: with {show(method)} it needs "{needed}"')
+    _check_method(str(method), rules)
+    return dict(item)
+
+
+def _check_method(method: str, rules: FileRules) -> None:
+    if rules.methods and method not in rules.methods:
+        what, other = (
+            ("uploads of local files", "write an http or https URL")
+            if method == "local_file"
+            else ("URLs", "download the file and write its path")
+        )
+        raise FileRefused("file_method", f"the app does not allow {what} here; {other}")
+
+
+def _allowed(rules: FileRules) -> str:
+    names = [name for name in rules.types if name != "custom"]
+    if "custom" in rules.types:
+        names += rules.extensions
+    return ", ".join(names) or "nothing"
+
+
+def _remote(url: str, rules: FileRules) -> dict[str, Any]:
+    _check_method("remote_url", rules)
+    try:
+        extension = PurePosixPath(urlsplit(url).path).suffix
+    except ValueError:
+        raise FileRefused("bad_file", f"{show(url)} is not a valid URL") from None
+    type_ = choose_type(extension, rules, strict=False)
+    if type_ is None:
+        raise FileRefused("file_type", f"{show(url)}: {extension} is not allowed here; allowed are {_allowed(rules)}")
+    return _typed({"transfer_method": "remote_url", "url": url}, type_)
+
+
+def _local(text: str, rules: FileRules, base_dir: Path) -> LocalFile:
+    _check_method("local_file", rules)
+    path = base_dir / text
+    try:
+        info = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        raise FileRefused(
+            "no_file",
+            f"there is no file {show(str(path), 200)}; relative paths begin at the input file's folder",
+        ) from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise FileRefused("no_file", f"{show(str(path), 200)} cannot be read: {reason}") from None
+    if stat.S_ISDIR(info.st_mode):
+        raise FileRefused("bad_file", f"{show(str(path), 200)} is a folder; name a file in it")
+    if not stat.S_ISREG(info.st_mode):
+        raise FileRefused("bad_file", f"{show(str(path), 200)} is a device or a pipe; name a file")
+    if not os.access(path, os.R_OK):
+        raise FileRefused("no_file", f"{show(str(path), 200)} cannot be read: Permission denied")
+    if "\\" in path.name:
+        # 400 "Filename contains invalid characters" (dify-wire 20o)
+        raise FileRefused("bad_file", f"{show(path.name)}: Dify allows no backslash in a file name; rename it")
+    type_ = choose_type(path.suffix, rules, strict=True)
+    if type_ is None:
+        what = path.suffix or "a file without extension"
+        raise FileRefused("file_type", f"{show(text)}: {what} is not allowed here; allowed are {_allowed(rules)}")
+    limit = size_limit(path.suffix, rules.limits)
+    if limit is not None and info.st_size > limit:
+        raise FileRefused(
+            "file_too_large",
+            f"{show(text)} has {info.st_size} bytes; the server takes at most {limit} ({limit // _MEGABYTE} MB)",
+        )
+    return LocalFile(path, type_)
+
+
+def size_limit(extension: str, limits: Mapping[str, Any]) -> int | None:
+    """Most bytes that an upload of this extension may have, None if the server did not say (dify-wire 20k, 20l)."""
+    known = _TYPE_OF.get(extension.lower().lstrip("."), "document")
+    megabytes = limits.get(_LIMIT_OF.get(known, "file_size_limit"))
+    if isinstance(megabytes, bool) or not isinstance(megabytes, (int, float)):
+        return None
+    return int(megabytes * _MEGABYTE)
+
+
+def _typed(mapping: dict[str, Any], type_: str) -> dict[str, Any]:
+    # Dify takes a missing type for "custom" and then does not compare it with the one that it detects
+    # (dify-wire 20zf), while a written "custom" is refused by versions that compare.
+    return mapping if type_ == "custom" else {"type": type_, **mapping}
+
+
+def find_local(values: Mapping[str, Any], files: Sequence[Any] | None = None) -> list[LocalFile]:
+    """The local files in a run's inputs and `files`, each once, in order."""
+    found: dict[LocalFile, None] = {}
+    for value in [*values.values(), files]:
+        for item in value if isinstance(value, list) else [value]:
+            if isinstance(item, LocalFile):
+                found[item] = None
+    return list(found)
+
+
+def with_uploads(inputs: Inputs, ids: Mapping[LocalFile, str]) -> Inputs:
+    """The inputs with each local file replaced by its upload.
+
+    Args:
+        ids: LocalFile → `id` of the answer of POST /files/upload, made with the run's `user`.
+
+    Raises:
+        KeyError: a local file has no id.
+    """
+
+    def replaced(value: Any) -> Any:
+        if isinstance(value, LocalFile):
+            return _typed({"transfer_method": "local_file", "upload_file_id": ids[value]}, value.type)
+        if isinstance(value, list):
+            return [replaced(item) for item in value]
+        return value
+
+    return Inputs(
+        values={key: replaced(value) for key, value in inputs.values.items()},
+        files=replaced(inputs.files),
+    )
+
+
+def described(value: Any) -> Any:
+    """A value with each local file shown by its path: for a plan, and for a result whose upload is not known."""
+    if isinstance(value, LocalFile):
+        return {"type": value.type, "transfer_method": "local_file", "path": str(value.path)}
+    if isinstance(value, dict):
+        return {key: described(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [described(inner) for inner in value]
+    return value

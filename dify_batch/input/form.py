@@ -1,0 +1,301 @@
+"""The app's input form against the columns of a file: what each cell becomes, and what Dify would refuse."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dify_batch.input import values as to
+from dify_batch.input.files import FileRules, Inputs, find_local
+from dify_batch.input.records import Problem, Row, show
+
+__all__ = ["BoundForm", "Form", "Inputs", "Variable"]
+
+_TEXTS = ("paragraph", "text-input")
+_FILES = ("file", "file-list")
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """One entry of the form (`user_input_form` of GET /parameters, dify-wire 19)."""
+
+    name: str
+    label: str
+    type: str
+    required: bool
+    max_length: int = 0
+    options: tuple[str, ...] = ()
+    rules: FileRules = field(default_factory=FileRules)
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """The inputs that an app asks for.
+
+    Attributes:
+        variables: in the form's order.
+        known: False if the form was not asked for; then every cell is sent as it is.
+        files: rules of the app's own `files` list.
+    """
+
+    variables: tuple[Variable, ...] = ()
+    known: bool = True
+    files: FileRules = field(default_factory=FileRules)
+
+    @classmethod
+    def absent(cls) -> Form:
+        """No form (--no-preflight): every cell is sent as it is, as text."""
+        return cls(known=False)
+
+    @classmethod
+    def from_parameters(cls, body: Mapping[str, Any]) -> Form:
+        """The form of an answer of GET /parameters (dify-wire 19-parameters-W1, 19b).
+
+        Entries are `{type: {variable, label, required, max_length, options, …}}`. A type that is not known yet is
+        taken for text. An answer without a form counts as none.
+        """
+        entries = body.get("user_input_form")
+        if not isinstance(entries, list):
+            return cls.absent()
+        limits = body.get("system_parameters")
+        limits = limits if isinstance(limits, dict) else {}
+        variables = []
+        for entry in entries:
+            for key, value in entry.items() if isinstance(entry, dict) else ():
+                if isinstance(value, dict) and isinstance(value.get("variable"), str):
+                    variables.append(_variable(key, value, limits))
+        upload = body.get("file_upload")
+        rules = FileRules(limits=limits)
+        if isinstance(upload, dict) and upload.get("enabled"):
+            rules = FileRules.of(upload, limits, _natural(upload.get("number_limits")))
+        return cls(tuple(variables), True, rules)
+
+    def bind(
+        self,
+        source_header: tuple[str, ...],
+        *,
+        id_column: str,
+        files_column: str | None = None,
+        base_dir: Path,
+        typed: bool = False,
+    ) -> BoundForm:
+        """The form for the columns of one file.
+
+        Args:
+            source_header: `RowSource.header`.
+            id_column: `RowSource.id_column`.
+            files_column: its cells fill the request's own `files` list instead of an input.
+            base_dir: where relative paths of files begin.
+            typed: `RowSource.typed`: each row may have other keys, so columns are looked up row by row.
+        """
+        return BoundForm(self, source_header, id_column, files_column, base_dir, typed)
+
+
+def _natural(value: object) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
+
+
+def _variable(type_: str, body: Mapping[str, Any], limits: Mapping[str, Any]) -> Variable:
+    name = body["variable"]
+    label = body.get("label")
+    most = _natural(body.get("max_length"))
+    options = body.get("options")
+    return Variable(
+        name=name,
+        label=label if isinstance(label, str) and label else name,
+        type=type_,
+        required=bool(body.get("required")),
+        max_length=most,
+        options=tuple(o for o in options if isinstance(o, str)) if isinstance(options, list) else (),
+        rules=FileRules.of(body, limits, 1 if type_ == "file" else most),
+    )
+
+
+class BoundForm:
+    """A form bound to the columns of one file.
+
+    Attributes:
+        problems: of the columns against the form; with any of them no row could work.
+        warnings: columns that the app does not know.
+    """
+
+    def __init__(
+        self,
+        form: Form,
+        header: tuple[str, ...],
+        id_column: str,
+        files_column: str | None,
+        base_dir: Path,
+        typed: bool,
+    ) -> None:
+        self.problems: tuple[Problem, ...] = ()
+        self.warnings: tuple[str, ...] = ()
+        self._form = form
+        self._id_column = id_column
+        self._files_column = files_column
+        self._typed = typed
+        self._base_dir = base_dir
+        self._files = to.files(form.files, base_dir, single=False)
+        self._has_files = files_column is not None or any(v.type in _FILES for v in form.variables)
+        self._by_name = {variable.name: variable for variable in form.variables}
+        self._by_label = self._labels()
+        self._bind(header)
+
+    def _labels(self) -> dict[str, str]:
+        """Label → variable, of labels that stand for one variable only and are no variable's name."""
+        labels: dict[str, str | None] = {}
+        for variable in self._form.variables:
+            labels[variable.label] = None if variable.label in labels else variable.name
+        return {label: name for label, name in labels.items() if name is not None and label not in self._by_name}
+
+    def _key(self, column: str) -> str | None:
+        """The variable of a column."""
+        return column if column in self._by_name else self._by_label.get(column)
+
+    def _bind(self, header: tuple[str, ...]) -> None:
+        problems = []
+        column_of: dict[str, str] = {"id": self._id_column} if "id" in self._by_name else {}
+        unknown = []
+        for column in header:
+            if column == self._files_column:
+                continue
+            name = self._key(column)
+            if name is None:
+                unknown.append(column)
+            elif column_of.setdefault(name, column) != column and not self._typed:
+                message = (
+                    f"columns {show(column_of[name])} and {show(column)} both stand for the input {show(name)}; "
+                    "remove or rename one"
+                )
+                problems.append(Problem("double_column", message, 1, column))
+        if self._files_column is not None and self._files_column not in header and not self._typed:
+            message = f"there is no column {show(self._files_column)} for the files; it has {_names(header)}"
+            problems.append(Problem("missing_column", message, 1, self._files_column))
+        # (column or key, input, required, converter, whether an explicit "" of JSONL is a value)
+        self._plan: list[tuple[str, str, bool, to.Convert, bool]] = []
+        for variable in self._form.variables:
+            bound = column_of.get(variable.name)
+            if self._typed:
+                bound = self._id_column if variable.name == "id" else variable.name
+            if bound is not None:
+                convert = self._converter(variable)
+                is_text = self._typed and variable.type in _TEXTS
+                self._plan.append((bound, variable.name, variable.required, convert, is_text))
+            elif variable.required:
+                problems.append(_missing(variable, unknown, header))
+        self._others = [] if self._typed else [column for column in unknown if column != "id"]
+        self.problems = tuple(problems)
+        if self._form.known:
+            self.warnings = tuple(self._warning(column) for column in unknown if column not in (self._id_column, "id"))
+
+    def _converter(self, variable: Variable) -> to.Convert:
+        kind = variable.type
+        if kind in _TEXTS:
+            return to.text(variable.max_length)
+        if kind == "number":
+            return to.number
+        if kind == "select":
+            return to.select(variable.options)
+        if kind == "checkbox":
+            return to.checkbox
+        if kind == "json_object":
+            return to.json_object_typed if self._typed else to.json_object
+        if kind in _FILES:
+            return to.files(variable.rules, self._base_dir, single=kind == "file")
+        return to.plain
+
+    def _warning(self, column: str) -> str:
+        near = _nearest(column, [*self._by_name, *self._by_label])
+        cure = f"; did you mean {show(near)}?" if near is not None else ""
+        return f"column {show(column)} is no input of the app, and Dify drops it silently{cure}"
+
+    def inputs(self, row: Row) -> tuple[Inputs, list[Problem]]:
+        """What the run of a row is given, and what is wrong with it; with problems the inputs are incomplete.
+
+        The id stands under the key "id", as text unless the form has an input of that name. Empty optional cells are
+        left out: Dify refuses "" for a select and keeps it unchanged for a checkbox (dify-wire 06m, 06t). Columns
+        that the app does not know are sent as they are.
+        """
+        cells = row.values
+        values: dict[str, Any] = {"id": row.id}
+        problems: list[Problem] = []
+        if self._typed:
+            cells = self._rename(row, problems)
+        for column, key, required, convert, empty_text in self._plan:
+            cell = cells.get(column)
+            if cell is None or (cell == "" and not empty_text):
+                value: Any = to.EMPTY
+            else:
+                try:
+                    value = convert(cell)
+                except to.Refused as error:
+                    problems.append(Problem(error.kind, error.message, row.line, column, row.id))
+                    continue
+            if value is not to.EMPTY:
+                values[key] = value
+            elif required:
+                problems.append(self._required(row, column, key))
+        for column in self._others if not self._typed else self._unknown(cells):
+            try:
+                values[column] = to.plain(cells[column])
+            except to.Refused as error:
+                problems.append(Problem(error.kind, error.message, row.line, column, row.id))
+        if not self._has_files:
+            return Inputs(values), problems
+        files = self._file_list(row, problems)
+        return Inputs(values, files, bool(find_local(values, files))), problems
+
+    def _required(self, row: Row, column: str, key: str) -> Problem:
+        cure = "fill it in"
+        if self._typed and self._by_name[key].type in _TEXTS:
+            cure = 'write "" for an empty text'
+        what = "is missing" if self._typed and column not in row.values else "is empty"
+        return Problem("required", f"the input is required and {what}; {cure}", row.line, column, row.id)
+
+    def _rename(self, row: Row, problems: list[Problem]) -> dict[str, Any]:
+        """The row's values by variable instead of label."""
+        if not self._by_label:
+            return row.values
+        renamed: dict[str, Any] = {}
+        for column, value in row.values.items():
+            name = self._by_label.get(column, column)
+            if name in renamed or (name != column and name in row.values):
+                message = f"{show(column)} and {show(name)} both stand for the input {show(name)}; remove one"
+                problems.append(Problem("double_key", message, row.line, column, row.id))
+            renamed[name] = value
+        return renamed
+
+    def _unknown(self, cells: Mapping[str, Any]) -> list[str]:
+        skipped = ("id", self._files_column)
+        return [key for key in cells if key not in self._by_name and key not in skipped]
+
+    def _file_list(self, row: Row, problems: list[Problem]) -> list[Any] | None:
+        cell = None if self._files_column is None else row.values.get(self._files_column)
+        if cell is None or cell == "":
+            return None
+        try:
+            found = self._files(cell)
+        except to.Refused as error:
+            problems.append(Problem(error.kind, error.message, row.line, self._files_column, row.id))
+            return None
+        return None if found is to.EMPTY else list(found)
+
+
+def _missing(variable: Variable, unknown: list[str], header: tuple[str, ...]) -> Problem:
+    near = _nearest(variable.name, unknown) or _nearest(variable.label, unknown)
+    cure = f"rename column {show(near)} to it" if near is not None else f"add it; there are {_names(header)}"
+    message = f"the app requires the input {show(variable.name)}, and no column has this name: {cure}"
+    return Problem("missing_column", message, 1, variable.name)
+
+
+def _names(header: tuple[str, ...]) -> str:
+    return ", ".join(map(show, header[:10])) + (", …" if len(header) > 10 else "")
+
+
+def _nearest(name: str, names: list[str]) -> str | None:
+    folded = {other.casefold(): other for other in reversed(names)}
+    near = difflib.get_close_matches(name.casefold(), folded, 1)
+    return folded[near[0]] if near else None

@@ -1,0 +1,241 @@
+"""What the files say of each row: the journal folded, the results scanned, `.retry` read. Reads only.
+
+Which file is believed: a row in the results is done, whatever else says; for any other row the journal tells;
+`.retry` adds the ids that a person wrote into it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dify_batch.errors import StorageError
+from dify_batch.ids import DONE, OPEN, PAUSED, RETRY, IdIndex
+from dify_batch.ledger import formats
+from dify_batch.ledger.retryfile import Stamp, stamp_of, torn_id
+from dify_batch.ledger.rowstate import Phase as Phase
+from dify_batch.ledger.rowstate import RowState as RowState
+from dify_batch.ledger.rowstate import event_time
+
+# Start delays older than so many starts say nothing of the queue of today.
+_DELAYS_KEPT = 200
+
+
+@dataclass(slots=True)
+class State:
+    """All that the files of one output say.
+
+    `rows`: the rows that the journal (or `.paused`) knows and that are not done. `retry`: the ids of `.retry` in its
+    order; `retry_stamp`: which state of the file that was; `retry_stale`: it has ids that do not belong there any more.
+    `missing_results`: rows that the journal calls done and the results do not have.
+    """
+
+    index: IdIndex
+    rows: dict[str, RowState] = field(default_factory=dict)
+    retry: dict[str, None] = field(default_factory=dict)
+    retry_stamp: Stamp | None = None
+    retry_stale: bool = False
+    results_size: int = 0
+    done: int = 0
+    missing_results: int = 0
+    bad_lines: list[str] = field(default_factory=list)
+    last_batch: dict[str, Any] | None = None
+
+    def failed_ids(self) -> Iterator[str]:
+        return (row_id for row_id, row in self.rows.items() if row.phase is Phase.FAILED)
+
+
+def read_state(paths: formats.Paths, index: IdIndex | None = None) -> State:
+    """Reads the four files of an output. Nothing is written, torn last lines are passed over.
+
+    Raises:
+        StorageError: a file is there and cannot be read, or `.retry` is not UTF-8.
+    """
+    state = State(index if index is not None else IdIndex())
+    _read_results(paths.results, state)
+    _read_journal(paths.journal, state)
+    _read_paused(paths.paused, state)
+    _read_retry(paths.retry, state)
+    for row_id, row in state.rows.items():
+        state.missing_results += row.cut
+        if row.phase is Phase.PAUSED:
+            state.index.add(row_id, OPEN | PAUSED)
+        elif row.phase in (Phase.SENT, Phase.STARTED, Phase.HELD):
+            state.index.add(row_id, OPEN)
+        elif row.phase is Phase.FAILED:
+            state.index.add(row_id, RETRY)
+    for row_id in list(state.retry):
+        if state.index.has(row_id, DONE | OPEN):
+            del state.retry[row_id]  # written before the row went on; the journal and the results know better
+            state.retry_stale = True
+        else:
+            state.index.add(row_id, RETRY)
+    return state
+
+
+def lines_of(path: Path) -> Iterator[tuple[bytes, int]]:
+    """The whole lines of a file (without their newline) and the offset of each one's end.
+
+    A last line without a newline is given too if it is whole JSON: only its newline was torn off.
+    """
+    try:
+        with path.open("rb", buffering=1 << 20) as file:
+            offset = 0
+            for raw in file:
+                if offset == 0:
+                    offset = len(raw)
+                    raw = raw.removeprefix(formats.BOM)
+                else:
+                    offset += len(raw)
+                if raw.endswith(b"\n"):
+                    yield raw[:-1], offset
+                elif formats.parse_any(raw):
+                    yield raw, offset
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise StorageError(
+            f"{path} cannot be read: {error.strerror}", hint=f"look at its permissions: ls -l '{path}'"
+        ) from error
+
+
+def _size(path: Path) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return 0
+
+
+def _read_results(path: Path, state: State) -> None:
+    index = state.index
+    number = 0
+    for number, (line, _) in enumerate(lines_of(path), 1):
+        row_id = formats.result_id(line)
+        if row_id is not None:
+            if not index.has(row_id, DONE):
+                index.add(row_id, DONE)
+                state.done += 1
+            else:
+                state.bad_lines.append(f"{path}, line {number}: the id {row_id} stands twice")
+        elif line.strip():
+            state.bad_lines.append(f"{path}, line {number}: not a result")
+        if len(state.bad_lines) > 20:
+            del state.bad_lines[20:]
+    state.results_size = _size(path)
+
+
+def _read_journal(path: Path, state: State) -> None:
+    rows, index = state.rows, state.index
+    unflushed: list[RowState] = []
+    for line, _ in lines_of(path):
+        head = formats.journal_head(line)
+        if head is not None and index.has(head[1].decode("utf-8", "replace"), DONE):
+            continue  # the results say all that matters of it
+        record = formats.parse_journal_line(line)
+        if record is None:
+            continue
+        event = record["event"]
+        if event == "batch":
+            state.last_batch = record
+        elif event == "retry_file":
+            for row in unflushed:
+                row.flushed = True
+            unflushed.clear()
+        elif isinstance(row_id := record.get("id"), str) and not index.has(row_id, DONE):
+            row = rows.get(row_id) or rows.setdefault(row_id, RowState())
+            try:
+                row.apply(record)
+            except (KeyError, TypeError, ValueError):
+                continue
+            if row.phase is Phase.FAILED:
+                unflushed.append(row)
+
+
+def _read_paused(path: Path, state: State) -> None:
+    """Rows that only `.paused` knows, as the journal has been cut or deleted: their runs exist, so they must not be
+    sent again. Of any other row the journal knows better."""
+    for line, _ in lines_of(path):
+        record = formats.parse_record(line) or {}
+        row_id, run_id, task_id = (record.get(key) for key in ("id", "workflow_run_id", "task_id"))
+        if not isinstance(row_id, str) or not isinstance(run_id, str):
+            continue
+        if row_id in state.rows or state.index.has(row_id, DONE):
+            continue
+        forms = record.get("forms")
+        moment = _changed_at(path)
+        state.rows[row_id] = RowState(
+            Phase.PAUSED,
+            posts=1,
+            sent_at=moment,
+            run_id=run_id,
+            task_id=task_id if isinstance(task_id, str) else None,
+            started_at=moment,
+            forms=tuple(form for form in forms if isinstance(form, dict)) if isinstance(forms, list) else (),
+        )
+
+
+def _changed_at(path: Path) -> float:
+    try:
+        return os.stat(path).st_mtime
+    except OSError:
+        return time.time()
+
+
+def _read_retry(path: Path, state: State) -> None:
+    state.retry_stamp = stamp_of(path)
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise StorageError(
+            f"{path} cannot be read: {error.strerror}", hint=f"look at its permissions: ls -l '{path}'"
+        ) from error
+    whole, torn = torn_id(data, state.failed_ids())
+    for row_id in torn:
+        state.rows[row_id].flushed = False  # no person took it out
+    try:
+        ids = formats.parse_retry(whole)
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise StorageError(
+            f"{path}, line {line}: not UTF-8, so its ids cannot be told",
+            hint="save it as UTF-8, one id a line",
+        ) from error
+    state.retry = dict.fromkeys(ids)
+    state.retry_stale = whole != data or not ids
+
+
+def claimed_runs(paths: formats.Paths, concerns: Callable[[str], bool]) -> tuple[dict[str, set[str]], list[float]]:
+    """The runs that rows already claim, by the user they were sent with: {user: {run id, ...}}; and the newest start
+    delays among them (seconds from POST to workflow_started). `concerns` says which users matter.
+
+    A second pass over the journal, made only where a look-up needs it (open intents of a killed batch, --user).
+    """
+    user_of: dict[str, str] = {}
+    sent_at: dict[str, float] = {}
+    delays: deque[float] = deque(maxlen=_DELAYS_KEPT)
+    claimed: dict[str, set[str]] = {}
+    for line, _ in lines_of(paths.journal):
+        head = formats.journal_head(line)
+        if head is not None and head[0] != b"sent" and head[1].decode("utf-8", "replace") not in user_of:
+            continue
+        record = formats.parse_journal_line(line)
+        if record is None or not isinstance(row_id := record.get("id"), str):
+            continue
+        if record["event"] == "sent":
+            user_of[row_id] = str(record.get("user", ""))
+            if not concerns(user_of[row_id]):
+                del user_of[row_id]
+            else:
+                sent_at[row_id] = event_time(record)
+        elif (run := record.get("run")) and row_id in user_of:
+            claimed.setdefault(user_of[row_id], set()).add(str(run))
+            if record["event"] == "started" and not record.get("found") and row_id in sent_at:
+                delays.append(max(0.0, event_time(record) - sent_at.pop(row_id)))
+    return claimed, list(delays)

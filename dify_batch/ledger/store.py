@@ -1,0 +1,318 @@
+"""All that a batch writes: results, `.retry`, `.paused`, journal.
+
+Guarantees, whatever stops the process:
+- before a POST its intent is durable (`await sent(...)`), so a run that may exist is never forgotten;
+- a result line is durable before the journal says `done`, so a row is never called done without its result;
+- `.retry` and `.paused` are replaced in one step, and can be told again from the journal if that was not reached.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dify_batch._version import __version__
+from dify_batch.errors import StorageError
+from dify_batch.ids import DONE, OPEN, PAUSED, RETRY, IdIndex
+from dify_batch.ledger import formats
+from dify_batch.ledger.appendfile import AppendFile
+from dify_batch.ledger.disk import Disk
+from dify_batch.ledger.formats import Paths, json_line
+from dify_batch.ledger.retryfile import RetryFile, put
+from dify_batch.ledger.setaside import set_aside as set_aside
+from dify_batch.ledger.state import Phase, RowState, State
+from dify_batch.ledger.writer import Work, Writer
+from dify_batch.outcomes import Paused, RunRef, RunResult
+
+# `.retry` is written whole each time, so it is written at most so often while rows go on failing.
+_RETRY_FILE_EVERY = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A result that waits for its turn: its line, and what the journal says of it."""
+
+    line: bytes
+    run_id: str
+    status: str
+
+    @classmethod
+    def of_journal(cls, line: Mapping[str, Any]) -> Held:
+        """From the record of an earlier batch."""
+        return cls(json_line(line), str(line["workflow_run_id"]), str(line["status"]))
+
+
+class Ledger:
+    """The open files of one batch. Methods that record return at once; `sent` and `flush` wait for the disk.
+
+    Args:
+        state: what `read_state` found; the ledger owns and updates it from now on.
+        on_error: called once, with the StorageError, when a file cannot be written any more.
+    """
+
+    def __init__(
+        self,
+        paths: Paths,
+        state: State,
+        *,
+        base_url: str,
+        on_error: Callable[[StorageError], None],
+        bom: bool = True,
+        disk: Disk | None = None,
+    ) -> None:
+        self.paths = paths
+        self.state = state
+        self.index: IdIndex = state.index
+        self._base_url = base_url
+        self._disk = disk or Disk()
+        head = formats.BOM if bom else b""
+        results = AppendFile.open(paths.results, self._disk, head=head)
+        try:
+            journal = AppendFile.open(paths.journal, self._disk)
+        except BaseException:
+            results.close()
+            raise
+        self._writer = Writer(results, journal, on_error)
+        self._retry_file = RetryFile(paths.retry, self._disk, state.retry_stamp)
+        self._retry_dirty = False
+        self._retry_at = 0.0
+        self._paused_dirty = False
+        self._restore_retry()
+        if any(row.phase is Phase.PAUSED for row in state.rows.values()) or paths.paused.exists():
+            self._paused_dirty = True  # told again from the journal: repairs a torn file
+
+    def _restore_retry(self) -> None:
+        """Rows that failed when the process was killed before `.retry` was written, and ids that are done, are put
+        right."""
+        state = self.state
+        wanted = dict.fromkeys(row_id for row_id in state.retry if not self.index.has(row_id, DONE))
+        for row_id in state.failed_ids():
+            wanted.setdefault(row_id)
+        if state.retry_stale or list(wanted) != list(state.retry):
+            self._retry_dirty = True
+        state.retry = wanted
+
+    # ---------------------------------------------------------------- what happened to the batch
+
+    def begin(self, batch: str, **facts: Any) -> None:
+        """The head of one invocation."""
+        self._record(
+            "batch", None, batch=batch, version=__version__, pid=os.getpid(), host=socket.gethostname(), **facts
+        )
+
+    def end(self, summary: Mapping[str, Any], reason: str) -> None:
+        self._record("end", None, reason=reason, summary=summary)
+
+    # ---------------------------------------------------------------- what happened to a row
+
+    def row(self, row_id: str) -> RowState:
+        """The state of a row, made if the journal does not know it yet."""
+        row = self.state.rows.get(row_id)
+        if row is None:
+            row = self.state.rows[row_id] = RowState()
+        return row
+
+    async def sent(self, row_id: str, *, user: str, mode: str) -> int:
+        """The intent of a POST. When it returns, the intent is durable. Gives the number of the POST, from 1.
+
+        Raises:
+            StorageError: it could not be written; the POST must not be sent.
+        """
+        row = self.row(row_id)
+        self._note(row, "sent", row_id, attempt=row.posts + 1, user=user, mode=mode)
+        self.index.add(row_id, OPEN)
+        self._forget_retry(row_id)
+        await self._writer.durable()
+        return row.posts
+
+    def started(self, row_id: str, ref: RunRef, *, found: bool = False) -> None:
+        """A run of the row is known. `found`: a look-up told it, not the answer."""
+        extra = {"found": True} if found else {}
+        self.index.add(row_id, OPEN)
+        self._forget_retry(row_id)
+        self._note(self.row(row_id), "started", row_id, run=ref.run_id, task=ref.task_id, **extra)
+
+    def unsent(self, row_id: str, reason: str) -> None:
+        """The POST never left: refused connection, name not found, ..."""
+        self._note(self.row(row_id), "unsent", row_id, reason=reason)
+        self._not_open(row_id)
+
+    def refused(self, row_id: str, reason: str) -> None:
+        """The server answered that it makes no run now (throttled, or an error that stops the batch)."""
+        self._note(self.row(row_id), "refused", row_id, reason=reason)
+        self._not_open(row_id)
+
+    def lost(self, row_id: str, reason: str) -> None:
+        """The answer was lost. The intent stays open; this line is for whoever reads the journal."""
+        self._record("lost", row_id, reason=reason)
+
+    def absent(self, row_id: str, reason: str) -> None:
+        """Looked up: the server has no run of that POST."""
+        self._note(self.row(row_id), "absent", row_id, reason=reason)
+        self._not_open(row_id)
+
+    def succeeded(self, row_id: str, inputs: Mapping[str, Any], result: RunResult) -> None:
+        """The row has its result."""
+        self._know_run(row_id, result.ref)
+        self._write_result(row_id, self._result_line(row_id, inputs, result), result.ref.run_id, result.status)
+
+    def held(self, row_id: str, inputs: Mapping[str, Any], result: RunResult) -> Held:
+        """The row has its result, which waits in the journal until its turn comes (`release`)."""
+        self._know_run(row_id, result.ref)
+        line = self._result_line(row_id, inputs, result)
+        row = self.row(row_id)
+        if row.phase is Phase.PAUSED:
+            self._paused_dirty = True
+            self.index.remove(row_id, PAUSED)
+        row.phase = Phase.HELD
+        head = json_line({"event": "held", "id": row_id}, compact=True)[:-2]
+        self._writer.record(head + b',"line":' + line[:-1] + b"}\n")
+        return Held(line, result.ref.run_id, result.status)
+
+    def release(self, row_id: str, held: Held) -> None:
+        """Writes a held result; its turn has come."""
+        self._write_result(row_id, held.line, held.run_id, held.status)
+
+    def _know_run(self, row_id: str, ref: RunRef) -> None:
+        """A blocking answer tells the run together with its end. The journal has it before the next intent all the
+        same: else, after a crash, a look-up could take the run for that of a later row with the same `user`."""
+        if self.row(row_id).run_id != ref.run_id:
+            self.started(row_id, ref)
+
+    def _result_line(self, row_id: str, inputs: Mapping[str, Any], result: RunResult) -> bytes:
+        retry_count = max(0, self.row(row_id).posts - 1)
+        return formats.result_line(row_id, inputs, result, retry_count=retry_count, now=time.time())
+
+    def _write_result(self, row_id: str, line: bytes, run_id: str, status: str) -> None:
+        done = self._line("done", row_id, run=run_id, status=formats.STATUS_WORDS.get(status, status))
+        self._writer.result(line, done)
+        was = self.state.rows.pop(row_id, None)
+        if was is not None and was.phase is Phase.PAUSED:
+            self._paused_dirty = True
+        self.index.add(row_id, DONE)
+        self.index.remove(row_id, OPEN | PAUSED)
+        self._forget_retry(row_id)
+        self.state.done += 1
+
+    def failed(self, row_id: str, *, kind: str, code: str, message: str, run_id: str | None = None) -> None:
+        """The row ended without a result and can be replayed.
+
+        `kind`: "failed" (the run ended so), "rejected", "stopped" (by the user), "unknown" (whether a run exists
+        cannot be told), "invalid" (does not pass the checks).
+        """
+        row = self.row(row_id)
+        if row.phase is Phase.PAUSED:
+            self._paused_dirty = True
+        facts = {"run": run_id} if run_id else {}
+        self._note(row, "failed", row_id, kind=kind, code=code, message=message, **facts)
+        row.message = ""  # the journal has it; a million failures need not be in memory
+        self.index.remove(row_id, OPEN | PAUSED)
+        self.index.add(row_id, RETRY)
+        self.state.retry.setdefault(row_id)
+        self._retry_dirty = True
+        self._tidy()
+
+    def news(self, row_id: str, paused: Paused) -> bool:
+        """Whether a paused run waits for another form than the one that is known."""
+        known = {form.get("form_token") for form in self.row(row_id).forms}
+        return bool(paused.forms) and {form.token for form in paused.forms} != known
+
+    def paused(self, row_id: str, paused: Paused) -> None:
+        """The row's run waits for a person."""
+        row = self.row(row_id)
+        record = formats.paused_record(row_id, paused.ref, paused.forms, self._base_url)
+        forms = record["forms"] or row.forms
+        self._note(row, "paused", row_id, run=paused.ref.run_id, task=paused.ref.task_id or row.task_id, forms=forms)
+        self.index.add(row_id, OPEN | PAUSED)
+        self._forget_retry(row_id)
+        self._paused_dirty = True
+        self._tidy()
+
+    # ---------------------------------------------------------------- the disk
+
+    async def flush(self) -> None:
+        """Makes all of it durable, `.retry` and `.paused` included. Raises StorageError."""
+        self._tidy(now=True)
+        await self._writer.flush()
+
+    async def close(self) -> None:
+        """Flushes and closes. Raises StorageError if something that was known could not be written."""
+        try:
+            if self._writer.error is None:
+                self._tidy(now=True)
+        finally:
+            await self._writer.close()
+
+    def _note(self, row: RowState, event: str, row_id: str, **facts: Any) -> None:
+        record = {"event": event, "id": row_id, **facts, "at": formats.utc(time.time(), milliseconds=True)}
+        row.apply(record)
+        self._writer.record(json_line(record, compact=True))
+
+    def _record(self, event: str, row_id: str | None, **facts: Any) -> None:
+        self._writer.record(self._line(event, row_id, **facts))
+
+    def _line(self, event: str, row_id: str | None, **facts: Any) -> bytes:
+        head = {"event": event} if row_id is None else {"event": event, "id": row_id}
+        return json_line(head | facts | {"at": formats.utc(time.time(), milliseconds=True)}, compact=True)
+
+    def _not_open(self, row_id: str) -> None:
+        """No run of the row exists now. A row that was being replayed is in `.retry` again."""
+        self.index.remove(row_id, OPEN)
+        if self.row(row_id).phase is Phase.FAILED:
+            self.index.add(row_id, RETRY)
+            self.state.retry.setdefault(row_id)
+            self._retry_dirty = True
+
+    def _forget_retry(self, row_id: str) -> None:
+        if self.index.has(row_id, RETRY):
+            self.index.remove(row_id, RETRY)
+            self.state.retry.pop(row_id, None)
+            self._retry_dirty = True
+            self._tidy()
+
+    def _tidy(self, *, now: bool = False) -> None:
+        """Has `.retry` and `.paused` written if they are due."""
+        moment = time.monotonic()
+        if not now and moment - self._retry_at < _RETRY_FILE_EVERY:
+            return
+        if self._retry_dirty:
+            self._retry_dirty = False
+            self._writer.other(self._retry_work)
+        if self._paused_dirty:
+            self._paused_dirty = False
+            self._writer.other(self._paused_work)
+        self._retry_at = moment
+
+    def _retry_work(self) -> Work:
+        ids = list(self.state.retry)
+
+        def write() -> list[bytes]:
+            return [self._line("retry_file", None, count=self._retry_file.write(ids, self.index))]
+
+        return write
+
+    def _paused_work(self) -> Work:
+        rows = self.state.rows.items()
+        lines = [json_line(self._paused_line(row_id, row)) for row_id, row in rows if row.phase is Phase.PAUSED]
+
+        def write() -> list[bytes]:
+            put(self._disk, self.paths.paused, b"".join(lines))
+            return []
+
+        return write
+
+    @staticmethod
+    def _paused_line(row_id: str, row: RowState) -> dict[str, Any]:
+        first = row.forms[0] if row.forms else {}
+        return {
+            "id": row_id,
+            "workflow_run_id": row.run_id,
+            "task_id": row.task_id,
+            "form_token": first.get("form_token"),
+            "expires_at": first.get("expires_at"),
+            "forms": list(row.forms),
+        }

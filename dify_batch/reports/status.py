@@ -1,0 +1,337 @@
+"""`dify-batch status`: what became of the rows, from the files alone. Reads only, and needs no key.
+
+It may be called while a batch writes: what reaches the results between two looks is counted as done.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from dify_batch.errors import StorageError, UsageError
+from dify_batch.ids import DONE
+from dify_batch.ledger import formats
+from dify_batch.ledger.state import Phase, RowState, State, lines_of, read_state
+from dify_batch.reports.status_text import next_steps, text_of
+
+TOP_GROUPS = 10  # more kinds of failure than fit a screen are not read
+EXAMPLES = 3  # ids of a group: enough to look one up in Dify's log
+TAIL = 1 << 16  # the end of a batch is among the last few lines of its journal
+
+
+@dataclass(frozen=True, slots=True)
+class FailureGroup:
+    """Failed rows with the same code and, but for ids and numbers, the same message.
+
+    `kind` is "failed", "rejected", "stopped", "unknown" or "invalid". `message` is that of all its rows, or what
+    they have in common with … in the place of ids and numbers. `examples`: up to EXAMPLES row ids.
+    """
+
+    kind: str
+    code: str
+    message: str
+    count: int
+    examples: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PausedRow:
+    """A row whose run waits for a person. `forms` as in `.paused`; `expired`: none of its forms can be answered."""
+
+    id: str
+    workflow_run_id: str | None
+    forms: tuple[dict[str, Any], ...]
+    expires_at: str | None
+    expired: bool
+
+
+@dataclass(frozen=True, slots=True)
+class InFlight:
+    """A row whose end is not known. Without a run id its request was sent and not answered. `since`: ISO 8601, UTC."""
+
+    id: str
+    workflow_run_id: str | None
+    since: str
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """The process named in `.lock`. `alive` is None where it cannot be told: it is on another machine."""
+
+    pid: int
+    host: str
+    alive: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class LastBatch:
+    """The last invocation: times in ISO 8601, UTC; `reason` is "finished" or an error's code, None if it did not end.
+
+    `untouched`: rows of its input that had not been sent when it ended.
+    """
+
+    started_at: str
+    input: str
+    ended_at: str | None = None
+    reason: str | None = None
+    rows: int | None = None
+    untouched: int | None = None
+    demo: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StatusReport:
+    """Where the rows of one output are. done = success + partial_success, and no row is counted in two places.
+
+    `held`: results that lie in the journal until their turn comes (--keep-order). `retry_waiting`: ids in `.retry`
+    of which the journal knows no failure, as a person wrote them there.
+    `to_retry`: rows that `--retry` would run. `retry_unknown`: those ids of `.retry` that the journal has never
+    heard of, so that they may not be in the input at all. `other_failures`: rows in groups beyond
+    the TOP_GROUPS largest.
+    """
+
+    output: str
+    done: int
+    success: int
+    partial_success: int
+    failed: int
+    unknown: int
+    retry_waiting: int
+    to_retry: int
+    retry_unknown: tuple[str, ...] = ()
+    paused: tuple[PausedRow, ...] = ()
+    in_flight: tuple[InFlight, ...] = ()
+    held: int = 0
+    failures: tuple[FailureGroup, ...] = ()
+    other_failures: int = 0
+    batch: LastBatch | None = None
+    holder: Holder | None = None
+    warnings: tuple[str, ...] = ()
+    next_steps: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return asdict(self)
+
+    def text(self) -> str:
+        """For people; safe to show whatever a server wrote."""
+        return text_of(self)
+
+
+def status_report(output: Path, *, now: float | None = None) -> StatusReport:
+    """What the files of `output` say. `now`: seconds since 1970, for what has expired; the clock if left out.
+
+    Raises:
+        UsageError: there is no batch of that name.
+        StorageError: a file is there and cannot be read, or holds no results.
+    """
+    paths = formats.Paths.of(output)
+    require_batch(paths)
+    state = read_state(paths)
+    require_results(paths, state)
+    partial = _second_look(paths, state)
+    holder = _holder(paths.lock)
+    running = holder is not None and holder.alive is not False
+    by_phase: dict[Phase, list[tuple[str, RowState]]] = {phase: [] for phase in Phase}
+    for row_id, row in state.rows.items():
+        by_phase[row.phase].append((row_id, row))
+    failed = by_phase[Phase.FAILED]
+    groups = group_failures(failed)
+    unknown = sum(1 for _, row in failed if row.kind == "unknown")
+    by_hand = [i for i in state.retry if i not in state.rows or state.rows[i].phase is Phase.FREE]
+    moment = time.time() if now is None else now
+    left = len(state.retry) + sum(1 for row_id, row in failed if row_id not in state.retry and not row.flushed)
+    report = StatusReport(
+        output=str(output),
+        done=state.done,
+        success=state.done - partial,
+        partial_success=partial,
+        failed=len(failed) - unknown,
+        unknown=unknown,
+        retry_waiting=len(by_hand),
+        to_retry=left,
+        retry_unknown=tuple(row_id for row_id in state.retry if row_id not in state.rows),
+        paused=tuple(_paused(row_id, row, moment) for row_id, row in by_phase[Phase.PAUSED]),
+        in_flight=tuple(_in_flight(row_id, row) for row_id, row in by_phase[Phase.SENT] + by_phase[Phase.STARTED]),
+        held=len(by_phase[Phase.HELD]),
+        failures=tuple(groups[:TOP_GROUPS]),
+        other_failures=sum(group.count for group in groups[TOP_GROUPS:]),
+        batch=_last_batch(paths.journal, state.last_batch),
+        holder=holder,
+        warnings=_warnings(paths, state, running=running),
+    )
+    return replace(report, next_steps=tuple(next_steps(report, running=running)))
+
+
+def require_batch(paths: formats.Paths) -> None:
+    """Raises UsageError where an output has neither results nor a journal, or is no file."""
+    if paths.results.is_dir():
+        raise UsageError(
+            f"{paths.results} is a folder, not the results of a batch",
+            hint=f"give the -o of the batch, such as {paths.results / 'results.jsonl'}",
+            code="usage_invalid_flag",
+        )
+    if paths.results.exists() and not paths.results.is_file():  # reading it might wait, or go on, for ever
+        raise UsageError(
+            f"{paths.results} is no regular file, so not the results of a batch",
+            hint="give the -o of the batch, such as results.jsonl",
+            code="usage_invalid_flag",
+        )
+    if not any(path.exists() for path in paths.data):
+        near = sorted(path.name[: -len(".journal")] for path in paths.results.parent.glob("*.journal"))[:5]
+        hint = f"batches in {paths.results.parent}: {', '.join(near)}" if near else "give the -o of the batch"
+        raise UsageError(f"{paths.results}: there is no batch of that name", hint=hint, code="usage_invalid_flag")
+
+
+def require_results(paths: formats.Paths, state: State) -> None:
+    """Raises StorageError for a file that holds no result and stands alone: it is not what was meant."""
+    alone = not any(path.exists() for path in paths.data if path != paths.results)
+    if alone and not state.done and state.results_size > len(formats.BOM):
+        raise StorageError(
+            f"{paths.results} is no results file: none of its lines is a result, and no journal is beside it",
+            hint="give the -o of the batch, such as results.jsonl",
+        )
+
+
+_PARTIAL = re.compile(rb'\s*\{"id": ?"(?:[^"\\]|\\.)*", ?"status": ?"partial-success"')
+
+
+def _second_look(paths: formats.Paths, state: State) -> int:
+    """Counts the partial successes, and takes out of the open rows what got its result since the first look.
+
+    The journal was read after the results; without this a row done in between would look open.
+    """
+    partial = 0
+    seen_partial: set[str] = set()
+    for line, _ in lines_of(paths.results):
+        row_id = formats.result_id(line)
+        if row_id is None:
+            continue
+        if not state.index.has(row_id, DONE):
+            state.index.add(row_id, DONE)
+            state.done += 1
+            state.rows.pop(row_id, None)
+            state.retry.pop(row_id, None)
+        if _PARTIAL.match(line) and row_id not in seen_partial:
+            seen_partial.add(row_id)
+            partial += 1
+    return partial
+
+
+_UUID = r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
+_VARYING = re.compile(rf"{_UUID}|\b(?=[0-9a-fA-F]*[0-9])[0-9a-fA-F]{{8,}}\b|0x[0-9a-fA-F]+|[0-9]+(?:[.,:][0-9]+)*")
+
+
+def pattern_of(message: str, row_id: str) -> str:
+    """A message with … in the place of what differs from row to row: its id, other ids, numbers."""
+    if len(row_id) > 1 or row_id.isdigit():
+        message = re.sub(rf"(?<!\w){re.escape(row_id)}(?!\w)", "…", message)
+    return _VARYING.sub("…", message)
+
+
+def group_failures(failed: Iterable[tuple[str, RowState]]) -> list[FailureGroup]:
+    """Failed rows by kind, code and pattern of their message, the largest group first."""
+    groups: dict[tuple[str, str, str], tuple[list[str], list[int], str]] = {}
+    same: dict[tuple[str, str, str], bool] = {}
+    for row_id, row in failed:
+        key = (row.kind, row.code, pattern_of(row.message, row_id))
+        examples, count, message = groups.setdefault(key, ([], [0], row.message))
+        count[0] += 1
+        same[key] = same.get(key, True) and row.message == message
+        if len(examples) < EXAMPLES:
+            examples.append(row_id)
+    found = [
+        FailureGroup(key[0], key[1], message if same[key] else key[2], count[0], tuple(examples))
+        for key, (examples, count, message) in groups.items()
+    ]
+    return sorted(found, key=lambda group: -group.count)
+
+
+def _paused(row_id: str, row: RowState, now: float) -> PausedRow:
+    ends = [str(form["expires_at"]) for form in row.forms if form.get("expires_at")]
+    past = 0
+    for end in ends:
+        try:
+            past += formats.from_utc(end) <= now
+        except ValueError:
+            continue  # a time that cannot be read is no reason to call a form expired
+    expired = bool(row.forms) and past == len(row.forms)
+    return PausedRow(row_id, row.run_id, row.forms, max(ends, default=None), expired)
+
+
+def _in_flight(row_id: str, row: RowState) -> InFlight:
+    return InFlight(row_id, row.run_id, formats.utc((row.run_id and row.started_at) or row.sent_at))
+
+
+def _holder(path: Path) -> Holder | None:
+    """Who is named in the lock file. Never locks it: a batch that starts at this moment must not be turned away."""
+    try:
+        named = json.loads(path.read_text())
+        pid, host = int(named["pid"]), str(named["host"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    if host != socket.gethostname():
+        return Holder(pid, host, None)
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return Holder(pid, host, False)
+    except OSError:
+        pass  # it is there, and another user's
+    return Holder(pid, host, True)
+
+
+def _last_batch(journal: Path, record: dict[str, Any] | None) -> LastBatch | None:
+    if record is None:
+        return None
+    end = _end_record(journal)
+    found = LastBatch(str(record.get("at", "")), str(record.get("input", "")), demo=record.get("demo") is True)
+    if end is None:
+        return found
+    summary = end.get("summary")
+    numbers = summary if isinstance(summary, dict) else {}
+    return replace(
+        found,
+        ended_at=str(end.get("at", "")),
+        reason=str(end.get("reason", "")),
+        rows=numbers.get("rows"),
+        untouched=numbers.get("untouched"),
+    )
+
+
+def _end_record(journal: Path) -> dict[str, Any] | None:
+    """The `end` record of the last batch, or None if it goes on or was killed."""
+    try:
+        with journal.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
+            tail = file.read().split(b"\n")
+    except OSError:
+        return None
+    for line in reversed(tail):
+        if line.startswith(b'{"event":"batch"'):
+            return None
+        if line.startswith(b'{"event":"end"'):
+            return formats.parse_journal_line(line)
+    return None
+
+
+def _warnings(paths: formats.Paths, state: State, *, running: bool) -> tuple[str, ...]:
+    found = list(state.bad_lines)
+    if running:
+        return tuple(found)  # what is not yet in the results may be on its way there
+    if state.missing_results:
+        have = "row has its" if state.missing_results == 1 else "rows have their"
+        found.append(
+            f"{state.missing_results:,} {have} result according to the journal and not in {paths.results}: "
+            "the next batch fetches what is missing from the server"
+        )
+    if not paths.journal.exists():
+        found.append(f"{paths.journal} is missing: why rows failed, and what runs on the server, cannot be told")
+    return tuple(found)

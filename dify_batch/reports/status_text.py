@@ -1,0 +1,186 @@
+"""A status as text for people, and what to type next. Pure."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from dify_batch.cli.logs import printable
+from dify_batch.cli.progress import duration, one_line
+from dify_batch.ledger import formats
+
+if TYPE_CHECKING:
+    from dify_batch.reports.status import Holder, LastBatch, StatusReport
+
+SHOWN = 10  # paused rows and runs in flight in the text; the machine output has all of them
+
+UNKNOWN_MEANS = (
+    "unknown means: the request was sent, and neither its answer nor the server's log tells whether a run started. "
+    "Look for it in Dify's log; --retry looks it up once more and sends it only if that finds nothing."
+)
+
+
+def next_steps(report: StatusReport, *, running: bool) -> Iterator[str]:
+    """Sentences that end with what to type."""
+    source = report.batch.input if report.batch and report.batch.input else "data.csv"
+    demo = "--demo " if report.batch and report.batch.demo else ""
+    again = f"dify-batch {demo}-i {shlex.quote(source)} -o {shlex.quote(report.output)}"
+    if source == "-":
+        again = "… | " + again  # standard input: only the person knows what it was
+    answered = [row for row in report.paused if not row.expired]
+    if running:
+        assert report.holder is not None
+        if report.holder.alive is None:
+            yield f"Whether it still runs, {report.holder.host} knows: ps -p {report.holder.pid}"
+        else:
+            yield f"A batch is under way: let it end, or stop it gently with: kill {report.holder.pid}"
+    if answered:
+        yield f"{_rows(len(answered))} to answer ({report.output}.paused says how); then collect with: {again}"
+    if running:
+        return
+    expired = len(report.paused) - len(answered)
+    if expired:
+        yield f"{_rows(expired)} with an expired form; how the run ended is collected by: {again}"
+    if report.in_flight or report.held:
+        yield f"{_rows(len(report.in_flight) + report.held)} under way; collect with: {again}"
+    if report.batch is not None and report.batch.ended_at is None:
+        yield f"The last batch did not end by itself; go on with: {again}"
+    elif report.batch is not None and report.batch.untouched:
+        yield f"{_rows(report.batch.untouched)} not sent yet: {again}"
+    known = report.to_retry - len(report.retry_unknown)
+    if known:
+        yield f"{_rows(known)} to run again, once the cause is gone: {again} --retry"
+    if report.retry_unknown:
+        ids = ", ".join(one_line(row_id) for row_id in report.retry_unknown[:SHOWN])
+        more = ", …" if len(report.retry_unknown) > SHOWN else ""
+        are = "id was" if len(report.retry_unknown) == 1 else "ids were"
+        yield (
+            f"{len(report.retry_unknown):,} {are} never sent: {ids}{more}; "
+            f"take out of {report.output}.retry what is not in {'the input' if source == '-' else source}"
+        )
+
+
+def _rows(count: int) -> str:
+    return f"{count:,} row{'' if count == 1 else 's'}"
+
+
+@dataclass(slots=True)
+class _List:
+    """A list in the text that is cut at SHOWN."""
+
+    lines: list[str] = field(default_factory=list)
+    count: int = 0
+
+    def add(self, *lines: str) -> None:
+        self.count += 1
+        if self.count <= SHOWN:
+            self.lines.extend(lines)
+
+    def whole(self, title: str) -> list[str]:
+        more = [f"  and {self.count - SHOWN:,} more (all of them: --json)"] if self.count > SHOWN else []
+        return [title, *self.lines, *more] if self.count else []
+
+
+def text_of(report: StatusReport) -> str:
+    """The report for people; safe to show whatever a server wrote."""
+    return "\n".join(printable(line) for line in _lines(report))
+
+
+def _lines(report: StatusReport) -> Iterator[str]:
+    counts = [f"{report.done:,} done" + (f" ({report.partial_success:,} in part)" if report.partial_success else "")]
+    open_rows = (
+        (report.failed, "failed"),
+        (report.unknown, "unknown"),
+        (report.retry_waiting, "added to .retry by hand"),
+        (len(report.paused), "paused"),
+        (len(report.in_flight), "in flight"),
+        (report.held, "held for their turn"),
+    )
+    counts += [f"{count:,} {name}" for count, name in open_rows if count]
+    yield f"{report.output}: {', '.join(counts)}"
+    if report.batch is not None:
+        yield _batch_line(report.batch, report.holder)
+    elif report.holder is not None:
+        yield f"Written by {_who(report.holder)}"
+    if report.failures:
+        yield "Failed:"
+        for group in report.failures:
+            name = "unknown, " if group.kind == "unknown" else ""
+            yield f"  {group.count:,} x {name}{one_line(group.code)}: {one_line(group.message, 300)}"
+            more = ", …" if group.count > len(group.examples) else ""
+            yield f"      {', '.join(one_line(row_id) for row_id in group.examples)}{more}"
+        if report.other_failures:
+            yield f"  {report.other_failures:,} more of other kinds"
+    if report.unknown:
+        yield UNKNOWN_MEANS
+    paused = _List()
+    for row in report.paused:
+        state = "expired" if row.expired else "expires" if row.expires_at else "waits"
+        when = f" {row.expires_at}" if row.expires_at else ""
+        forms = [f"      {how}" for form in row.forms if (how := _how_to_answer(form))]
+        paused.add(f"  {one_line(row.id)}  {state}{when}  run {row.workflow_run_id}", *([] if row.expired else forms))
+    yield from paused.whole("Paused, waiting for a person:")
+    flying = _List()
+    for flight in report.in_flight:
+        run = f"run {flight.workflow_run_id}" if flight.workflow_run_id else "sent, no run known yet"
+        flying.add(f"  {one_line(flight.id)}  {run}  since {flight.since}")
+    yield from flying.whole("In flight:")
+    for warning in report.warnings:
+        yield f"Warning: {one_line(warning, 300)}"
+    if report.next_steps:
+        yield "Next:"
+        yield from (f"  {step}" for step in report.next_steps)
+    elif not report.warnings:
+        yield "Nothing left to do."
+
+
+def _how_to_answer(form: dict[str, Any]) -> str:
+    how = str(form.get("answer_with") or form.get("form_token") or "")
+    actions = [str(action) for action in form.get("actions") or ()]
+    return one_line(how, 300) + (f"  actions: {one_line(', '.join(actions))}" if how and actions else "")
+
+
+def _batch_line(batch: LastBatch, holder: Holder | None) -> str:
+    line = f"Last batch: {batch.input}, begun {batch.started_at}"
+    if holder is not None and holder.alive is not False:
+        return f"{line}, being written by {_who(holder)}"
+    if batch.ended_at is None:
+        return f"{line}; it was killed or cut off" + (f" (process {holder.pid} is gone)" if holder else "")
+    try:
+        took = f" after {duration(formats.from_utc(batch.ended_at) - formats.from_utc(batch.started_at))}"
+    except ValueError:
+        took = ""
+    return f"{line}, ended{took}: {_why(batch)}"
+
+
+_REASONS = {
+    "rows_failed": "some rows have no result",
+    "batch_stopped": "stopped by --max-failures",
+    "not_finished": "not finished",
+    "interrupted": "stopped by Ctrl-C (SIGINT)",
+    "terminated": "stopped by SIGTERM",
+    "rate_limited": "stopped by a rate limit or a quota",
+    "network_connection": "the server could not be reached",
+    "auth_expired": "the server refused the API key",
+    "access_denied": "the server refused access",
+    "server_5xx": "the server answered with an error",
+    "server_4xx_other": "the app could not run",
+    "storage_failed": "a file could not be written",
+    "invalid_csv": "the input was changed meanwhile",
+    "unknown": "an unexpected error",
+}
+"""The codes that the journal's end record holds, in words."""
+
+
+def _why(batch: LastBatch) -> str:
+    if batch.reason != "finished":
+        return _REASONS.get(batch.reason or "", one_line(batch.reason or "").replace("_", " "))
+    left = f"; {_rows(batch.untouched)} not sent yet" if batch.untouched else ""
+    return f"finished what it was asked to do{left}" if left else "finished"
+
+
+def _who(holder: Holder) -> str:
+    doubt = " (or was, if that has been killed)" if holder.alive is None else ""
+    return f"process {holder.pid} on {holder.host}{doubt}"

@@ -1,0 +1,268 @@
+"""Looking up and following: what must not be sent again, whose run is whose, and that it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dify_batch.batch.control import Control
+from dify_batch.batch.invocation import run_batch
+from dify_batch.dify.protocol import contradicts, same_inputs
+from dify_batch.errors import DifyBatchError
+from dify_batch.ledger.formats import utc
+from dify_batch.outcomes import Paused, PausedForm, RunRef
+from dify_batch.simulator import Config, Simulator
+from tests.batch.test_batch import Folder, soon
+from tests.support.harness import executed_more_than_once, places, results, write_csv
+
+
+@pytest.fixture
+def server() -> Iterator[Simulator]:
+    with Simulator(Config(latency=0.02, workers=None, linger_after_finish=0.1, snapshot_delay=0.01)) as simulator:
+        yield simulator
+
+
+@pytest.fixture
+def folder(tmp_path: Path, server: Simulator) -> Folder:
+    write_csv(tmp_path / "data.csv", 4)
+    return Folder(tmp_path, server)
+
+
+async def test_an_old_intent_is_looked_for_during_the_settle_time_of_today(folder: Folder) -> None:
+    """A killed batch left a request in the server's queue; it starts only after the next invocation has begun."""
+    folder.server.configure(workers=1)
+    folder.server.faults(rows={"r1": [{"latency": 2.0}], "r2": [{"latency": 0.1}]})
+    batch = asyncio.create_task(folder.run(concurrency=2))
+    await soon(lambda: folder.server.state(runs=False)["queued"] == 1, "r2 waits for the one worker")
+    batch.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await batch
+    journal = folder.path / "results.jsonl.journal"
+    old = utc(time.time() - 3600)
+    lines = [json.loads(line) | {"at": old} for line in journal.read_text().splitlines()]
+    journal.write_text("".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines))
+    report = await folder.run(concurrency=2, settle=4)
+    assert (report.exit_status, report.summary.success, report.summary.recovered) == (0, 4, 2)
+    assert executed_more_than_once(folder.server) == {}
+
+
+@pytest.mark.parametrize("fault", ["clean_end", "cut"])
+async def test_a_stream_that_ends_before_its_run_began_leaves_it_in_the_queue(folder: Folder, fault: str) -> None:
+    """The server had opened the stream, so the request is queued; no later one has started, so it may still run."""
+    folder.server.configure(workers=0)
+
+    async def end_streams() -> None:
+        await soon(lambda: folder.server.state(runs=False)["queued"] == 4, "all are queued")
+        folder.server.stop()
+
+    ending = asyncio.create_task(end_streams())
+    report = await folder.run(concurrency=4, timeout=3 if fault == "cut" else 1, settle=0.2, max_outage=1.0)
+    await ending
+    assert report.summary.posts == 4
+    assert report.summary.success == 0
+    found = places(folder.output)
+    assert found.running | found.retry == {"r1", "r2", "r3", "r4"}, "none is repeated, none is forgotten"
+
+
+async def test_a_lost_row_does_not_take_the_run_of_its_twin_in_flight(folder: Folder) -> None:
+    folder.data.write_text("id,query\na,same\nb,same\n", encoding="utf-8")
+    folder.server.faults(rows={"a": [{"latency": 2.0}], "b": ["cut_before"]})
+    report = await folder.run(user="nightly", mode="blocking", concurrency=2)
+    assert (report.exit_status, report.summary.success) == (0, 2)
+    assert folder.executions() == {"a": 1, "b": 1}
+    assert len({line["workflow_run_id"] for line in results(folder.output)}) == 2
+
+
+async def test_a_lost_row_does_not_take_a_run_of_the_invocation_before(folder: Folder) -> None:
+    folder.data.write_text("id,query\na,same\nb,same\n", encoding="utf-8")
+    folder.server.faults(rows={"b": ["cut_before"]})
+    await folder.run(user="nightly", limit=1)
+    report = await folder.run(user="nightly", limit=1)
+    assert (report.exit_status, report.summary.done_before, report.summary.success) == (0, 1, 1)
+    assert folder.executions() == {"a": 1, "b": 1}
+    assert len({line["workflow_run_id"] for line in results(folder.output)}) == 2
+
+
+def test_inputs_that_neither_match_nor_contradict_decide_nothing() -> None:
+    sent, theirs = {"query": "x"}, '{"query": "x", "flag": false, "sys.user_id": "u"}'
+    assert not same_inputs(sent, theirs)
+    assert not contradicts(sent, theirs)
+    assert contradicts(sent, '{"query": "y"}')
+
+
+async def test_a_log_that_never_answers_leaves_the_row_unknown(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def broken(*_: object, **__: object) -> None:
+        raise ServerErrorOf("the log is broken")
+
+    monkeypatch.setattr("dify_batch.dify.client.DifyClient.logs", broken)
+    folder.server.faults(rows={"r1": ["cut_after_accept"]})
+    async with asyncio.timeout(20):
+        report = await folder.run(max_outage=1.0)
+    assert (report.exit_status, report.summary.unknown, report.summary.success) == (1, 1, 3)
+
+
+async def test_a_drain_leaves_such_a_row_to_the_next_invocation(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*_: object, **__: object) -> None:
+        raise ServerErrorOf("the log is broken")
+
+    folder.server.faults(rows={"r1": ["cut_after_accept"]})
+    with monkeypatch.context() as patch:
+        patch.setattr("dify_batch.dify.client.DifyClient.logs", broken)
+        control = Control()
+        batch = asyncio.create_task(run_batch(folder.settings(), control=control))
+        await soon(lambda: folder.server.state(runs=False)["post_total"] == 4, "all are sent")
+        control.drain()
+        async with asyncio.timeout(10):
+            report = await batch
+    assert (report.exit_status, report.summary.running) == (130, 1)
+    again = await folder.run()
+    assert (again.exit_status, again.summary.recovered) == (0, 1)
+    assert executed_more_than_once(folder.server) == {}
+
+
+def ServerErrorOf(message: str) -> DifyBatchError:
+    from dify_batch.errors import ServerError
+
+    return ServerError(message, http_status=500)
+
+
+async def test_a_replayed_row_that_now_waits_for_a_person_stands_in_paused_alone(folder: Folder) -> None:
+    folder.server.faults(server="closed_log", rows={"r2": ["cut_after_accept"]})
+    assert (await folder.run()).summary.unknown == 1
+    folder.server.reset()
+    folder.server.faults(rows={"r2": ["paused"]})
+    report = await folder.run(retry=True)
+    assert (report.exit_status, report.summary.paused) == (0, 1)
+    found = places(folder.output)
+    assert not found.retry
+    assert found.paused == {"r2"}
+
+
+async def test_a_replayed_row_whose_run_still_goes_on_is_running(folder: Folder) -> None:
+    folder.server.faults(rows={"r2": ["zombie"]})
+    await folder.run(timeout=0.3)
+    await folder.run(timeout=0.3, stuck_after=0.01)
+    assert places(folder.output).retry == {"r2"}
+    report = await folder.run(retry=True, timeout=0.3, stuck_after=3600)
+    assert (report.exit_status, report.summary.running, report.summary.retry_waiting) == (75, 1, 0)
+    assert folder.executions()["r2"] == 1
+
+
+async def test_a_pause_that_run_detail_tells_gets_its_form_from_the_events(folder: Folder) -> None:
+    folder.server.faults(rows={"r2": ["paused"]})
+    await folder.run()
+    journal = folder.path / "results.jsonl.journal"
+    lines = journal.read_text().splitlines(keepends=True)
+    left = [line for line in lines if '"paused"' not in line]  # as if it had been killed just before
+    assert len(left) < len(lines)
+    journal.write_text("".join(left))
+    (folder.path / "results.jsonl.paused").unlink()
+    report = await folder.run()
+    assert (report.exit_status, report.summary.paused) == (0, 1)
+    (line,) = (folder.path / "results.jsonl.paused").read_text().splitlines()
+    assert json.loads(line)["form_token"]
+
+
+async def test_what_nobody_could_ask_about_is_not_stuck(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dify_batch.dify.answers import Detail
+    from dify_batch.outcomes import Unreachable
+
+    async def broken(*_: object) -> Detail:
+        return Detail(Unreachable("HTTP 500"))
+
+    folder.server.faults(rows={"r1": ["cut_after_start"]})
+    monkeypatch.setattr("dify_batch.dify.client.DifyClient.run_detail", broken)
+    report = await folder.run(timeout=0.3, stuck_after=0.01)
+    assert (report.exit_status, report.summary.running, report.summary.unknown) == (75, 1, 0)
+
+
+async def test_keep_order_and_an_abandoned_batch_add_up(folder: Folder) -> None:
+    write_csv(folder.data, 6)
+    folder.server.faults(rows={"r1": [{"latency": 30}]})
+    control = Control()
+    settings = folder.settings(keep_order=True, concurrency=6)
+    batch = asyncio.create_task(run_batch(settings, control=control))
+    await soon(lambda: sum(one["event"] == "held" for one in folder.journal()) == 5, "five wait for the first")
+    control.drain()
+    control.abandon()
+    summary = (await batch).summary
+    assert sum(getattr(summary, name) for name in summary.STATES) == summary.rows == 6
+    assert (summary.success, summary.running) == (0, 6)
+
+
+async def test_a_second_signal_sees_watched_runs_to_their_end(folder: Folder) -> None:
+    folder.server.faults(rows={"r1": [{"latency": 60}], "r2": [{"latency": 60}]})
+    control = Control()
+    batch = asyncio.create_task(run_batch(folder.settings(timeout=0.3, rate=1), control=control))
+    await soon(lambda: folder.server.state(runs=False)["running"] == 2, "two long runs")
+    await asyncio.sleep(0.6)  # past --timeout, so that they are watched
+    control.drain("SIGTERM")
+    control.stop()
+    report = await batch
+    assert (report.exit_status, report.summary.failed, report.summary.running) == (143, 2, 0)
+    assert {run["status"] for run in folder.server.state()["runs"] if run["row"] in ("r1", "r2")} == {"stopped"}
+
+
+async def test_max_runtime_over_in_the_last_rows_is_no_failure(folder: Folder) -> None:
+    folder.server.configure(latency=1.0)
+    report = await folder.run(max_runtime=0.3)
+    assert (report.exit_status, report.summary.success) == (0, 4)
+
+
+async def test_a_failed_row_that_waits_to_be_repeated_has_failed_when_the_batch_stops(folder: Folder) -> None:
+    folder.server.faults(rows={"r1": ["failed"] * 5})
+    control = Control()
+    settings = folder.settings(retry_policy="all", initial_retry_delay=50, max_retry_delay=60, max_retries=5)
+    batch = asyncio.create_task(run_batch(settings, control=control))
+    await soon(lambda: len(places(folder.output).done) == 3, "the others")
+    control.drain()
+    report = await batch
+    assert (report.summary.failed, report.summary.running) == (1, 0)
+    assert places(folder.output).retry == {"r1"}
+
+
+@pytest.mark.parametrize("fault", ["hang", "refuse"])
+async def test_signals_end_a_batch_that_has_not_begun(folder: Folder, fault: str) -> None:
+    if fault == "hang":
+        folder.server.faults(server="hang")
+    else:
+        folder.server.refuse(True)
+    control = Control()
+    batch = asyncio.create_task(run_batch(folder.settings(), control=control))
+    await asyncio.sleep(0.5)
+    control.drain("SIGINT")
+    with pytest.raises(DifyBatchError) as error:
+        async with asyncio.timeout(5):
+            await batch
+    assert error.value.exit_status == 130
+
+
+async def test_rows_without_an_id_of_their_own_are_told_and_counted(folder: Folder) -> None:
+    folder.data.write_text("id,query\na,one\na,two\n,three\nb,four\n", encoding="utf-8")
+    report = await folder.run(skip_invalid=True)
+    assert (report.exit_status, report.summary.rows) == (1, 4)
+    assert (report.summary.success, report.summary.failed) == (2, 2)
+    assert not folder.retry.exists()
+
+
+async def test_found_runs_do_not_wait_for_the_rate(folder: Folder) -> None:
+    folder.server.faults(rows={"r1": ["cut_after_accept"]})
+    control = Control()
+    batch = asyncio.create_task(run_batch(folder.settings(rate=1 / 3600), control=control))
+    await soon(lambda: len(places(folder.output).done) == 1, "r1 is found and collected")
+    control.drain()
+    async with asyncio.timeout(5):
+        report = await batch
+    assert (report.summary.recovered, report.summary.posts, report.summary.untouched) == (1, 1, 3)
+
+
+def test_a_second_form_is_news() -> None:
+    one = PausedForm("t1", None, None, (), (), None)
+    assert Paused(RunRef("r"), (one,)) != Paused(RunRef("r"), ())

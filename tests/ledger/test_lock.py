@@ -1,0 +1,145 @@
+"""One writer an output."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dify_batch.errors import Exit, OutputLocked, StorageError
+from dify_batch.ledger.lock import OutputLock
+
+HOLD = """
+import sys
+from pathlib import Path
+from dify_batch.ledger.lock import OutputLock
+lock = OutputLock(Path(sys.argv[1]))
+lock.acquire()
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "results.jsonl.lock"
+
+
+def holder(path: Path) -> subprocess.Popen[str]:
+    """A process that holds the lock until its standard input ends."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+def test_the_second_process_is_told_who_holds_it(path: Path) -> None:
+    with holder(path) as first:
+        for _ in range(3):  # asking does not wipe out the answer
+            with pytest.raises(OutputLocked) as caught:
+                OutputLock(path).acquire()
+            error = caught.value
+            assert error.message == (
+                f"{path.with_suffix('')} is being written by process {first.pid} on {socket.gethostname()}"
+            )
+            assert error.exit_status is Exit.UNFINISHED
+            assert error.details["holder"] == {"pid": first.pid, "host": socket.gethostname()}
+            assert f"ps -p {first.pid}" in str(error.hint)
+        first.kill()
+
+
+def test_kill_9_frees_it_at_once(path: Path) -> None:
+    with holder(path) as first:
+        first.kill()
+        first.wait()
+    assert path.exists()  # nobody cleaned up, and nobody has to
+    lock = OutputLock(path)
+    lock.acquire()
+    assert json.loads(path.read_text())["pid"] == os.getpid()
+    lock.release()
+
+
+def test_another_batch_of_the_same_process(path: Path) -> None:
+    first = OutputLock(path)
+    first.acquire()
+    with pytest.raises(OutputLocked, match=f"process {os.getpid()} "):
+        OutputLock(path).acquire()
+    first.release()
+    second = OutputLock(path)
+    second.acquire()
+    second.release()
+
+
+def test_release_leaves_nothing_behind_and_may_be_repeated(path: Path) -> None:
+    lock = OutputLock(path)
+    lock.acquire()
+    lock.release()
+    lock.release()
+    assert not path.exists()
+
+
+def test_release_of_one_that_was_never_held_disturbs_nobody(path: Path) -> None:
+    first = OutputLock(path)
+    first.acquire()
+    OutputLock(path).release()
+    assert path.exists()
+    with pytest.raises(OutputLocked):
+        OutputLock(path).acquire()
+    first.release()
+
+
+@pytest.mark.parametrize("text", ["", "hello", "[]", '{"pid": 1}', "\0\0"])
+def test_a_holder_that_cannot_be_read(path: Path, text: str) -> None:
+    first = OutputLock(path)
+    first.acquire()
+    path.write_text(text)
+    with pytest.raises(OutputLocked, match="is being written by another process"):
+        OutputLock(path).acquire()
+    first.release()
+
+
+def test_release_in_a_folder_that_has_turned_read_only(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock = OutputLock(path)
+    lock.acquire()
+
+    def refuse(self: Path, missing_ok: bool = False) -> None:
+        raise OSError(30, "Read-only file system")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", refuse)
+        lock.release()
+    again = OutputLock(path)
+    again.acquire()
+    again.release()
+
+
+def test_a_lock_that_cannot_be_made(path: Path) -> None:
+    path.mkdir()
+    with pytest.raises(StorageError, match="cannot be written: Is a directory"):
+        OutputLock(path).acquire()
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="no /proc here")
+def test_a_folder_in_which_no_file_can_be_made_is_not_taken_for_a_holder() -> None:
+    with pytest.raises(StorageError, match=r"/proc/x\.jsonl\.lock cannot be written"):
+        OutputLock(Path("/proc/x.jsonl.lock")).acquire()
+
+
+def test_a_lock_whose_holder_cannot_be_noted_is_given_up(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Path, text: str) -> int:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", full)
+        with pytest.raises(StorageError, match="No space left"):
+            OutputLock(path).acquire()
+    again = OutputLock(path)
+    again.acquire()
+    again.release()
