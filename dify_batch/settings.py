@@ -18,6 +18,7 @@ from typing import Any, Literal, cast
 from dify_batch.cli.arguments import check_key, check_workflow_id, mask_url, read_base_url
 from dify_batch.errors import AuthError, UsageError
 from dify_batch.flags import BY_DEST, BY_ENV, DEFAULT_BASE_URL, FLAGS, MAX_CONCURRENCY, Failures
+from dify_batch.text import nearest
 
 __all__ = ["Failures", "Secret", "Settings", "load_settings", "mask_url", "read_base_url", "read_env_file"]
 
@@ -303,9 +304,7 @@ def _nearest(name: str, cutoff: float) -> str | None:
     for meant in (upper, bare, f"DIFY_BATCH_{bare}", f"DIFY_{bare}", f"DIFY_API_{bare}"):
         if meant in BY_ENV and upper not in _EVERYBODYS:
             return meant
-    import difflib
-
-    return next(iter(difflib.get_close_matches(upper, BY_ENV, n=1, cutoff=cutoff)), None)
+    return nearest(upper, BY_ENV, cutoff)
 
 
 def read_env_file(path: Path, *, required: bool, warnings: list[str]) -> dict[str, str]:

@@ -57,6 +57,18 @@ def parse(text: str) -> Any:
         raise NotJson("the JSON is nested too deeply") from None
 
 
+def json_object(data: str | bytes) -> dict[str, Any] | None:
+    """The object of a JSON text from elsewhere (a server, a file), or None for whatever is none.
+
+    It takes what the json module takes: others' NaN and repeated keys are no reason to lose the rest.
+    """
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError):  # UnicodeDecodeError is a ValueError
+        return None
+    return value if isinstance(value, dict) else None
+
+
 def sendable(value: Any) -> bool:
     """Whether a value can be written as UTF-8: a lone surrogate is answered with 400 bad_request (dify-wire 22d)."""
     try:

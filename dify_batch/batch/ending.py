@@ -10,6 +10,7 @@ from dify_batch.ids import DONE, IN_INPUT, RETRY, SELECTED, IdIndex
 from dify_batch.ledger.state import Phase, State
 from dify_batch.settings import Settings
 from dify_batch.summary import Stats, Summary
+from dify_batch.text import count
 
 
 def summarise(stats: Stats, index: IdIndex, state: State, *, on_disk: bool = False) -> Summary:
@@ -50,11 +51,6 @@ def summarise(stats: Stats, index: IdIndex, state: State, *, on_disk: bool = Fal
 _GO_ON = frozenset({"rows_failed", "not_finished", "interrupted", "terminated", "batch_stopped"})
 
 
-def count(number: int, one: str, many: str) -> str:
-    """A number and its noun with the verb that fits: "1 row has", "2 rows have"."""
-    return f"{number:,} {one if number == 1 else many}"
-
-
 def closing_error(error: DifyBatchError | None, summary: Summary, settings: Settings) -> DifyBatchError | None:
     """The error that a batch ends with: what stopped it, else failed rows, else runs that still go on."""
     if error is not None and not (error.code == "not_finished" and not summary.untouched and not summary.running):
@@ -62,7 +58,7 @@ def closing_error(error: DifyBatchError | None, summary: Summary, settings: Sett
     failed = summary.failed + summary.unknown
     if failed:
         return DifyBatchError(
-            f"{failed} of {count(summary.rows, 'row', 'rows')} {'has' if failed == 1 else 'have'} no result",
+            f"{failed} of {count(summary.rows, 'row')} {'has' if failed == 1 else 'have'} no result",
             code="rows_failed",
             hint=f"dify-batch status {settings.output} tells why; run them again with --retry",
         )

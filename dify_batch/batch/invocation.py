@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dify_batch.batch.control import Control, on_daemon_thread
-from dify_batch.batch.ending import closing_error, count, next_steps, summarise
+from dify_batch.batch.ending import closing_error, next_steps, summarise
 from dify_batch.batch.plan import Plan, make_plan, selected
 from dify_batch.batch.preflight import app_form
 from dify_batch.batch.selection import Selection
@@ -30,6 +30,7 @@ from dify_batch.ledger.state import Phase, State, claimed_runs, read_state
 from dify_batch.ledger.store import Held, Ledger, set_aside
 from dify_batch.settings import Secret, Settings
 from dify_batch.summary import Stats, Summary
+from dify_batch.text import count
 
 if TYPE_CHECKING:
     from dify_batch.dify.transport import AnyTransport

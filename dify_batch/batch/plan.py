@@ -13,6 +13,7 @@ from dify_batch.engine.work import Item
 from dify_batch.ids import DONE, IN_INPUT, INVALID, OPEN, PAUSED, RETRY, IdIndex
 from dify_batch.input.files import described
 from dify_batch.settings import Settings
+from dify_batch.text import count, duration
 
 # The estimate takes the run times of the newest results, as workflows change.
 _SAMPLE = 200
@@ -52,7 +53,7 @@ class Plan:
         if self.wait:
             pace += f", {self.wait:g} s between requests"
         lines = [
-            f"{self.rows:,} {'row' if self.rows == 1 else 'rows'} in the input: "
+            f"{count(self.rows, 'row')} in the input: "
             f"{self.to_run:,} to run, {self.done:,} done, "
             f"{self.retry_waiting} waiting for --retry, {self.to_collect} runs to collect, {self.paused} paused"
             + (f", {self.invalid} invalid" if self.invalid else ""),
@@ -66,17 +67,6 @@ class Plan:
             lines += [json.dumps(payload, ensure_ascii=False) for payload in self.payloads]
         lines.append("nothing was sent")
         return "\n".join(lines)
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say them."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = seconds / 60
-    if minutes < 90:
-        return f"{minutes:.0f} min"
-    hours = minutes / 60
-    return f"{hours:.1f} h" if hours < 48 else f"{hours / 24:.1f} days"
 
 
 def selected(index: IdIndex, settings: Settings, wanted: frozenset[str] | None) -> int:

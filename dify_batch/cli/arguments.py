@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from dify_batch.errors import AuthError, UsageError
 from dify_batch.flags import DEFAULT_BASE_URL, FLAGS, GROUPS, Flag
+from dify_batch.text import nearest
 
 # What people leave in place of a value. A real key is app- and letters and digits, so "app-your-..." is none.
 _PLACEHOLDER = re.compile(
@@ -150,15 +151,13 @@ def usage_error(message: str, known: Sequence[str]) -> UsageError:
         return UsageError(f"{no_value[1]} needs a value after it", code="usage_missing_arg", hint=hint)
     unknown = re.match(r"unrecognized arguments: (.*)", message)
     if unknown:
-        import difflib
-
         first = unknown[1].split()[0].split("=")[0]
         if first in known:  # left over by a command
             message = f"{first} is an option of the batch; this command does not have it"
             return UsageError(message, code="usage_invalid_flag", hint=hint)
         plain = {name.lstrip("-"): name for name in known}  # the dashes, which all have, would make any two alike
-        near = difflib.get_close_matches(first.lstrip("-"), plain, n=1, cutoff=0.6)
-        hint = f"did you mean {plain[near[0]]}?" if near else hint
+        near = nearest(first.lstrip("-"), plain)
+        hint = f"did you mean {plain[near]}?" if near else hint
         return UsageError(f"unknown: {unknown[1]}", code="usage_invalid_flag", hint=hint)
     stray = re.match(r"argument COMMAND: invalid choice: '(.*)' \(", message)
     if stray:

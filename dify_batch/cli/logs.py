@@ -21,6 +21,7 @@ from typing import Any
 
 from dify_batch.errors import UsageError
 from dify_batch.settings import Settings
+from dify_batch.text import printable
 
 LOGGER = "dify_batch"
 
@@ -30,7 +31,6 @@ _AUTHORIZATION = re.compile(
 )
 _BEARER = re.compile(r"\b(bearer\s+)[^\s\"',}]+", re.I)
 _APP_KEY = re.compile(r"\bapp-[A-Za-z0-9]{8,}")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")  # also those that turn the direction
 _URL_USER = re.compile(r"(?<=://)[^/?#\s\"']*@")
 
 
@@ -42,11 +42,6 @@ def redact(text: str, key: str = "") -> str:
     text = _BEARER.sub(r"\1********", text)
     text = _APP_KEY.sub("app-********", text)
     return _URL_USER.sub("***@", text)
-
-
-def printable(text: str, keep: str = "") -> str:
-    """The text with control characters (but those in `keep`) as escapes: a server's text may hold any."""
-    return _CONTROL.sub(lambda match: match[0] if match[0] in keep else repr(match[0])[1:-1], text)
 
 
 def redact_all(value: Any, key: str = "") -> Any:

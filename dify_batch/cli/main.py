@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from dify_batch.cli.arguments import build_parser, parse
 from dify_batch.errors import DifyBatchError, Exit, StorageError, UsageError
+from dify_batch.text import count
 
 if TYPE_CHECKING:
     from dify_batch.cli.logs import Logs
@@ -213,8 +214,8 @@ def signals(control: Any, stats: Stats, say: Any) -> Iterator[None]:
             return
         if level == 1:
             say(
-                f"{number.name}: finishing {stats.in_flight} "
-                f"{'run' if stats.in_flight == 1 else 'runs'}; press Ctrl-C again to stop them on the server."
+                f"{number.name}: finishing {count(stats.in_flight, 'run')}; "
+                "press Ctrl-C again to stop them on the server."
             )
             control.drain(number.name)
         elif level == 2:
@@ -290,7 +291,8 @@ def fail(
     key: str = "",
 ) -> int:
     """Shows an error on standard error, as text or as one line of JSON, and gives the exit status."""
-    from dify_batch.cli.logs import printable, redact, redact_all
+    from dify_batch.cli.logs import redact, redact_all
+    from dify_batch.text import printable
 
     key = key or os.environ.get("DIFY_API_KEY", "").strip()
     if machine:

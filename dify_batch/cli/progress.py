@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import re
 import sys
 import time
 from collections import deque
@@ -18,6 +17,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TextIO
+
+from dify_batch.text import count, duration, one_line
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -30,7 +31,6 @@ FRAME_EVERY = 0.25  # seconds: looks live, and drawing takes no noticeable part 
 RATE_WINDOW = 60.0  # seconds: long enough for slow runs to show a rate, short enough to follow a change
 ECHO_WIDTH = 4  # columns left free at the right
 TOP_FAILURES = 5
-MESSAGE_WIDTH = 200  # characters of a failure's message; the journal has it whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,27 +114,6 @@ def snapshot(stats: Stats, rate: float | None = None) -> Snapshot:
         rate=rate,
         last_failure=f"{one_line(last[0])}: {one_line(last[1])}: {one_line(last[2])}" if last else "",
     )
-
-
-def one_line(text: str, width: int = MESSAGE_WIDTH) -> str:
-    """Text from elsewhere, safe to show: one line, and no control characters, which could move the cursor."""
-    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
-    clean = " ".join("".join(char if char.isprintable() else " " for char in text).split())
-    return clean if len(clean) <= width else clean[: width - 1] + "…"
-
-
-def duration(seconds: float) -> str:
-    """`42 s`, `7 min`, `3 h 20 min`, `2 d 4 h`: never more exact than a person needs."""
-    if seconds < 59.5:
-        return f"{max(1, round(seconds))} s"
-    minutes = round(seconds / 60)
-    if minutes < 60:
-        return f"{minutes} min"
-    hours, minutes = divmod(minutes, 60)
-    if hours < 24:
-        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
-    days, hours = divmod(round(seconds / 3600), 24)
-    return f"{days} d {hours} h" if hours else f"{days} d"
 
 
 def rate_text(rate: float) -> str:
@@ -352,10 +331,10 @@ def summary_text(
         next_steps: sentences that say what to type next.
     """
     counts = {name: getattr(summary, name) for name in summary.STATES}
-    states = [f"{count:,} {name.replace('_', ' ')}" for name, count in counts.items() if count]
-    lines = [f"{summary.rows:,} {'row' if summary.rows == 1 else 'rows'}: {', '.join(states) or 'nothing to do'}"]
+    states = [f"{number:,} {name.replace('_', ' ')}" for name, number in counts.items() if number]
+    lines = [f"{count(summary.rows, 'row')}: {', '.join(states) or 'nothing to do'}"]
     facts = [f"{summary.total_tokens:,} tokens"] if summary.total_tokens else []
-    facts.append(f"{summary.posts:,} {'request' if summary.posts == 1 else 'requests'}")
+    facts.append(count(summary.posts, "request"))
     facts += [f"{summary.recovered:,} recovered"] if summary.recovered else []
     lines.append(", ".join([*facts, duration(summary.elapsed_time)]))
     lines.append(f"Results: {output}")
@@ -365,8 +344,8 @@ def summary_text(
         lines.append(f"Paused: {output}.paused")
     if failures:
         lines.append("Failures:")
-        lines += [f"  {count:,} x {code}: {one_line(message)}" for code, message, count in failures[:TOP_FAILURES]]
-        rest = sum(count for _, _, count in failures[TOP_FAILURES:])
+        lines += [f"  {times:,} x {code}: {one_line(message)}" for code, message, times in failures[:TOP_FAILURES]]
+        rest = sum(times for _, _, times in failures[TOP_FAILURES:])
         lines += [f"  {rest:,} more of other kinds"] if rest else []
     if next_steps:
         lines += ["Next:", *(f"  {step}" for step in next_steps)]

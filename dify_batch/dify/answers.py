@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from dify_batch.dify.protocol import detail_outcome, error_body, refusal
 from dify_batch.errors import AppError, AuthError, DifyBatchError, RateLimited, ServerError, UsageError
 from dify_batch.outcomes import Fatal, Outcome, RunRef, Throttled
+from dify_batch.strictjson import json_object
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +132,7 @@ def log_time(moment: datetime) -> str:
 def detail_of(http_status: int, body: bytes, ref: RunRef) -> Detail:
     """Run detail out of its answer [13]."""
     outcome = detail_outcome(http_status, body, ref)
-    data = _object(body) if 200 <= http_status < 300 else None
+    data = json_object(body) if 200 <= http_status < 300 else None
     if data is None:
         return Detail(outcome)
     inputs = data.get("inputs")
@@ -172,7 +173,7 @@ def answer_object(http_status: int, body: bytes, method: str, url: str) -> dict[
     Raises:
         AppError: the body is none, so this is hardly Dify's API.
     """
-    data = _object(body)
+    data = json_object(body)
     if data is None:
         raise AppError(
             f"{method} {url} answers HTTP {http_status} with something that is not Dify's JSON",
@@ -225,14 +226,6 @@ _APP_HINTS: Mapping[str, str] = {
     "model_currently_not_support": "choose a model in the workflow that the provider supports, and publish it",
     "bad_request": "check DIFY_WORKFLOW_ID: it is the id of a published version of this app",
 }
-
-
-def _object(body: bytes) -> dict[str, Any] | None:
-    try:
-        data = json.loads(body)
-    except (ValueError, RecursionError):
-        return None
-    return data if isinstance(data, dict) else None
 
 
 def _seconds(value: Any) -> int | None:

@@ -10,7 +10,6 @@ Three readers, one for each place that tells how a run went:
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -32,6 +31,7 @@ from dify_batch.outcomes import (
     Throttled,
     Unreachable,
 )
+from dify_batch.strictjson import json_object
 
 SUCCESS = frozenset({"succeeded", "partial-succeeded"})
 
@@ -83,11 +83,8 @@ def _items(value: Any) -> list[Any]:
 
 def error_body(body: bytes) -> tuple[str, str]:
     """The (code, message) of an error answer; ("", first line) where the body is not Dify's JSON (a proxy's HTML)."""
-    try:
-        parsed = json.loads(body)
-    except (ValueError, RecursionError):
-        parsed = None
-    if isinstance(parsed, dict):
+    parsed = json_object(body)
+    if parsed is not None:
         return _text(parsed.get("code")), _text(parsed.get("message"))
     text = re.sub(r"<[^>]*>", " ", body[:2000].decode("utf-8", "replace"))
     return "", " ".join(text.split())[:200]
@@ -155,11 +152,8 @@ def answer_outcome(
 ) -> Outcome:
     """The outcome of a whole (not streamed) answer to a POST that runs a workflow."""
     if 200 <= http_status < 300:
-        try:
-            parsed = json.loads(body)
-        except (ValueError, RecursionError):
-            parsed = None
-        if not isinstance(parsed, dict) or not isinstance(parsed.get("data"), dict):
+        parsed = json_object(body)
+        if parsed is None or not isinstance(parsed.get("data"), dict):
             return Lost("the answer is not a workflow's (is DIFY_API_BASE_URL right?)", http_status)
         data = parsed["data"]
         run_id = _text(parsed.get("workflow_run_id") or data.get("id"))
@@ -273,11 +267,8 @@ def detail_outcome(http_status: int, body: bytes, ref: RunRef) -> Outcome | None
     (404 [13d]). `Unreachable` means that nothing was learnt: ask again.
     """
     if 200 <= http_status < 300:
-        try:
-            data = json.loads(body)
-        except (ValueError, RecursionError):
-            data = None
-        if not isinstance(data, dict) or "status" not in data:
+        data = json_object(body)
+        if data is None or "status" not in data:
             return Unreachable("run detail could not be read")
         return ended(data, ref, final=True)
     code, message = error_body(body)
@@ -306,11 +297,8 @@ def same_inputs(sent: Mapping[str, Any], recorded: str | None) -> bool:
 
     Only names that both sides know are compared: Dify drops unknown names [06n], and gives null for what was left out.
     """
-    try:
-        theirs = json.loads(recorded or "")
-    except (ValueError, RecursionError):
-        return False
-    if not isinstance(theirs, dict):
+    theirs = json_object(recorded or "")
+    if theirs is None:
         return False
     common = [name for name in sent if name in theirs and not name.startswith("sys.")]
     if not common:
@@ -328,11 +316,8 @@ def contradicts(sent: Mapping[str, Any], recorded: str | None) -> bool:
 
     Only texts are compared, and only where both sides have one: they are what Dify keeps as it is.
     """
-    try:
-        theirs = json.loads(recorded or "")
-    except (ValueError, RecursionError):
-        return False
-    if not isinstance(theirs, dict):
+    theirs = json_object(recorded or "")
+    if theirs is None:
         return False
     return any(
         isinstance(ours, str) and isinstance(theirs.get(name), str) and not _alike(ours, theirs[name])

@@ -9,9 +9,10 @@ much CPU. It also has no bound on an event's size.
 
 from __future__ import annotations
 
-import json
 import re
 from typing import Any
+
+from dify_batch.strictjson import json_object
 
 NEEDED = frozenset(
     {
@@ -91,11 +92,8 @@ class EventStream:
         name = _NAME.match(data)
         if name is not None and self._known and name[1] not in NEEDED:
             return None
-        try:
-            event = json.loads(data)
-        except (ValueError, RecursionError):
-            event = None
-        if not isinstance(event, dict):
+        event = json_object(data)
+        if event is None:
             self.malformed += 1
             return None
         # Until the run's id is known any event may bear it: a stream that is joined late has no workflow_started.

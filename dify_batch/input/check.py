@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from dify_batch.errors import InvalidInput
 from dify_batch.ids import IN_INPUT, INVALID, SEEN, IdIndex
+from dify_batch.input.files import Inputs
+from dify_batch.input.form import BoundForm
 from dify_batch.input.records import Problem, Row
-
-if TYPE_CHECKING:
-    from dify_batch.input.files import Inputs
-    from dify_batch.input.form import BoundForm
-    from dify_batch.input.rows import RowSource
+from dify_batch.input.rows import RowSource
+from dify_batch.text import count
 
 SHOWN = 20
 """Problems that a message lists: enough to see the pattern, few enough to stay on a screen."""
@@ -56,7 +54,7 @@ class CheckReport:
         total = sum(self.counts.values())
         if not total or (skip_invalid and not self.stopped):
             return
-        lines = [f"{self.name}: {total} problem{'s' if total > 1 else ''}; nothing was sent."]
+        lines = [f"{self.name}: {count(total, 'problem')}; nothing was sent."]
         lines += [f"  {problem}" for problem in self.first]
         if total > len(self.first):
             lines.append(f"  … and {total - len(self.first)} more")

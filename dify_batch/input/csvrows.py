@@ -13,7 +13,8 @@ import os
 from collections.abc import Iterator
 from typing import Any, TextIO
 
-from dify_batch.input.records import ID_SPACE, Problem, Row, id_problem, show
+from dify_batch.input.records import ID_SPACE, Problem, Row, id_problem
+from dify_batch.text import count, show
 
 FIELD_LIMIT = 64 * 1024 * 1024
 """Most characters of one cell: Dify takes texts of 20 MB (dify-wire 22h), and a quote that is never closed must not
@@ -273,8 +274,7 @@ def _width_problem(cells: list[str], header: tuple[str, ...], line: int, end: in
         if kind == "short_row"
         else "put the cell that holds the delimiter in double quotes"
     )
-    cells_text = f"{len(cells)} cell{'s' if len(cells) != 1 else ''}"
-    message = f"the row has {cells_text}{lines}; the header has {len(header)} columns: {cure}"
+    message = f"the row has {count(len(cells), 'cell')}{lines}; the header has {count(len(header), 'column')}: {cure}"
     return Problem(kind, message, line, None, usable)
 
 

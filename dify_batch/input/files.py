@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
-from dify_batch.input.records import show
+from dify_batch.text import show
 
 FILE_TYPES = ("document", "image", "audio", "video", "custom")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +9,8 @@ from typing import Any
 
 from dify_batch.input import values as to
 from dify_batch.input.files import FileRules, Inputs, find_local
-from dify_batch.input.records import Problem, Row, show
+from dify_batch.input.records import Problem, Row
+from dify_batch.text import nearest, show
 
 __all__ = ["BoundForm", "Form", "Inputs", "Variable"]
 
@@ -208,7 +208,7 @@ class BoundForm:
         return to.plain
 
     def _warning(self, column: str) -> str:
-        near = _nearest(column, [*self._by_name, *self._by_label])
+        near = nearest(column, [*self._by_name, *self._by_label])
         cure = f"; did you mean {show(near)}?" if near is not None else ""
         return f"column {show(column)} is no input of the app, and Dify drops it silently{cure}"
 
@@ -285,7 +285,7 @@ class BoundForm:
 
 
 def _missing(variable: Variable, unknown: list[str], header: tuple[str, ...]) -> Problem:
-    near = _nearest(variable.name, unknown) or _nearest(variable.label, unknown)
+    near = nearest(variable.name, unknown) or nearest(variable.label, unknown)
     cure = f"rename column {show(near)} to it" if near is not None else f"add it; there are {_names(header)}"
     message = f"the app requires the input {show(variable.name)}, and no column has this name: {cure}"
     return Problem("missing_column", message, 1, variable.name)
@@ -293,9 +293,3 @@ def _missing(variable: Variable, unknown: list[str], header: tuple[str, ...]) ->
 
 def _names(header: tuple[str, ...]) -> str:
     return ", ".join(map(show, header[:10])) + (", …" if len(header) > 10 else "")
-
-
-def _nearest(name: str, names: list[str]) -> str | None:
-    folded = {other.casefold(): other for other in reversed(names)}
-    near = difflib.get_close_matches(name.casefold(), folded, 1)
-    return folded[near[0]] if near else None

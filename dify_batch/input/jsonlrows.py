@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from dify_batch.input.csvrows import RawPass, text_of
-from dify_batch.input.records import ID_SPACE, Problem, Row, id_problem, show
+from dify_batch.input.records import ID_SPACE, Problem, Row, id_problem
 from dify_batch.strictjson import NotJson, parse, sendable
+from dify_batch.text import show
 
 LINE_LIMIT = 128 * 1024 * 1024
 """Most characters of one line: twice the longest CSV cell, so that a file without line ends is not read into memory."""

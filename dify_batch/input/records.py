@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from typing import Any
+
+from dify_batch.text import show
 
 MAX_ID = 1000
 """Longest id in characters: an id is repeated in four files and in every message about its row."""
@@ -102,17 +103,6 @@ class Problem:
         if self.id is not None:
             where.append(f"row id {show(self.id)}")
         return f"{', '.join(where)}: {self.message}" if where else self.message
-
-
-def show(value: object, limit: int = 60) -> str:
-    """A value for a message: in double quotes, one line, printable, at most `limit` characters of it."""
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    if len(text) > limit:
-        text = text[:limit] + "…"
-    if not isinstance(value, str):
-        return text.encode("utf-8", "backslashreplace").decode("utf-8")
-    printable = text.isprintable()
-    return json.dumps(text, ensure_ascii=not printable)
 
 
 def id_problem(id_: str, line: int, column: str) -> Problem | None:

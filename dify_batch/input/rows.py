@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import codecs
 import csv
-import difflib
 import os
 import re
 import shutil
@@ -23,12 +22,10 @@ from types import TracebackType
 from typing import BinaryIO
 
 from dify_batch.errors import UsageError
-from dify_batch.input.check import CheckReport, check, valid_rows
 from dify_batch.input.csvrows import FIELD_LIMIT, RawPass, csv_rows, decode_problem, pick_encoding, read_header
 from dify_batch.input.jsonlrows import jsonl_rows
-from dify_batch.input.records import Problem, Row, show
-
-__all__ = ["CheckReport", "Problem", "Row", "RowSource", "check", "valid_rows"]
+from dify_batch.input.records import Problem, Row
+from dify_batch.text import nearest, show
 
 _NO_TEXT = frozenset({"unicode_escape", "raw_unicode_escape", "utf_7", "idna", "punycode", "undefined"})
 """Codecs for text that are no encodings of files: they turn plain letters into others, or into lone surrogates."""
@@ -278,6 +275,5 @@ def _delimiter(delimiter: str | None) -> str:
 
 
 def _nearest(name: str, header: tuple[str, ...]) -> str:
-    folded = {other.casefold(): other for other in reversed(header)}
-    near = difflib.get_close_matches(name.casefold(), folded, 1)
-    return f"did you mean --id-column {show(folded[near[0]])}?" if near else "name one of them after --id-column"
+    near = nearest(name, header)
+    return f"did you mean --id-column {show(near)}?" if near else "name one of them after --id-column"

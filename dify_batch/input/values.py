@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from dify_batch.input.files import FileRefused, FileRules, resolve
-from dify_batch.input.records import show
 from dify_batch.strictjson import NotJson, parse, sendable
+from dify_batch.text import show
 
 
 class Empty:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from dify_batch.outcomes import PausedForm, RunRef, RunResult
+from dify_batch.strictjson import json_object
 
 BOM = b"\xef\xbb\xbf"
 # Made once: json.dumps makes an encoder for each call that is not of the plainest kind.
@@ -114,11 +115,8 @@ def result_id(line: bytes) -> str | None:
             return match[1].decode()
         except UnicodeDecodeError:
             return None
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    row_id = record.get("id") if isinstance(record, dict) else None
+    record = json_object(line)
+    row_id = record.get("id") if record is not None else None
     return row_id if isinstance(row_id, str) else None
 
 
@@ -167,18 +165,9 @@ def journal_head(line: bytes) -> tuple[bytes, bytes] | None:
     return (match[1], match[2]) if match else None
 
 
-def parse_record(line: bytes) -> dict[str, Any] | None:
-    """A JSON object, or None for a line that is none (torn, or written over by a failing disk)."""
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return record if isinstance(record, dict) else None
-
-
 def parse_journal_line(line: bytes) -> dict[str, Any] | None:
     """A journal record, or None for a line that is none."""
-    record = parse_record(line)
+    record = json_object(line)
     return record if record is not None and isinstance(record.get("event"), str) else None
 
 

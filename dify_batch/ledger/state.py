@@ -21,6 +21,7 @@ from dify_batch.ledger.retryfile import Stamp, stamp_of, torn_id
 from dify_batch.ledger.rowstate import Phase as Phase
 from dify_batch.ledger.rowstate import RowState as RowState
 from dify_batch.ledger.rowstate import event_time
+from dify_batch.strictjson import json_object
 
 # Start delays older than so many starts say nothing of the queue of today.
 _DELAYS_KEPT = 200
@@ -160,7 +161,7 @@ def _read_paused(path: Path, state: State) -> None:
     """Rows that only `.paused` knows, as the journal has been cut or deleted: their runs exist, so they must not be
     sent again. Of any other row the journal knows better."""
     for line, _ in lines_of(path):
-        record = formats.parse_record(line) or {}
+        record = json_object(line) or {}
         row_id, run_id, task_id = (record.get(key) for key in ("id", "workflow_run_id", "task_id"))
         if not isinstance(row_id, str) or not isinstance(run_id, str):
             continue

@@ -8,7 +8,6 @@ inputs are empty, since no file of the batch holds them.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -20,6 +19,8 @@ from dify_batch.ledger import formats
 from dify_batch.ledger.state import Phase, RowState, lines_of, read_state
 from dify_batch.reports.status import require_batch, require_results
 from dify_batch.reports.tables import CsvTable, Table, XlsxTable
+from dify_batch.strictjson import json_object
+from dify_batch.text import count
 
 FIRST = ("id", "status", "error")
 LAST = ("workflow_run_id", "executed_at", "retry_count", "elapsed_time", "total_tokens", "total_steps")
@@ -56,14 +57,10 @@ class ExportReport:
     def text(self) -> str:
         """For people."""
         failed = f" ({self.failed:,} of them failed)" if self.failed else ""
-        lines = [f"{self.target}: {_count(self.rows, 'row')}{failed}, {_count(len(self.columns), 'column')}"]
+        lines = [f"{self.target}: {count(self.rows, 'row')}{failed}, {count(len(self.columns), 'column')}"]
         if self.left_out:
-            lines.append(f"{_count(self.left_out, 'row')} paused or in flight, and not in it")
+            lines.append(f"{count(self.left_out, 'row')} paused or in flight, and not in it")
         return "\n".join([*lines, *(f"Note: {note}" for note in self.notes)])
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def export(results: Path, target: Path) -> ExportReport:
@@ -209,11 +206,8 @@ def _records(path: Path, look: _Look, until: int | None = None) -> Iterator[tupl
         if until is not None and end > until:
             return
         look.end = end
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError):
-            record = None
-        if isinstance(record, dict) and isinstance(record.get("id"), str):
+        record = json_object(line)
+        if record is not None and isinstance(record.get("id"), str):
             yield number, record
         elif line.strip():
             look.bad += 1

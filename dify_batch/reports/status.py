@@ -20,6 +20,7 @@ from dify_batch.ids import DONE
 from dify_batch.ledger import formats
 from dify_batch.ledger.state import Phase, RowState, State, lines_of, read_state
 from dify_batch.reports.status_text import next_steps, text_of
+from dify_batch.text import plural
 
 TOP_GROUPS = 10  # more kinds of failure than fit a screen are not read
 EXAMPLES = 3  # ids of a group: enough to look one up in Dify's log
@@ -327,7 +328,7 @@ def _warnings(paths: formats.Paths, state: State, *, running: bool) -> tuple[str
     if running:
         return tuple(found)  # what is not yet in the results may be on its way there
     if state.missing_results:
-        have = "row has its" if state.missing_results == 1 else "rows have their"
+        have = plural(state.missing_results, "row has its", "rows have their")
         found.append(
             f"{state.missing_results:,} {have} result according to the journal and not in {paths.results}: "
             "the next batch fetches what is missing from the server"

@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from dify_batch.cli.logs import printable
-from dify_batch.cli.progress import duration, one_line
 from dify_batch.ledger import formats
+from dify_batch.text import count, duration, one_line, plural, printable
 
 if TYPE_CHECKING:
     from dify_batch.reports.status import Holder, LastBatch, StatusReport
@@ -37,33 +36,29 @@ def next_steps(report: StatusReport, *, running: bool) -> Iterator[str]:
         else:
             yield f"A batch is under way: let it end, or stop it gently with: kill {report.holder.pid}"
     if answered:
-        yield f"{_rows(len(answered))} to answer ({report.output}.paused says how); then collect with: {again}"
+        yield f"{count(len(answered), 'row')} to answer ({report.output}.paused says how); then collect with: {again}"
     if running:
         return
     expired = len(report.paused) - len(answered)
     if expired:
-        yield f"{_rows(expired)} with an expired form; how the run ended is collected by: {again}"
+        yield f"{count(expired, 'row')} with an expired form; how the run ended is collected by: {again}"
     if report.in_flight or report.held:
-        yield f"{_rows(len(report.in_flight) + report.held)} under way; collect with: {again}"
+        yield f"{count(len(report.in_flight) + report.held, 'row')} under way; collect with: {again}"
     if report.batch is not None and report.batch.ended_at is None:
         yield f"The last batch did not end by itself; go on with: {again}"
     elif report.batch is not None and report.batch.untouched:
-        yield f"{_rows(report.batch.untouched)} not sent yet: {again}"
+        yield f"{count(report.batch.untouched, 'row')} not sent yet: {again}"
     known = report.to_retry - len(report.retry_unknown)
     if known:
-        yield f"{_rows(known)} to run again, once the cause is gone: {again} --retry"
+        yield f"{count(known, 'row')} to run again, once the cause is gone: {again} --retry"
     if report.retry_unknown:
         ids = ", ".join(one_line(row_id) for row_id in report.retry_unknown[:SHOWN])
         more = ", …" if len(report.retry_unknown) > SHOWN else ""
-        are = "id was" if len(report.retry_unknown) == 1 else "ids were"
+        are = plural(len(report.retry_unknown), "id was", "ids were")
         yield (
             f"{len(report.retry_unknown):,} {are} never sent: {ids}{more}; "
             f"take out of {report.output}.retry what is not in {'the input' if source == '-' else source}"
         )
-
-
-def _rows(count: int) -> str:
-    return f"{count:,} row{'' if count == 1 else 's'}"
 
 
 @dataclass(slots=True)
@@ -177,7 +172,7 @@ _REASONS = {
 def _why(batch: LastBatch) -> str:
     if batch.reason != "finished":
         return _REASONS.get(batch.reason or "", one_line(batch.reason or "").replace("_", " "))
-    left = f"; {_rows(batch.untouched)} not sent yet" if batch.untouched else ""
+    left = f"; {count(batch.untouched, 'row')} not sent yet" if batch.untouched else ""
     return f"finished what it was asked to do{left}" if left else "finished"
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from dify_batch.cli.logs import Formatter, Logs, console_level, printable, redact, redact_all
+from dify_batch.cli.logs import Formatter, Logs, console_level, redact, redact_all
 from dify_batch.errors import UsageError
 from dify_batch.settings import Secret, Settings
 
@@ -102,10 +102,6 @@ def test_a_traceback_is_masked_and_can_be_left_out(log_format: str) -> None:
     assert "RuntimeError: no route with ********" in whole
     assert KEY not in whole
     assert "Traceback" not in Formatter(log_format, KEY, tracebacks=False).format(record("x", error=raised()))
-
-
-def test_printable_keeps_what_it_is_told_to() -> None:
-    assert printable("a\tb\nc\x1b", keep="\n\t") == "a\tb\nc\\x1b"
 
 
 @pytest.mark.parametrize(

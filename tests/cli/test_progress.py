@@ -50,23 +50,6 @@ def test_a_line_tells_of_an_outage_and_of_what_is_unusual() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0.2, "1 s"),
-        (59, "59 s"),
-        (59.6, "1 min"),
-        (420, "7 min"),
-        (3599, "1 h"),
-        (12000, "3 h 20 min"),
-        (86400, "1 d"),
-        (100000, "1 d 4 h"),
-    ],
-)
-def test_durations(seconds: float, text: str) -> None:
-    assert progress.duration(seconds) == text
-
-
 @pytest.mark.parametrize(("rate", "text"), [(4.12, "4.1 rows/s"), (0.5, "30.0 rows/min"), (0.01, "36.0 rows/h")])
 def test_rates(rate: float, text: str) -> None:
     assert progress.rate_text(rate) == text

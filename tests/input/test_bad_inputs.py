@@ -12,8 +12,9 @@ import pytest
 
 from dify_batch.errors import InvalidInput, UsageError
 from dify_batch.ids import IdIndex
+from dify_batch.input.check import check
 from dify_batch.input.form import Form
-from dify_batch.input.rows import RowSource, check
+from dify_batch.input.rows import RowSource
 
 WIRE = Path(__file__).parent.parent / "wire"
 

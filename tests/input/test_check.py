@@ -12,9 +12,11 @@ import pytest
 
 from dify_batch.errors import InvalidInput
 from dify_batch.ids import DONE, IN_INPUT, INVALID, SEEN, IdIndex
+from dify_batch.input.check import CheckReport, check, valid_rows
 from dify_batch.input.files import Inputs
 from dify_batch.input.form import BoundForm, Form
-from dify_batch.input.rows import CheckReport, Problem, Row, RowSource, check, valid_rows
+from dify_batch.input.records import Problem, Row
+from dify_batch.input.rows import RowSource
 
 
 @contextmanager

@@ -20,9 +20,10 @@ from hypothesis import strategies as st
 
 from dify_batch.errors import DifyBatchError, UsageError
 from dify_batch.ids import IdIndex
+from dify_batch.input.check import check
 from dify_batch.input.form import BoundForm, Form
-from dify_batch.input.records import ID_SPACE
-from dify_batch.input.rows import Problem, Row, RowSource, check
+from dify_batch.input.records import ID_SPACE, Problem, Row
+from dify_batch.input.rows import RowSource
 
 
 @contextmanager
