@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from dify_batch.cli.arguments import check_key, check_workflow_id, mask_url, read_base_url
+from dify_batch.addressing import check_key, check_workflow_id, mask_url, read_base_url
 from dify_batch.errors import AuthError, UsageError
 from dify_batch.flags import BY_DEST, BY_ENV, DEFAULT_BASE_URL, FLAGS, MAX_CONCURRENCY, Failures
 from dify_batch.text import nearest

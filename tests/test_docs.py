@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from dify_batch.cli.arguments import COMMANDS, SHELLS, build_parser
+from dify_batch.cli.arguments import COMMANDS, build_parser
+from dify_batch.cli.completion import SHELLS
 from dify_batch.flags import BY_ENV, FLAGS, GROUPS, Flag, env_example, readme_table
 from dify_batch.settings import Settings
 
@@ -89,7 +90,7 @@ def test_words_of_a_flag(flag: Flag) -> None:
 def test_completion_names_every_long_flag(shell: str) -> None:
     import shtab
 
-    script = shtab.complete(build_parser(completion=True), shell)
+    script = shtab.complete(build_parser(complete=True), shell)
     for flag in FLAGS:
         if flag.names:
             assert flag.names[-1].lstrip("-") in script
@@ -101,6 +102,6 @@ def test_the_bash_completion_is_valid_bash() -> None:
     bash = shutil.which("bash")
     if bash is None:
         pytest.skip("no bash here")
-    script = shtab.complete(build_parser(completion=True), "bash")
+    script = shtab.complete(build_parser(complete=True), "bash")
     done = subprocess.run([bash, "-n"], input=script, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from dify_batch.cli import main as cli
+from dify_batch.cli import channels, signals
 from dify_batch.errors import EXIT_OF_CODE, DifyBatchError, StorageError, UsageError
 from tests.support.cli_process import CALL, KEY, STUB, environment, error_of, run
 
@@ -256,7 +256,7 @@ def test_a_second_signal_stops_the_runs(tmp_path: Path) -> None:
         assert process.stdout is not None
         assert process.stdout.readline() == "drained\n"
         with pytest.raises(subprocess.TimeoutExpired):
-            process.wait(2 * cli.Escalation.ONE_MOMENT)  # it goes on, and the moment is over
+            process.wait(2 * signals.Escalation.ONE_MOMENT)  # it goes on, and the moment is over
         process.send_signal(signal.SIGTERM)
         out, err = process.communicate(timeout=30)
     assert (process.returncode, out) == (130, "")
@@ -281,30 +281,30 @@ def test_commands(tmp_path: Path, arguments: list[str], text: str, paths: list[s
 
 
 def test_signals_of_one_moment_are_one() -> None:
-    escalation = cli.Escalation()
+    escalation = signals.Escalation()
     moments = [10.0, 10.01, 10.49, 10.5, 10.9, 30.0, 31.0]
     assert [escalation.received(now) for now in moments] == [1, None, None, 2, None, 3, 4]
 
 
 def test_every_code_ends_with_its_exit_status(capsys: pytest.CaptureFixture[str]) -> None:
     for code, status in EXIT_OF_CODE.items():
-        assert cli.fail(DifyBatchError("m", code=code), machine=True) == status
+        assert channels.fail(DifyBatchError("m", code=code), machine=True) == status
         assert json.loads(capsys.readouterr().err) == {"error": {"code": code, "message": "m"}}
 
 
 def test_the_text_of_an_error_cannot_move_the_cursor(capsys: pytest.CaptureFixture[str]) -> None:
-    cli.fail(UsageError("line 1\nline 2\x1b[2J", hint="type\tthis"), machine=False)
+    channels.fail(UsageError("line 1\nline 2\x1b[2J", hint="type\tthis"), machine=False)
     assert capsys.readouterr().err == "error: line 1\nline 2\\x1b[2J\ntype\tthis\n"
 
 
 def test_json_is_ascii_whatever_it_holds() -> None:
-    text = cli.to_json({"file": "日本\udcff", "path": Path("a")})
+    text = channels.to_json({"file": "日本\udcff", "path": Path("a")})
     assert text.isascii()
     assert json.loads(text) == {"file": "日本\udcff", "path": "a"}
 
 
 def test_a_closed_standard_output_is_no_error() -> None:
-    cli.write(None, "text")
+    channels.write(None, "text")
 
 
 def test_output_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -317,4 +317,4 @@ def test_output_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(sys, "stdout", Full())
     with pytest.raises(StorageError):
-        cli.write(sys.stdout, "data")
+        channels.write(sys.stdout, "data")

@@ -1,0 +1,139 @@
+"""The batch itself on the command line: settings, log, display and signals around it, and how its end is shown."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+from dify_batch.cli.channels import Shown, fail, to_json, unexpected, write
+from dify_batch.cli.signals import signals
+from dify_batch.errors import DifyBatchError, Exit
+
+if TYPE_CHECKING:
+    from dify_batch.cli.logs import Logs
+    from dify_batch.settings import Settings
+    from dify_batch.summary import Stats, Summary
+
+
+class Report(Protocol):
+    """What the engine hands back."""
+
+    @property
+    def summary(self) -> Summary: ...
+    @property
+    def error(self) -> DifyBatchError | None: ...
+    @property
+    def exit_status(self) -> Exit: ...
+    @property
+    def plan(self) -> Shown | None: ...
+    @property
+    def next_steps(self) -> tuple[str, ...]: ...
+
+
+def run(given: Mapping[str, Any]) -> int:
+    from dify_batch.cli.logs import Logs
+    from dify_batch.settings import load_settings
+
+    settings, warnings = load_settings(given)
+    with Logs(settings) as logs:
+        import asyncio
+        import logging
+
+        for warning in warnings:
+            logging.getLogger("dify_batch").warning("%s", warning)
+        try:
+            from dify_batch.summary import Stats
+
+            stats = Stats()
+            report = asyncio.run(_run(settings, stats, logs))
+            return _end(settings, stats, report)
+        except DifyBatchError as error:
+            logs.trace(error.message, error)
+            if _nobody_needed(settings, error.exit_status):
+                return int(error.exit_status)
+            return fail(error, machine=settings.json, key=settings.api_key.reveal())
+        except Exception as error:  # noqa: BLE001 - see main
+            logs.trace("unexpected error", error)
+            return fail(unexpected(error, settings), machine=settings.json, key=settings.api_key.reveal())
+
+
+# Objects between two searches for reference cycles. A row leaves none behind, and with hundreds in flight Python's 700
+# make it search all the time: about a sixth of the CPU.
+_GC_EVERY = 50_000
+# Seconds after which a busy event loop lets the thread that writes go on. At Python's 5 ms hundreds of intents gather
+# meanwhile, and those rows are sent, and answered, all at once for ever after.
+_SWITCH_AFTER = 0.0001
+
+
+async def _run(settings: Settings, stats: Stats, logs: Logs) -> Report:
+    """The engine with a display beside it and the signals wired to its control."""
+    import asyncio
+    import gc
+
+    from dify_batch.batch.control import Control
+    from dify_batch.batch.invocation import run_batch
+    from dify_batch.cli.progress import choose_display, keep_showing
+
+    gc.freeze()  # what has been imported stays anyway
+    gc.set_threshold(_GC_EVERY)
+    sys.setswitchinterval(_SWITCH_AFTER)
+    control = Control()
+    asked = 0 if settings.concurrency == "auto" else settings.concurrency
+    display = choose_display(json=settings.json, quiet=settings.quiet, asked=asked)
+    if logs.console is not None:
+        logs.console.write = display.write
+
+    def say(text: str) -> None:
+        if not settings.json:
+            display.write(text)
+
+    task = asyncio.create_task(keep_showing(display, stats))
+    try:
+        with signals(control, stats, say):
+            report: Report = await run_batch(settings, control=control, stats=stats)
+            return report
+    finally:
+        task.cancel()
+        (ended,) = await asyncio.gather(task, return_exceptions=True)
+        if isinstance(ended, Exception):  # the display is no reason to end a batch
+            logs.trace("the progress display stopped", ended)
+        display.close()
+        if logs.console is not None:
+            logs.console.write = None
+
+
+def _end(settings: Settings, stats: Stats, report: Report) -> int:
+    """Shows what the engine reports, on the channels of the contract."""
+    key = settings.api_key.reveal()
+    status, plan, error = report.exit_status, report.plan, report.error
+    if status == Exit.OK:
+        if settings.json or plan is not None:
+            shown = to_json((plan or report.summary).as_dict()) if settings.json or plan is None else plan.text()
+            # Data is shown as it is but for the key, which has no character that JSON would escape.
+            write(sys.stdout, (shown.replace(key, "********") if key else shown).rstrip("\n") + "\n")
+        elif not settings.quiet:
+            write(sys.stderr, _summary(settings, stats, report) + "\n")
+        return int(status)
+    if error is None:
+        error = DifyBatchError("the batch did not end well, and gave no reason")
+    if settings.json:
+        return fail(error, machine=True, summary=report.summary.as_dict(), status=status, key=key)
+    if _nobody_needed(settings, status):
+        return int(status)
+    write(sys.stderr, _summary(settings, stats, report) + "\n")
+    return fail(error, machine=False, status=status, key=key)
+
+
+def _nobody_needed(settings: Settings, status: Exit) -> bool:
+    """With -q: the status alone says "run it again", which cron does anyway."""
+    return settings.quiet and not settings.json and status == Exit.UNFINISHED
+
+
+def _summary(settings: Settings, stats: Stats, report: Report) -> str:
+    from dify_batch.cli.logs import redact
+    from dify_batch.cli.progress import summary_text
+
+    failures = [(code, message, count) for (code, message), count in stats.failures.most_common()]
+    text = summary_text(report.summary, settings.output, failures, report.next_steps)
+    return redact(text, settings.api_key.reveal())
