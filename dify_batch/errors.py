@@ -60,6 +60,7 @@ EXIT_OF_CODE: Mapping[str, Exit] = {
     # run again
     "output_locked": Exit.UNFINISHED,
     "not_finished": Exit.UNFINISHED,
+    "budget_reached": Exit.UNFINISHED,
     # signals
     "interrupted": Exit.SIGINT,
     "terminated": Exit.SIGTERM,

@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 
@@ -103,6 +104,13 @@ def parse_duration(text: str) -> float:
         value = 0.0
     if value <= 0 or math.isinf(value):
         raise ValueError("a duration above 0, such as 90, 90s, 15m, 1h30m or 2d")
+    return value
+
+
+def parse_cost(text: str) -> Decimal:
+    """`2.50` → an amount of money above 0."""
+    if not _NUMBER.fullmatch(text.strip()) or not (value := Decimal(text.strip())):
+        raise ValueError("an amount above 0, such as 2.50")
     return value
 
 
@@ -277,6 +285,14 @@ FLAGS: tuple[Flag, ...] = (
     Flag(dest="max_runtime", names=("--max-runtime",), metavar="DURATION", env="DIFY_BATCH_MAX_RUNTIME",
          group=STOP, parse=parse_duration, shown="none", help="stop taking rows then; what runs is finished",
          doc="Ends with exit status 75 if rows are left: the same command later goes on. For cron."),
+    Flag(dest="max_tokens", names=("--max-tokens",), metavar="N", env="DIFY_BATCH_MAX_TOKENS", group=STOP,
+         parse=parse_positive, shown="none", help="begin no row that could pass so many tokens",
+         doc="Of the whole output: earlier invocations and failed runs count. For each run in flight the most "
+         "that a run has used so far is reserved. Ends with exit status 75."),
+    Flag(dest="max_cost", names=("--max-cost",), metavar="X", env="DIFY_BATCH_MAX_COST", group=STOP,
+         parse=parse_cost, shown="none", help="begin no row that could pass this cost",
+         doc="In the currency that Dify tells; of several, each by itself. Only streams tell prices, so it sets "
+         "--mode streaming. Otherwise as --max-tokens."),
     Flag(dest="skip_invalid", names=("--skip-invalid",), action="on", group=WRONG, default=False,
          help="run the valid rows even though others do not pass the checks",
          doc="By default one bad row stops the batch before anything is sent."),

@@ -12,6 +12,7 @@ import re
 import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -89,6 +90,8 @@ class Settings:
     max_outage: float = _default("max_outage")
     max_failures: Failures | None = None
     max_runtime: float | None = None
+    max_tokens: int | None = None
+    max_cost: Decimal | None = None
     user: str | None = None
     limit: int | None = None
     keep_order: bool = _default("keep_order")
@@ -142,6 +145,8 @@ _AT_LEAST: Mapping[str, tuple[float, bool]] = {  # field: (bound, the bound itse
     "max_runtime": (0, False),
     "rate": (0, False),
     "limit": (1, True),
+    "max_tokens": (1, True),
+    "max_cost": (0, False),
 }
 
 
@@ -151,7 +156,7 @@ def _check_values(settings: Settings) -> None:
         value = getattr(settings, name)
         if value is None and BY_DEST[name].default is None:
             continue
-        fits = isinstance(value, (int, float)) and (value >= bound if included else value > bound)
+        fits = isinstance(value, (int, float, Decimal)) and (value >= bound if included else value > bound)
         if not fits or value == float("inf"):
             raise UsageError(f"{name}: {value!r} is not a number {'of at least' if included else 'above'} {bound}")
     number = settings.concurrency
@@ -174,6 +179,12 @@ def _check_together(settings: Settings) -> None:
         raise UsageError(
             "--retry and --overwrite contradict each other: one goes on, the other begins anew",
             hint="leave one of them out",
+            code="usage_invalid_flag",
+        )
+    if settings.max_cost is not None and settings.mode == "blocking":
+        raise UsageError(
+            "--max-cost and --mode blocking contradict each other: a blocking answer tells no price",
+            hint="leave --mode out, or limit the tokens in place of the cost: --max-tokens N",
             code="usage_invalid_flag",
         )
     if settings.quiet and settings.verbose:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -40,6 +41,7 @@ from dify_batch.flags import BY_DEST, BY_NAME, Failures
         (flags.parse_timeout, "300", 300.0),
         (flags.parse_count, "0", 0),
         (flags.parse_positive, "7", 7),
+        (flags.parse_cost, " 2.50 ", Decimal("2.50")),
         (flags.parse_delimiter, ";", ";"),
         (flags.parse_delimiter, "tab", "\t"),
         (flags.parse_delimiter, "\\t", "\t"),
@@ -62,6 +64,7 @@ def test_values(parse: Callable[[str], Any], text: str, value: object) -> None:
         (flags.parse_timeout, ["", "0", "0.0", "-1", "inf"]),
         (flags.parse_count, ["", "-1", "1.0", "1_0", "9999999999"]),
         (flags.parse_positive, ["", "0", "-1", "00"]),
+        (flags.parse_cost, ["", "0", "0.0", "-1", "1e3", "2 USD", "nan", "٣"]),
         (flags.parse_delimiter, ["", ";;", '"', "\n", "\0"]),
         (flags.parse_encoding, ["", "utf-9", "base64", "hex", "utf\0"]),
         (flags.parse_name, ["", "  "]),

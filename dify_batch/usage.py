@@ -1,0 +1,115 @@
+"""What runs used: tokens, and money by currency. Pure; money is Decimal, since sums of floats drift.
+
+Dify tells a price as text ("0.0001275") with a currency, and not for every run: run detail and blocking answers have
+tokens only. Sums of several currencies stay apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+Prices = Mapping[str, Decimal]
+"""Currency → amount. A price without a currency stands under ""."""
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """What one run used; None where the server did not tell."""
+
+    tokens: int | None = None
+    price: Decimal | None = None
+    currency: str | None = None
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> Use:
+        """The use in a result line or a journal record: its total_tokens, total_price and currency."""
+        tokens, currency = record.get("total_tokens"), record.get("currency")
+        return cls(
+            tokens if isinstance(tokens, int) and not isinstance(tokens, bool) and tokens >= 0 else None,
+            parse_price(record.get("total_price")),
+            currency if isinstance(currency, str) and currency else None,
+        )
+
+    @property
+    def known_price(self) -> Decimal | None:
+        """The price, 0 where no token was used; None where it may have cost something and nobody told."""
+        return Decimal(0) if self.price is None and self.tokens == 0 else self.price
+
+
+def parse_price(value: object) -> Decimal | None:
+    """An amount as Dify writes it, text or number; None for what is no amount."""
+    if isinstance(value, bool) or not isinstance(value, (str, int, float, Decimal)):
+        return None
+    try:
+        price = Decimal(str(value).strip())
+    except InvalidOperation:
+        return None
+    return price if price.is_finite() and price >= 0 else None
+
+
+@dataclass(slots=True)
+class Total:
+    """The sum over runs. `runs`: how many there were. `most_tokens`, `most_price`: of a single one.
+
+    `tokens_told`, `prices_told`: how many runs the sums are of; of the others the server told nothing.
+    """
+
+    runs: int = 0
+    tokens: int = 0
+    tokens_told: int = 0
+    most_tokens: int = 0
+    prices: dict[str, Decimal] = field(default_factory=dict)
+    prices_told: int = 0
+    most_price: dict[str, Decimal] = field(default_factory=dict)
+
+    def add(self, use: Use) -> None:
+        self.runs += 1
+        if use.tokens is not None:
+            self.tokens_told += 1
+            self.tokens += use.tokens
+            self.most_tokens = max(self.most_tokens, use.tokens)
+        price = use.known_price
+        if price is not None:
+            self.prices_told += 1
+            if use.price is not None:
+                currency = use.currency or ""
+                self.prices[currency] = self.prices.get(currency, Decimal(0)) + price
+                self.most_price[currency] = max(self.most_price.get(currency, Decimal(0)), price)
+
+    def for_rows(self, rows: int) -> tuple[int | None, Prices | None]:
+        """What `rows` more would use at the mean of those told; None for what nobody told."""
+        tokens = round(self.tokens / self.tokens_told * rows) if self.tokens_told else None
+        prices = None
+        if self.prices_told:
+            prices = {currency: amount / self.prices_told * rows for currency, amount in self.prices.items()}
+        return tokens, prices
+
+
+def amount(value: Decimal, digits: int = 4) -> str:
+    """An amount for people: at least two decimals, and `digits` significant ones where it is below 1."""
+    places = 2
+    if 0 < value < 1:
+        places = max(2, digits - 1 - value.adjusted())
+    text = f"{value:,.{places}f}"
+    head, _, tail = text.partition(".")
+    tail = tail.rstrip("0")
+    return f"{head}.{tail:0<2}"
+
+
+def exact(value: Decimal) -> str:
+    """An amount for machines: every digit, no exponent, no zeros at the end."""
+    text = f"{value:f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def exact_prices(prices: Prices) -> dict[str, str]:
+    """JSON-ready: currency → exact amount."""
+    return {currency: exact(price) for currency, price in sorted(prices.items())}
+
+
+def price_text(prices: Prices) -> str:
+    """ "0.0123 USD" or "0.12 EUR + 1.40 USD"; "" where there is none."""
+    return " + ".join(f"{amount(price)} {currency}".rstrip() for currency, price in sorted(prices.items()))

@@ -1,0 +1,88 @@
+"""Sums of tokens and money."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+
+from dify_batch.usage import Total, Use, amount, exact, exact_prices, parse_price, price_text
+
+
+@pytest.mark.parametrize(
+    ("value", "price"),
+    [
+        ("0.0001275", Decimal("0.0001275")),
+        ("1E-7", Decimal("1E-7")),
+        (" 2.5 ", Decimal("2.5")),
+        (0.1, Decimal("0.1")),
+        (0, Decimal(0)),
+        (None, None),
+        (True, None),
+        ("", None),
+        ("free", None),
+        ("NaN", None),
+        ("Infinity", None),
+        ("-1", None),
+        ([1], None),
+    ],
+)
+def test_prices_as_a_server_writes_them(value: object, price: Decimal | None) -> None:
+    assert parse_price(value) == price
+
+
+@pytest.mark.parametrize(
+    ("record", "use"),
+    [
+        ({}, Use()),
+        ({"total_tokens": 7, "total_price": "0.5", "currency": "USD"}, Use(7, Decimal("0.5"), "USD")),
+        ({"total_tokens": None, "total_price": None, "currency": None}, Use()),
+        ({"total_tokens": "7", "total_price": "dear", "currency": ""}, Use()),
+        ({"total_tokens": -1, "currency": 3}, Use()),
+    ],
+)
+def test_the_use_in_a_record(record: dict[str, object], use: Use) -> None:
+    assert Use.of(record) == use
+
+
+def test_a_run_without_tokens_cost_nothing_and_one_with_tokens_may_have() -> None:
+    assert Use(tokens=0).known_price == 0
+    assert Use(tokens=5).known_price is None
+    assert Use().known_price is None
+
+
+def test_sums_keep_currencies_apart_and_do_not_drift() -> None:
+    total = Total()
+    for _ in range(10):
+        total.add(Use(10, Decimal("0.1"), "USD"))
+    total.add(Use(30, Decimal("0.2"), "EUR"))
+    total.add(Use(5))
+    assert (total.runs, total.tokens, total.most_tokens, total.tokens_told) == (12, 135, 30, 12)
+    assert total.prices == {"USD": Decimal("1.0"), "EUR": Decimal("0.2")}
+    assert total.most_price == {"USD": Decimal("0.1"), "EUR": Decimal("0.2")}
+    assert total.prices_told == 11
+    assert exact_prices(total.prices) == {"EUR": "0.2", "USD": "1"}
+    assert price_text(total.prices) == "0.20 EUR + 1.00 USD"
+
+
+def test_the_estimate_goes_by_the_mean_of_what_was_told() -> None:
+    assert Total().for_rows(10) == (None, None)
+    total = Total()
+    for tokens, price in ((10, "0.1"), (20, "0.3")):
+        total.add(Use(tokens, Decimal(price), "USD"))
+    total.add(Use())
+    assert total.for_rows(10) == (150, {"USD": Decimal("2.0")})
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [("0", "0.00"), ("1234.5", "1,234.50"), ("12.3456", "12.35"), ("0.0001275", "0.0001275"), ("0.1", "0.10"),
+     ("0.99999", "1.00"), ("0.000012345678", "0.00001235")],
+)  # fmt: skip
+def test_amounts_for_people(value: str, text: str) -> None:
+    assert amount(Decimal(value)) == text
+
+
+@pytest.mark.parametrize(("value", "text"), [("1E-7", "0.0000001"), ("1.500", "1.5"), ("100", "100"), ("0E-3", "0")])
+def test_amounts_for_machines(value: str, text: str) -> None:
+    assert exact(Decimal(value)) == text
