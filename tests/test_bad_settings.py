@@ -151,7 +151,10 @@ def test_a_settings_file_that_is_not_there(tmp_path: Path) -> None:
             "--retry and --overwrite contradict each other: one goes on, the other begins anew",
         ),
         (["-qv"], "-q and -v contradict each other"),
-        (["--max-cost", "1", "--mode", "blocking"], "--max-cost and --mode blocking contradict each other"),
+        (
+            ["--max-cost", "1", "--mode", "blocking"],
+            "--max-cost and --mode blocking contradict each other: a blocking answer tells no price",
+        ),
         (
             ["--id-column", "a", "--files-column", "a"],
             '--id-column and --files-column are the same column: "a"',
