@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter, deque
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
+
+from dify_batch.seams import REAL, Clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +72,13 @@ class Stats:
     in_flight: int = 0
     limit: int = 0
     state: str = ""
-    started_at: float = field(default_factory=time.monotonic)
+    clock: Clock = REAL.clock
+    started_at: float = field(init=False)
     failures: Counter[tuple[str, str]] = field(default_factory=Counter)
     recent_failures: deque[tuple[str, str, str]] = field(default_factory=lambda: deque(maxlen=20))
+
+    def __post_init__(self) -> None:
+        self.started_at = self.clock.monotonic()
 
     def summary(self) -> Summary:
         """The summary as things stand; what is in no other state is untouched."""
@@ -100,5 +105,5 @@ class Stats:
             recovered=self.recovered,
             posts=self.posts,
             total_tokens=self.total_tokens,
-            elapsed_time=round(time.monotonic() - self.started_at, 3),
+            elapsed_time=round(self.clock.monotonic() - self.started_at, 3),
         )

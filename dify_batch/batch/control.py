@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import threading
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, TypeVar, cast
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING, TypeVar
 
 from dify_batch.errors import DifyBatchError
 
@@ -14,31 +12,6 @@ if TYPE_CHECKING:
     from dify_batch.engine.runner import Engine
 
 T = TypeVar("T")
-
-
-async def on_daemon_thread(work: Callable[[], T]) -> T:
-    """Runs something that may block for ever (reading a pipe) where it keeps neither signals nor the end waiting."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[T] = loop.create_future()
-
-    def settle(result: T | None, error: BaseException | None) -> None:
-        if not future.done():
-            if error is not None:
-                future.set_exception(error)
-            else:
-                future.set_result(cast(T, result))
-
-    def run() -> None:
-        result, failed = None, None
-        try:
-            result = work()
-        except BaseException as error:  # noqa: BLE001 - it is raised where it is awaited
-            failed = error
-        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
-            loop.call_soon_threadsafe(settle, result, failed)
-
-    threading.Thread(target=run, daemon=True, name="dify-batch-reader").start()
-    return await future
 
 
 class Control:

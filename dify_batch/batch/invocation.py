@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import secrets
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dify_batch.batch.control import Control, on_daemon_thread
+from dify_batch.batch.control import Control
 from dify_batch.batch.ending import closing_error, next_steps, summarise
 from dify_batch.batch.plan import Plan, make_plan, selected
 from dify_batch.batch.preflight import app_form
@@ -24,10 +22,12 @@ from dify_batch.ids import DONE, IN_INPUT, INVALID, RETRY, SELECTED, IdIndex
 from dify_batch.input.check import CheckReport, check
 from dify_batch.input.form import BoundForm
 from dify_batch.input.rows import RowSource
+from dify_batch.ledger.disk import Disk
 from dify_batch.ledger.formats import Paths
 from dify_batch.ledger.lock import OutputLock
 from dify_batch.ledger.state import Phase, State, claimed_runs, read_state
 from dify_batch.ledger.store import Held, Ledger, set_aside
+from dify_batch.seams import REAL, Seams
 from dify_batch.settings import Secret, Settings
 from dify_batch.summary import Stats, Summary
 from dify_batch.text import count
@@ -62,8 +62,13 @@ async def run_batch(
     control: Control | None = None,
     stats: Stats | None = None,
     transport: AnyTransport | None = None,
+    seams: Seams = REAL,
+    disk: Disk | None = None,
 ) -> BatchReport:
     """Runs a batch, or with `settings.dry_run` says what it would do.
+
+    `transport`, `seams`, `disk`: what stands in for the network, the time, chance, threads, and the files that are
+    written; those of this machine if left out.
 
     What stopped it, rows that failed included, is in the report's `error`. Cancelling it is like a crash: what runs
     goes on on the server, is in the journal, and is collected by the next invocation.
@@ -76,7 +81,8 @@ async def run_batch(
         StorageError: a file of the batch cannot be read or opened.
     """
     control = control or Control()
-    stats = stats or Stats()
+    stats = stats or Stats(clock=seams.clock)
+    disk = disk or Disk()
     folder = settings.output.resolve().parent
     if not folder.is_dir():
         raise UsageError(f"{settings.output}: there is no folder {folder}", hint=f"make it first: mkdir -p '{folder}'")
@@ -84,7 +90,7 @@ async def run_batch(
     async with contextlib.AsyncExitStack() as stack:
         source = stack.enter_context(
             await control.unless_halted(
-                on_daemon_thread(
+                seams.threads.run_forlorn(
                     lambda: RowSource.open(
                         settings.input,
                         encoding=settings.encoding,
@@ -96,7 +102,7 @@ async def run_batch(
         )
         paths = Paths.of(settings.output)
         if not settings.dry_run:
-            lock = OutputLock(paths.lock)
+            lock = OutputLock(paths.lock, disk)
             lock.acquire()
             stack.callback(lock.release)
         if settings.demo:
@@ -110,9 +116,10 @@ async def run_batch(
                 connect_timeout=min(
                     10.0, settings.timeout / 2
                 ),  # a refusal to connect must not look like a lost answer
+                seams=seams,
             )
         )
-        batch = _Batch(settings, control, stats, source, paths, client)
+        batch = _Batch(settings, control, stats, source, paths, client, seams, disk)
         return await batch.run()
 
 
@@ -138,8 +145,12 @@ class _Batch:
         source: RowSource,
         paths: Paths,
         client: DifyClient,
+        seams: Seams,
+        disk: Disk,
     ) -> None:
         self._settings = settings
+        self._seams = seams
+        self._disk = disk
         self._control = control
         self._stats = stats
         self._source = source
@@ -149,7 +160,7 @@ class _Batch:
 
     async def run(self) -> BatchReport:
         settings, stats = self._settings, self._stats
-        form = await app_form(self._client, settings, stats, self._control)
+        form = await app_form(self._client, settings, stats, self._control, self._seams.clock)
         bound = form.bind(
             self._source.header,
             id_column=self._source.id_column,
@@ -185,9 +196,9 @@ class _Batch:
         if settings.overwrite:
             state = State(self._index)
         else:
-            state = await asyncio.to_thread(read_state, self._paths, self._index)
+            state = await self._seams.threads.run(lambda: read_state(self._paths, self._index))
         self._stats.state = f"checking {self._source.name}"
-        report = await asyncio.to_thread(check, self._source, bound, self._index)
+        report = await self._seams.threads.run(lambda: check(self._source, bound, self._index))
         report.raise_if_any(skip_invalid=settings.skip_invalid)
         return state, report
 
@@ -230,10 +241,11 @@ class _Batch:
                 engine.stopping.abandon()
 
         if settings.overwrite:
-            for name in set_aside(self._paths):
+            for name in set_aside(self._paths, self._disk, self._seams.clock):
                 log.warning("kept the old file as %s", name)
-        delays = await asyncio.to_thread(self._read_claims, selection, state)
-        items = await asyncio.to_thread(selection.open_items, state)
+        threads = self._seams.threads
+        delays = await threads.run(lambda: self._read_claims(selection, state))
+        items = await threads.run(lambda: selection.open_items(state))
         number_of = {item.id: item.number for item in items}
         held = sorted(
             (number_of[row_id], row_id, row.line)
@@ -247,9 +259,11 @@ class _Batch:
             base_url=settings.base_url,
             on_error=on_storage_error,
             bom=settings.bom,
+            disk=self._disk,
+            seams=self._seams,
         )
         try:
-            batch = _new_batch_id()
+            batch = _new_batch_id(self._seams)
             ledger.begin(
                 batch,
                 input=settings.input,
@@ -306,7 +320,7 @@ class _Batch:
                 await ledger.close()
         if isinstance(engine.stopping.error, StorageError):
             error = engine.stopping.error
-            summary = await asyncio.to_thread(self._as_on_disk)
+            summary = await threads.run(self._as_on_disk)
         return BatchReport(summary, error, next_steps=next_steps(summary, settings, error, left_out=stats.left_out))
 
     def _read_claims(self, selection: Selection, state: State) -> list[float]:
@@ -348,9 +362,9 @@ class _Batch:
         return asyncio.get_running_loop().call_later(limit, too_long)
 
 
-def _new_batch_id() -> str:
+def _new_batch_id(seams: Seams) -> str:
     """Short, and unique among all batches of an app: it is part of the `user` that runs are found by."""
-    return f"{int(time.time()):x}{secrets.token_hex(3)}"
+    return f"{int(seams.clock.wall()):x}{seams.chance.token(3)}"
 
 
 def _limit(settings: Settings) -> Limit:

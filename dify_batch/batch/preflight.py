@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -13,6 +12,7 @@ from dify_batch.dify.client import DifyClient
 from dify_batch.engine.policy import RetryPolicy
 from dify_batch.errors import AppError, AuthError, ConnectionFailed, RateLimited, ServerError
 from dify_batch.input.form import Form
+from dify_batch.seams import REAL, Clock
 from dify_batch.settings import Settings
 from dify_batch.summary import Stats
 
@@ -23,7 +23,9 @@ T = TypeVar("T")
 _SPEAKS_HTTP = "WRONG_VERSION_NUMBER"
 
 
-async def app_form(client: DifyClient, settings: Settings, stats: Stats, control: Control) -> Form:
+async def app_form(
+    client: DifyClient, settings: Settings, stats: Stats, control: Control, clock: Clock = REAL.clock
+) -> Form:
     """The form of the app behind the key. Waits for a server that is away, up to --max-outage, or until a signal.
 
     Raises:
@@ -33,8 +35,8 @@ async def app_form(client: DifyClient, settings: Settings, stats: Stats, control
     if not settings.preflight:
         return Form.absent()
     stats.state = f"asking {client.base_url} for the app's form"
-    parameters = await _patiently(client.parameters, settings, stats, control)
-    info = await _patiently(client.info, settings, stats, control)
+    parameters = await _patiently(client.parameters, settings, stats, control, clock)
+    info = await _patiently(client.info, settings, stats, control, clock)
     log.info("Dify %s at %s, app %s", client.server_version or "of unknown version", client.base_url, info.get("name"))
     mode = info.get("mode")
     if isinstance(mode, str) and mode != "workflow":
@@ -46,16 +48,18 @@ async def app_form(client: DifyClient, settings: Settings, stats: Stats, control
     return Form.from_parameters(parameters)
 
 
-async def _patiently(ask: Callable[[], Awaitable[T]], settings: Settings, stats: Stats, control: Control) -> T:
+async def _patiently(
+    ask: Callable[[], Awaitable[T]], settings: Settings, stats: Stats, control: Control, clock: Clock
+) -> T:
     policy = RetryPolicy(initial=settings.initial_retry_delay, maximum=settings.max_retry_delay)
-    began, tries = time.monotonic(), 0
+    began, tries = clock.monotonic(), 0
     while True:
         try:
             return await control.unless_halted(ask())
         except (AuthError, AppError):
             raise
         except (ConnectionFailed, RateLimited, ServerError) as error:
-            left = settings.max_outage - (time.monotonic() - began)
+            left = settings.max_outage - (clock.monotonic() - began)
             if left <= 0 or _SPEAKS_HTTP in error.message:
                 raise
             tries += 1

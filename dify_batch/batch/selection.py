@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 
 from dify_batch.engine.work import Item, columns_of
 from dify_batch.errors import InvalidInput, UsageError
@@ -127,7 +127,8 @@ class Selection:
             item.remember(known)
             item.from_before = True
             item.paused_before = known.phase is Phase.PAUSED
-            item.reason = f"sent at {time.strftime('%H:%M:%S', time.localtime(known.sent_at))} by an earlier invocation"
+            sent = datetime.fromtimestamp(known.sent_at).astimezone()
+            item.reason = f"sent at {sent:%H:%M:%S} by an earlier invocation"
             items.append(item)
             self._index.add(row_id, SELECTED)
         return items

@@ -12,6 +12,7 @@ from dify_batch.errors import DifyBatchError, Exit
 
 if TYPE_CHECKING:
     from dify_batch.cli.logs import Logs
+    from dify_batch.seams import Seams
     from dify_batch.settings import Settings
     from dify_batch.summary import Stats, Summary
 
@@ -43,10 +44,12 @@ def run(given: Mapping[str, Any]) -> int:
         for warning in warnings:
             logging.getLogger("dify_batch").warning("%s", warning)
         try:
+            from dify_batch.seams import Seams
             from dify_batch.summary import Stats
 
-            stats = Stats()
-            report = asyncio.run(_run(settings, stats, logs))
+            seams = Seams()
+            stats = Stats(clock=seams.clock)
+            report = asyncio.run(_run(settings, stats, logs, seams))
             return _end(settings, stats, report)
         except DifyBatchError as error:
             logs.trace(error.message, error)
@@ -66,7 +69,7 @@ _GC_EVERY = 50_000
 _SWITCH_AFTER = 0.0001
 
 
-async def _run(settings: Settings, stats: Stats, logs: Logs) -> Report:
+async def _run(settings: Settings, stats: Stats, logs: Logs, seams: Seams) -> Report:
     """The engine with a display beside it and the signals wired to its control."""
     import asyncio
     import gc
@@ -80,7 +83,7 @@ async def _run(settings: Settings, stats: Stats, logs: Logs) -> Report:
     sys.setswitchinterval(_SWITCH_AFTER)
     control = Control()
     asked = 0 if settings.concurrency == "auto" else settings.concurrency
-    display = choose_display(json=settings.json, quiet=settings.quiet, asked=asked)
+    display = choose_display(json=settings.json, quiet=settings.quiet, asked=asked, clock=seams.clock)
     if logs.console is not None:
         logs.console.write = display.write
 
@@ -91,7 +94,7 @@ async def _run(settings: Settings, stats: Stats, logs: Logs) -> Report:
     task = asyncio.create_task(keep_showing(display, stats))
     try:
         with signals(control, stats, say):
-            report: Report = await run_batch(settings, control=control, stats=stats)
+            report: Report = await run_batch(settings, control=control, stats=stats, seams=seams)
             return report
     finally:
         task.cancel()

@@ -14,12 +14,12 @@ import json
 import logging
 import re
 import sys
-import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any
 
 from dify_batch.errors import UsageError
+from dify_batch.ledger.formats import utc
 from dify_batch.settings import Settings
 from dify_batch.text import printable
 
@@ -70,7 +70,7 @@ class Formatter(logging.Formatter):
         trace = ""
         if self._tracebacks and record.exc_info and record.exc_info[0] is not None:
             trace = self.formatException(record.exc_info)
-        moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created))
+        moment = utc(record.created)
         if self._json:
             entry = {"time": moment, "level": record.levelname}
             if row is not None:

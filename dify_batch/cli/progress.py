@@ -11,13 +11,14 @@ import asyncio
 import contextlib
 import os
 import sys
-import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TextIO
 
+from dify_batch.seams import REAL, Clock
 from dify_batch.text import count, duration, one_line
 
 if TYPE_CHECKING:
@@ -204,20 +205,20 @@ class Plain(Silent):
     def __init__(
         self,
         write: Callable[[str], None] | None = None,
-        now: Callable[[], float] = time.monotonic,
+        clock: Clock = REAL.clock,
         *,
         asked: int = 0,
     ) -> None:
         self._write = write or write_line
-        self._now = now
-        self._figures = Figures(now, asked)
-        self._next = now() + FIRST_LINE
+        self._clock = clock
+        self._figures = Figures(clock.monotonic, asked)
+        self._next = clock.monotonic() + FIRST_LINE
 
     def show(self, stats: Stats) -> None:
-        now, snap = self._now(), self._figures.take(stats)
+        now, snap = self._clock.monotonic(), self._figures.take(stats)
         if now >= self._next:
             self._next = now + LINE_EVERY
-            self._write(plain_line(snap, time.strftime("%H:%M:%S")))
+            self._write(plain_line(snap, f"{datetime.fromtimestamp(self._clock.wall()).astimezone():%H:%M:%S}"))
 
 
 class Live:
@@ -225,16 +226,14 @@ class Live:
 
     every = FRAME_EVERY
 
-    def __init__(
-        self, console: Console | None = None, now: Callable[[], float] = time.monotonic, *, asked: int = 0
-    ) -> None:
+    def __init__(self, console: Console | None = None, clock: Clock = REAL.clock, *, asked: int = 0) -> None:
         from rich.console import Console
         from rich.live import Live as RichLive
 
         self._console = console or Console(stderr=True, highlight=False, markup=False, emoji=False)
         # Drawn by `show` alone: rich's own thread would read the figures while the engine writes them.
         self._live = RichLive(console=self._console, auto_refresh=False, transient=True)
-        self._figures = Figures(now, asked)
+        self._figures = Figures(clock.monotonic, asked)
         self._live.start()
 
     def show(self, stats: Stats) -> None:
@@ -288,6 +287,7 @@ def choose_display(
     asked: int = 0,
     stream: TextIO | None = None,
     environ: Mapping[str, str] = os.environ,
+    clock: Clock = REAL.clock,
 ) -> Display:
     """Live on a terminal that can move its cursor, plain lines elsewhere, nothing with --json or -q.
 
@@ -299,8 +299,8 @@ def choose_display(
         return Silent()
     able = environ.get("TERM", "") not in ("dumb", "unknown", "")
     if stream.isatty() and able and (stream.encoding or "").lower().replace("-", "") == "utf8":
-        return Live(asked=asked)
-    return Plain(asked=asked)
+        return Live(clock=clock, asked=asked)
+    return Plain(clock=clock, asked=asked)
 
 
 def write_line(line: str) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -47,6 +46,7 @@ from dify_batch.outcomes import (
     RunRef,
     Unreachable,
 )
+from dify_batch.seams import REAL, Seams
 
 __all__ = ["Detail", "DifyClient", "LogEntry", "LogPage"]
 
@@ -73,6 +73,7 @@ class DifyClient(Endpoints):
         transport: in place of the built-in one, which honours HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY,
             SSL_CERT_FILE and SSL_CERT_DIR. It is closed with the client.
         connect_timeout: seconds to reach the server (name look-up, TCP, proxy and TLS).
+        seams: where the time and threads come from.
 
     Raises:
         UsageError: base_url or api_key cannot be one, or the proxy is of a kind that is not supported.
@@ -86,7 +87,10 @@ class DifyClient(Endpoints):
         workflow_id: str | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
         connect_timeout: float = 10,
+        seams: Seams = REAL,
     ) -> None:
+        self._clock = seams.clock
+        self._threads = seams.threads
         self.base_url = checked_url(base_url)
         self._transport = transport or Transport(self.base_url)
         self._authorization = f"Bearer {checked_key(api_key)}".encode()
@@ -254,7 +258,7 @@ class DifyClient(Endpoints):
             body = b""  # a refusal is one by its status
         if follows and events.ref is not None:
             return follow_outcome(status, body, events.ref)
-        wait = None if response.is_success else retry_after(headers, time.time())
+        wait = None if response.is_success else retry_after(headers, self._clock.wall())
         return answer_outcome(status, headers, body, retry_after=wait)
 
     async def run_detail(self, ref: RunRef) -> Detail:
@@ -277,7 +281,7 @@ class DifyClient(Endpoints):
         """
         url = httpx.URL(f"{self.base_url}/files/upload")
         try:
-            file = await asyncio.to_thread(Path(path).open, "rb")
+            file = await self._threads.run(lambda: Path(path).open("rb"))  # noqa: SIM115  closed below
         except OSError as exc:
             raise UsageError(f"cannot read {path}: {exc.strerror or exc}", hint="check the path") from exc
         with file:
@@ -330,7 +334,7 @@ class DifyClient(Endpoints):
         for name, value in response.headers.raw:  # one pass; a look-up in httpx's headers is a pass as well
             match name.lower():
                 case b"date":
-                    self._date = (value.decode("latin-1"), time.time())
+                    self._date = (value.decode("latin-1"), self._clock.wall())
                 case b"x-version":
                     self.server_version = value.decode("latin-1")
         return response
@@ -365,7 +369,7 @@ class DifyClient(Endpoints):
             ) from broken
         status, headers = response.status_code, response.headers
         if not response.is_success:
-            raise error_of(status, headers, body, method, url, now=time.time())
+            raise error_of(status, headers, body, method, url, now=self._clock.wall())
         return answer_object(status, body, method, url)
 
     async def _json(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:

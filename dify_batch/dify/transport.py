@@ -13,7 +13,7 @@ import contextlib
 import os
 import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from functools import lru_cache
 from typing import Literal, TypeAlias
 
@@ -202,7 +202,8 @@ class Transport(AiohttpTransport):
         httpx.TransportError: from requests and from reading answers; of a class that agrees with `meaning`.
     """
 
-    def __init__(self, base_url: str) -> None:
+    def __init__(self, base_url: str, connector: Callable[[], aiohttp.BaseConnector] | None = None) -> None:
+        self._connector = connector or self._tcp
         self._proxy: URL | None = None
         self._credentials: str | None = None
         if (found := proxy_for(base_url)) is not None:
@@ -212,14 +213,16 @@ class Transport(AiohttpTransport):
         self._context = httpx.create_ssl_context() if tls else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         super().__init__(verify=self._context, client=self._session)
 
-    def _session(self) -> ClientSession:
-        connector = aiohttp.TCPConnector(
+    def _tcp(self) -> aiohttp.BaseConnector:
+        return aiohttp.TCPConnector(
             limit=0,  # the engine decides how many run at once; a second limit here would be a hidden queue
             keepalive_timeout=KEEPALIVE,
             ssl=self._context,
         )
+
+    def _session(self) -> ClientSession:
         return ClientSession(
-            connector=connector,
+            connector=self._connector(),
             auto_decompress=False,  # httpx.Response does it
             cookie_jar=aiohttp.DummyCookieJar(),
             read_bufsize=READ_BUFFER,

@@ -1,4 +1,5 @@
-"""The few operations on files that the ledger is made of, so that a test can fail or stop at each of them.
+"""The few operations that change files: nothing else opens for writing, syncs, renames or removes. So a test, or the
+simulated world, can fail or stop at each of them.
 
 Guarantee: what `sync` returned from is on the disk as far as the operating system can tell; `replace` leaves the old
 file or the new one, never a mixture.
@@ -9,7 +10,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
+
+from filelock import BaseFileLock, FileLock
 
 
 class Disk:
@@ -63,6 +68,38 @@ class Disk:
                 self.remove(temporary)  # on a full disk it would take what little there is
             raise
         self.sync_folder(path)
+
+    @contextlib.contextmanager
+    def replacing(self, path: Path) -> Iterator[BinaryIO]:
+        """A new file to write to, which takes the place of `path` in one step when the block ends well, and goes when
+        it does not."""
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
+        try:
+            fd = self.open_new(temporary)
+            try:
+                with open(fd, "wb", buffering=1 << 20, closefd=False) as file:
+                    yield file
+                self.sync(fd)
+            finally:
+                self.close(fd)
+            self.rename(temporary, path)
+        except BaseException:
+            with contextlib.suppress(OSError):  # a read-only folder refuses this, too; what went wrong is told already
+                self.remove(temporary)
+            raise
+        self.sync_folder(path)
+
+    def overwrite(self, path: Path, data: bytes) -> None:
+        """Writes a file that nobody needs after a crash."""
+        fd = self.open_new(path)
+        try:
+            self.write(fd, data)
+        finally:
+            self.close(fd)
+
+    def lock(self, path: Path) -> BaseFileLock:
+        """The operating system's lock on a file; it is gone with its process."""
+        return FileLock(path, thread_local=False)
 
     def open_new(self, path: Path) -> int:
         """A descriptor that writes to `path`, which is made, or emptied."""

@@ -8,18 +8,20 @@ import os
 import socket
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from dify_batch.errors import OutputLocked
 from dify_batch.ledger.appendfile import storage_error
+from dify_batch.ledger.disk import Disk
 
 
 class OutputLock:
     """Holds `results.jsonl.lock`; the file says who holds it, for the message that the second process gives."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, disk: Disk | None = None) -> None:
         self._path = path
-        self._lock = FileLock(path, thread_local=False)
+        self._disk = disk or Disk()
+        self._lock = self._disk.lock(path)
 
     def acquire(self) -> None:
         """Takes the lock or raises OutputLocked at once, naming the pid and host of the holder.
@@ -32,18 +34,19 @@ class OutputLock:
             self._lock.acquire(timeout=0)
         except Timeout:
             self._require_file()
-            holder = self._holder()
-            who = f"process {holder['pid']} on {holder['host']}" if holder else "another process"
+            other = self._holder()
+            who = f"process {other['pid']} on {other['host']}" if other else "another process"
             raise OutputLocked(
                 f"{self._path.with_suffix('')} is being written by {who}",
                 hint="wait for it to end, then run the same command again"
-                + (f" (to see it: ps -p {holder['pid']})" if holder else ""),
-                holder=holder,
+                + (f" (to see it: ps -p {other['pid']})" if other else ""),
+                holder=other,
             ) from None
         except OSError as error:
             raise storage_error(self._path, error) from error
         try:
-            self._path.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}) + "\n")
+            holder = {"pid": os.getpid(), "host": socket.gethostname()}
+            self._disk.overwrite(self._path, json.dumps(holder).encode() + b"\n")
         except OSError as error:
             self._lock.release()
             raise storage_error(self._path, error) from error
@@ -53,14 +56,14 @@ class OutputLock:
         the file has no name any more and starts over (filelock checks that)."""
         if self._lock.is_locked:
             with contextlib.suppress(OSError):  # a folder that has turned read-only: what is left holds nobody up
-                self._path.unlink()
+                self._disk.remove(self._path)
             self._lock.release()
 
     def _require_file(self) -> None:
         """Raises StorageError where the lock was not to be had because its file cannot be made (/proc, for one):
         filelock waits for that as for a holder to go."""
         try:
-            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o644))
+            self._disk.close(self._disk.open_append(self._path))
         except OSError as error:
             raise storage_error(self._path, error) from error
 

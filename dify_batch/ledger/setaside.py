@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import time
-
 from dify_batch.ledger.appendfile import storage_error
 from dify_batch.ledger.disk import Disk
-from dify_batch.ledger.formats import Paths
+from dify_batch.ledger.formats import Paths, utc
+from dify_batch.seams import REAL, Clock
 
 
-def set_aside(paths: Paths, disk: Disk | None = None) -> list[str]:
+def set_aside(paths: Paths, disk: Disk | None = None, clock: Clock = REAL.clock) -> list[str]:
     """`--overwrite`: gives the files of an output a dated name, all the same one, so that they stay an output.
 
     Gives the new names. Raises StorageError.
     """
     disk = disk or Disk()
-    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    stamp = utc(clock.wall()).replace("-", "").replace(":", "")
     output = paths.results
     kept = output.with_name(f"{output.stem}.{stamp}{output.suffix}")
     number = 1

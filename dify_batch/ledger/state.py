@@ -7,7 +7,6 @@ Which file is believed: a row in the results is done, whatever else says; for an
 from __future__ import annotations
 
 import os
-import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -160,6 +159,12 @@ def _read_journal(path: Path, state: State) -> None:
 def _read_paused(path: Path, state: State) -> None:
     """Rows that only `.paused` knows, as the journal has been cut or deleted: their runs exist, so they must not be
     sent again. Of any other row the journal knows better."""
+    try:
+        moment = os.stat(path).st_mtime
+    except FileNotFoundError:
+        return
+    except OSError:
+        moment = 0.0  # what keeps the file from being read is told below
     for line, _ in lines_of(path):
         record = json_object(line) or {}
         row_id, run_id, task_id = (record.get(key) for key in ("id", "workflow_run_id", "task_id"))
@@ -168,7 +173,6 @@ def _read_paused(path: Path, state: State) -> None:
         if row_id in state.rows or state.index.has(row_id, DONE):
             continue
         forms = record.get("forms")
-        moment = _changed_at(path)
         state.rows[row_id] = RowState(
             Phase.PAUSED,
             posts=1,
@@ -178,13 +182,6 @@ def _read_paused(path: Path, state: State) -> None:
             started_at=moment,
             forms=tuple(form for form in forms if isinstance(form, dict)) if isinstance(forms, list) else (),
         )
-
-
-def _changed_at(path: Path) -> float:
-    try:
-        return os.stat(path).st_mtime
-    except OSError:
-        return time.time()
 
 
 def _read_retry(path: Path, state: State) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import socket
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +26,7 @@ from dify_batch.ledger.setaside import set_aside as set_aside
 from dify_batch.ledger.state import Phase, RowState, State
 from dify_batch.ledger.writer import Work, Writer
 from dify_batch.outcomes import Paused, RunRef, RunResult
+from dify_batch.seams import REAL, Seams
 
 # `.retry` is written whole each time, so it is written at most so often while rows go on failing.
 _RETRY_FILE_EVERY = 1.0
@@ -63,8 +63,10 @@ class Ledger:
         on_error: Callable[[StorageError], None],
         bom: bool = True,
         disk: Disk | None = None,
+        seams: Seams = REAL,
     ) -> None:
         self.paths = paths
+        self._clock = seams.clock
         self.state = state
         self.index: IdIndex = state.index
         self._base_url = base_url
@@ -76,7 +78,7 @@ class Ledger:
         except BaseException:
             results.close()
             raise
-        self._writer = Writer(results, journal, on_error)
+        self._writer = Writer(results, journal, on_error, seams.threads)
         self._retry_file = RetryFile(paths.retry, self._disk, state.retry_stamp)
         self._retry_dirty = False
         self._retry_at = 0.0
@@ -185,7 +187,7 @@ class Ledger:
 
     def _result_line(self, row_id: str, inputs: Mapping[str, Any], result: RunResult) -> bytes:
         retry_count = max(0, self.row(row_id).posts - 1)
-        return formats.result_line(row_id, inputs, result, retry_count=retry_count, now=time.time())
+        return formats.result_line(row_id, inputs, result, retry_count=retry_count, now=self._clock.wall())
 
     def _write_result(self, row_id: str, line: bytes, run_id: str, status: str) -> None:
         done = self._line("done", row_id, run=run_id, status=formats.STATUS_WORDS.get(status, status))
@@ -248,7 +250,7 @@ class Ledger:
             await self._writer.close()
 
     def _note(self, row: RowState, event: str, row_id: str, **facts: Any) -> None:
-        record = {"event": event, "id": row_id, **facts, "at": formats.utc(time.time(), milliseconds=True)}
+        record = {"event": event, "id": row_id, **facts, "at": formats.utc(self._clock.wall(), milliseconds=True)}
         row.apply(record)
         self._writer.record(json_line(record, compact=True))
 
@@ -257,7 +259,7 @@ class Ledger:
 
     def _line(self, event: str, row_id: str | None, **facts: Any) -> bytes:
         head = {"event": event} if row_id is None else {"event": event, "id": row_id}
-        return json_line(head | facts | {"at": formats.utc(time.time(), milliseconds=True)}, compact=True)
+        return json_line(head | facts | {"at": formats.utc(self._clock.wall(), milliseconds=True)}, compact=True)
 
     def _not_open(self, row_id: str) -> None:
         """No run of the row exists now. A row that was being replayed is in `.retry` again."""
@@ -276,7 +278,7 @@ class Ledger:
 
     def _tidy(self, *, now: bool = False) -> None:
         """Has `.retry` and `.paused` written if they are due."""
-        moment = time.monotonic()
+        moment = self._clock.monotonic()
         if not now and moment - self._retry_at < _RETRY_FILE_EVERY:
             return
         if self._retry_dirty:

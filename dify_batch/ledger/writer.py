@@ -14,12 +14,12 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from dify_batch.errors import StorageError
 from dify_batch.ledger.appendfile import AppendFile
+from dify_batch.seams import REAL, Threads
 
 Work: TypeAlias = Callable[[], list[bytes]]
 """Done on the writing thread; gives journal lines that say what was done. May raise StorageError."""
@@ -56,7 +56,13 @@ class Writer:
     After an error nothing more is written: `error` is set, `on_error` is called once, waiters get the error.
     """
 
-    def __init__(self, results: AppendFile, journal: AppendFile, on_error: Callable[[StorageError], None]) -> None:
+    def __init__(
+        self,
+        results: AppendFile,
+        journal: AppendFile,
+        on_error: Callable[[StorageError], None],
+        threads: Threads = REAL.threads,
+    ) -> None:
         self.results = results
         self.journal = journal
         self.error: StorageError | None = None
@@ -65,7 +71,7 @@ class Writer:
         self._unsynced: list[bytes] = []  # `done` records of results that are not yet durable
         self._done: list[bytes] = []  # of results that are
         self._synced_at = float("-inf")
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="dify-batch-writer")
+        self._thread = threads.single("dify-batch-writer")
         self._busy: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
 

@@ -7,15 +7,15 @@ inputs are empty, since no file of the batch holds them.
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from dify_batch.errors import StorageError, UsageError
 from dify_batch.ledger import formats
+from dify_batch.ledger.disk import Disk
 from dify_batch.ledger.state import Phase, RowState, lines_of, read_state
 from dify_batch.reports.status import require_batch, require_results
 from dify_batch.reports.tables import CsvTable, Table, XlsxTable
@@ -86,30 +86,24 @@ def export(results: Path, target: Path) -> ExportReport:
             failed.pop(record["id"], None)
             left_out.discard(record["id"])
     columns = look.columns()
-    new = target.with_name(f".{target.name}.{os.getpid()}.new")
     count = 0
     try:
-        with open_table(new, columns) as table:
+        with Disk().replacing(target) as new, open_table(new, columns) as table:
             for number, record in _records(paths.results, _Look(), until=look.end):
                 count += 1
                 table.write(look.cells(record), f"line {number} of {results}")
             for row_id, row in failed.items():
                 table.write(_failed_cells(row_id, row, len(columns)), f"row {row_id} in the journal")
-        _sync(new)
-        os.replace(new, target)
     except OSError as error:
         raise StorageError(
             f"{target} cannot be written: {error.strerror or error}",
             hint="the results are as they were; give a place with room that you may write to: -o table.csv",
         ) from error
-    finally:
-        with contextlib.suppress(OSError):  # a read-only folder refuses this, too; what went wrong is told already
-            new.unlink(missing_ok=True)
     notes = (*look.notes, *table.notes())
     return ExportReport(str(target), count + len(failed), count, len(failed), len(left_out), tuple(columns), notes)
 
 
-def _format_of(target: Path) -> Callable[[Path, list[str]], Table]:
+def _format_of(target: Path) -> Callable[[BinaryIO, list[str]], Table]:
     match target.suffix.lower():
         case ".csv":
             return CsvTable
@@ -137,14 +131,6 @@ def _check_target(paths: formats.Paths, target: Path) -> None:
                 f"{target} is a file of the batch itself and would be lost",
                 hint="give the table a name of its own: -o table.csv",
             )
-
-
-def _sync(path: Path) -> None:
-    fd = os.open(path, os.O_RDWR)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 # ---------------------------------------------------------------- columns

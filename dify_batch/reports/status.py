@@ -9,7 +9,6 @@ import json
 import os
 import re
 import socket
-import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from dify_batch.ids import DONE
 from dify_batch.ledger import formats
 from dify_batch.ledger.state import Phase, RowState, State, lines_of, read_state
 from dify_batch.reports.status_text import next_steps, text_of
+from dify_batch.seams import REAL
 from dify_batch.text import plural
 
 TOP_GROUPS = 10  # more kinds of failure than fit a screen are not read
@@ -147,7 +147,7 @@ def status_report(output: Path, *, now: float | None = None) -> StatusReport:
     groups = group_failures(failed)
     unknown = sum(1 for _, row in failed if row.kind == "unknown")
     by_hand = [i for i in state.retry if i not in state.rows or state.rows[i].phase is Phase.FREE]
-    moment = time.time() if now is None else now
+    moment = REAL.clock.wall() if now is None else now
     left = len(state.retry) + sum(1 for row_id, row in failed if row_id not in state.retry and not row.flushed)
     report = StatusReport(
         output=str(output),

@@ -6,13 +6,13 @@ Whatever a text begins with, no formula comes of it.
 from __future__ import annotations
 
 import csv
+import io
 import json
 import re
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
-from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 from dify_batch.errors import UsageError
 
@@ -68,9 +68,9 @@ def units(text: str) -> int:
 class CsvTable(Table):
     """RFC 4180 in UTF-8 with a byte-order mark, by which Excel knows the encoding."""
 
-    def __init__(self, path: Path, columns: list[str]) -> None:
+    def __init__(self, file: BinaryIO, columns: list[str]) -> None:
         # A lone surrogate, which JSON can carry and UTF-8 cannot, is shown as its escape.
-        self._file = path.open("w", encoding="utf-8-sig", newline="", errors="backslashreplace", buffering=1 << 20)
+        self._file = io.TextIOWrapper(file, encoding="utf-8-sig", newline="", errors="backslashreplace")
         self._writer = csv.writer(self._file)
         self._rows = self._long = 0
         self.write(columns, "the header")
@@ -78,7 +78,7 @@ class CsvTable(Table):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
+        self._file.detach()  # flushes; whoever opened the file closes it
 
     def write(self, cells: Iterable[Any], where: str) -> None:
         shown = [csv_cell(cell) for cell in cells]
@@ -98,7 +98,7 @@ class CsvTable(Table):
 class XlsxTable(Table):
     """One sheet, written row by row. Texts are texts whatever they begin with: no formula comes about."""
 
-    def __init__(self, path: Path, columns: list[str]) -> None:
+    def __init__(self, file: BinaryIO, columns: list[str]) -> None:
         try:
             from openpyxl import Workbook
             from openpyxl.cell import WriteOnlyCell
@@ -112,7 +112,7 @@ class XlsxTable(Table):
             raise UsageError(
                 f"the table has {len(columns):,} columns; .xlsx holds {MAX_COLUMNS:,}", hint="give a .csv: -o table.csv"
             )
-        self._path = path
+        self._file = file
         self._book = Workbook(write_only=True)
         self._sheet = self._book.create_sheet("results")
         self._sheet.freeze_panes = "A2"  # the header stays in sight
@@ -125,7 +125,7 @@ class XlsxTable(Table):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if kind is None:
-            self._book.save(self._path)
+            self._book.save(self._file)
         else:
             self._sheet.close()  # ends its temporary file
         self._book.close()

@@ -12,6 +12,7 @@ from rich.console import Console
 from dify_batch.cli import progress
 from dify_batch.cli.progress import Live, Plain, RecentRate, Silent, Snapshot, plain_line, snapshot, summary_text
 from dify_batch.summary import Stats, Summary
+from tests.support.clocks import GivenClock
 
 HALF = Snapshot(
     done=120, finished=123, to_run=2000, failed=3, in_flight=20, limit=20, tokens=52310, rate=4.1
@@ -86,7 +87,7 @@ def test_text_of_a_server_cannot_move_the_cursor() -> None:
 def test_plain_lines_come_after_ten_seconds_and_then_every_thirty() -> None:
     now = 0.0
     lines: list[str] = []
-    display = Plain(lines.append, lambda: now)
+    display = Plain(lines.append, GivenClock(lambda: now))
     stats, at = Stats(to_run=100, limit=5), []
     for second in range(121):
         now, stats.finished, before = float(second), second // 2, len(lines)
@@ -144,7 +145,7 @@ def test_done_is_what_has_a_result() -> None:
 def test_while_the_server_is_away_the_state_and_its_length_stand_for_rate_and_end() -> None:
     now = 0.0
     lines: list[str] = []
-    display = Plain(lines.append, lambda: now)
+    display = Plain(lines.append, GivenClock(lambda: now))
     stats = Stats(to_run=100, limit=5)
     for second in range(200):
         now = float(second)
@@ -181,7 +182,7 @@ def test_before_rows_are_known_the_live_display_shows_the_state() -> None:
 def test_lines_of_the_log_appear_above_the_bar_and_the_bar_goes_at_the_end() -> None:
     file = io.StringIO()
     console = Console(file=file, width=80, force_terminal=True, no_color=True)
-    display = Live(console, lambda: 0.0)
+    display = Live(console, GivenClock(lambda: 0.0))
     display.show(Stats(to_run=10, success=4, finished=4, limit=5))
     display.write("WARNING [row c-1] [red]x[/red] " + "long " * 30)
     display.close()

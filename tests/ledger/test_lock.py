@@ -12,11 +12,13 @@ from pathlib import Path
 import pytest
 
 from dify_batch.errors import Exit, OutputLocked, StorageError
+from dify_batch.ledger.disk import Disk
 from dify_batch.ledger.lock import OutputLock
 
 HOLD = """
 import sys
 from pathlib import Path
+from dify_batch.ledger.disk import Disk
 from dify_batch.ledger.lock import OutputLock
 lock = OutputLock(Path(sys.argv[1]))
 lock.acquire()
@@ -133,11 +135,11 @@ def test_a_folder_in_which_no_file_can_be_made_is_not_taken_for_a_holder() -> No
 
 
 def test_a_lock_whose_holder_cannot_be_noted_is_given_up(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(self: Path, text: str) -> int:
+    def full(self: Disk, path: Path, data: bytes) -> None:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_text", full)
+        patch.setattr(Disk, "overwrite", full)
         with pytest.raises(StorageError, match="No space left"):
             OutputLock(path).acquire()
     again = OutputLock(path)

@@ -163,7 +163,7 @@ def test_a_full_disk_leaves_the_old_table(tmp_path: Path, monkeypatch: pytest.Mo
 
     output = put(tmp_path, [result("a", {}, {})])
     (tmp_path / "t.csv").write_text("old")
-    monkeypatch.setattr("dify_batch.reports.export.os.fsync", full)
+    monkeypatch.setattr("dify_batch.ledger.disk.Disk.sync", full)
     with pytest.raises(StorageError, match="No space left"):
         export(output, tmp_path / "t.csv")
     assert (tmp_path / "t.csv").read_text() == "old"

@@ -68,7 +68,7 @@ async def forget_a_task() -> None:
     await asyncio.wait([task])
 
 
-async def run_batch(settings: Settings, *, control: Control, stats: Stats) -> Report:
+async def run_batch(settings: Settings, *, control: Control, stats: Stats, **_: object) -> Report:
     key = settings.api_key.reveal()
     if KIND == "ok":
         logging.getLogger("dify_batch").warning("careful with %s", key)
