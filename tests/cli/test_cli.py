@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from dify_batch.cli import channels, signals
+from dify_batch.cli.arguments import COMMANDS
 from dify_batch.errors import EXIT_OF_CODE, DifyBatchError, StorageError, UsageError
 from tests.support.cli_process import CALL, KEY, STUB, environment, error_of, run
 
@@ -49,7 +50,7 @@ def test_help_and_version_are_data(tmp_path: Path, arguments: list[str], begins:
         (
             ["data.csv"],
             "usage_invalid_flag",
-            '"data.csv" is no command (status, export, completion)',
+            f'"data.csv" is no command ({", ".join(COMMANDS)})',
             "the input is given with -i: dify-batch -i data.csv -o results.jsonl",
         ),
         (["-i"], "usage_missing_arg", "-i/--input needs a value after it", None),
