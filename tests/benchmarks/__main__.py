@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeAlias
 
-from tests.benchmarks import growth, hidden, size, speed
+from tests.benchmarks import growth, hidden, pages, size, speed
 from tests.benchmarks.lines import Line, machine, markdown, table
 
 Benchmark: TypeAlias = Callable[..., Iterator[Line]]
@@ -31,6 +31,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "auto": hidden.real,
     "rate": speed.spaced,
     "growth": growth.growth,
+    "pages": pages.pages,
     "start": size.start,  # last: it runs the simulator in this process, which grows by that
 }
 # Not in --quick, which is to end within two minutes.
