@@ -2,7 +2,7 @@
 
     DifyBatchError
     ├── UsageError            2   the call or a setting is wrong; nothing was sent
-    │   └── InvalidInput      2   the CSV does not pass its checks (invalid_csv, invalid_rows)
+    │   └── InvalidInput      2   the CSV does not pass its checks (invalid_csv, invalid_rows, other_ids)
     ├── AuthError             4   no key, or the server refuses it
     ├── ServerError           1   the server answered, and not as hoped (server_5xx, server_4xx_other)
     │   └── AppError          1   the app behind the key cannot run (not published, no workflow, ...)
@@ -10,6 +10,7 @@
     ├── RateLimited           7   a plan quota is used up, or throttling outlasted --max-outage
     ├── BatchStopped          1   stopped on purpose before the end (--max-failures, --max-outage)
     ├── StorageError          1   a file of the batch cannot be read or written as it must
+    ├── InputChanged         75   the input is not any more what was checked; what was sent is
     └── OutputLocked         75   another process holds the output
 
 The codes are those of difyctl where it has one, so that a script can branch on both alike. This file is the only
@@ -43,6 +44,7 @@ EXIT_OF_CODE: Mapping[str, Exit] = {
     "config_invalid_value": Exit.USAGE,
     "invalid_csv": Exit.USAGE,
     "invalid_rows": Exit.USAGE,
+    "other_ids": Exit.USAGE,
     # authenticate
     "not_logged_in": Exit.AUTH,
     "auth_expired": Exit.AUTH,
@@ -61,6 +63,7 @@ EXIT_OF_CODE: Mapping[str, Exit] = {
     "output_locked": Exit.UNFINISHED,
     "not_finished": Exit.UNFINISHED,
     "budget_reached": Exit.UNFINISHED,
+    "input_changed": Exit.UNFINISHED,
     # signals
     "interrupted": Exit.SIGINT,
     "terminated": Exit.SIGTERM,
@@ -110,6 +113,12 @@ class InvalidInput(UsageError):
     """The CSV fails its checks; `details["problems"]` lists them, `details["counts"]` counts them by kind."""
 
     code = "invalid_csv"
+
+
+class InputChanged(DifyBatchError):
+    """The input was changed between its check and the sending. Rows may have been sent, each as it was checked."""
+
+    code = "input_changed"
 
 
 class AuthError(DifyBatchError):

@@ -140,25 +140,35 @@ def parse_failures(text: str) -> Failures:
         raise ValueError(allowed) from None
 
 
+_DELIMITERS = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "pipe": "|"}
+"""Words for delimiters that a shell, or an editor, does not let through easily."""
+
+
 def parse_delimiter(text: str) -> str:
-    r"""One character, or `tab` or `\t`; the quote and line ends cannot separate cells."""
-    text = "\t" if text in ("tab", "\\t") else text
-    if len(text) != 1 or text in '"\r\n\0':
-        raise ValueError('one character other than a quote, such as ";", "|" or tab')
-    return text
+    r"""One character, or `tab` (`\t`), `comma`, `semicolon`, `pipe`; the quote and line ends cannot separate cells."""
+    mark = _DELIMITERS.get(text.strip().lower(), text)
+    if len(mark) != 1 or mark in '"\r\n\0\ufeff' or "\ud800" <= mark <= "\udfff":
+        raise ValueError('one character other than a quote, such as ";" or "|", or tab, comma, semicolon or pipe')
+    return mark
+
+
+_NO_TEXT = frozenset({"unicode_escape", "raw_unicode_escape", "utf_7", "idna", "punycode", "undefined"})
+"""Codecs for text that are no encodings of files: they turn plain letters into others, or into lone surrogates."""
 
 
 def parse_encoding(text: str) -> str:
-    """The name of a text encoding that Python knows, as given."""
+    """The name of an encoding of text files that Python knows, as given."""
     import codecs
 
+    name = text.strip()
     try:
-        known = codecs.lookup(text.strip())._is_text_encoding
+        known = codecs.lookup(name).name.replace("-", "_") not in _NO_TEXT
+        "".encode(name)  # str.encode refuses codecs that are no text encodings, such as base64
     except (LookupError, ValueError):
         known = False
     if not known:
-        raise ValueError("an encoding known here, such as utf-8, utf-16, cp1252 or shift_jis")
-    return text.strip()
+        raise ValueError("an encoding of text files known here, such as utf-8, utf-16, cp1252, shift_jis or gb18030")
+    return name
 
 
 def parse_name(text: str) -> str:
@@ -307,13 +317,21 @@ FLAGS: tuple[Flag, ...] = (
          doc="With or without a byte-order mark. It is never guessed."),
     Flag(dest="delimiter", names=("--delimiter",), metavar="CHAR", group=FORMATS, parse=parse_delimiter,
          shown=",", help="what separates the cells of the CSV; tab for tabs",
-         doc="One character. Spreadsheets of many countries export with ;."),
+         doc="One character, or tab, comma, semicolon or pipe. Spreadsheets of many countries export with ;."),
     Flag(dest="id_column", names=("--id-column",), metavar="NAME", group=FORMATS, parse=parse_name,
          shown="the first", help="the column that holds the row's id",
          doc="Ids must be unique: they tie results to rows."),
     Flag(dest="files_column", names=("--files-column",), metavar="NAME", group=FORMATS, parse=parse_name,
          shown="none", help="the column for the request's own files list",
          doc="Only for older apps with image upload; file variables of a form are found by their names."),
+    Flag(dest="files_root", names=("--files-root",), metavar="DIR", group=FORMATS, parse=Path,
+         shown="the input's folder", help="the folder below which cells may name files to upload",
+         doc="Symbolic links are followed before it is asked. Relative paths begin at the input's folder. Several "
+         "files in one cell stand with | or a new line between them, in JSON lines as a list."),
+    Flag(dest="other_ids", names=("--allow-other-ids",), action="on", group=WHAT, default=False,
+         help="go on although the ids are not those that the output knows",
+         doc="By default an input with fewer than half of the known ids stops before anything is sent, and so does "
+         "an id that differs from another only in what cannot be seen."),
     Flag(dest="dry_run", names=("--dry-run",), action="on", group=LOOK, default=False,
          help="all checks, the plan and the first payloads; sends no run",
          doc="The plan goes to standard output. Asks the server for the app's form, which costs nothing."),

@@ -1,12 +1,84 @@
-"""What is known of each id, in as little memory as Python allows.
+"""Ids: how they are read wherever they stand, which look alike, their fixed hash, and what is known of each.
 
-One dict from id to a small int of bit flags: the ints below 256 are shared by the interpreter, so an id costs its
-text and one dict slot (about 100 bytes for a short id).
+What is known is one dict from id to a small int of bit flags: the ints below 256 are shared by the interpreter, so an
+id costs its text and one dict slot (about 100 bytes for a short id).
 """
 
 from __future__ import annotations
 
+import hashlib
+import re
+import unicodedata
 from collections.abc import Iterator
+from typing import Any
+
+MAX_ID = 1000
+"""Longest id in characters: an id is repeated in four files and in every message about its row."""
+
+ID_SPACE = " \t\r\n\v\f"
+"""Stripped from both ends of an id, so that ids of a hand-edited `.retry` still match."""
+
+_NOT_IN_ID = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff\ud800-\udfff]")
+"""Control characters and everything that some reader takes for the end of a line: `.retry` has one id a line.
+A byte order mark within a file (of files put one after the other) is stripped there too. Lone surrogates cannot be
+written as UTF-8."""
+
+INVISIBLE = "\u00ad\u034f\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff"
+"""Characters without ink or width, for a class of a pattern. Within a word of Persian or Hindi, or within an emoji,
+U+200C and U+200D mean something; at its ends they do not."""
+
+_BLANKS = re.compile(r"\s+")  # \s knows the no-break and the ideographic space
+_ENDS = re.compile(rf"^[\s{INVISIBLE}]+|[\s{INVISIBLE}]+$")
+_NO_INK = re.compile("[\u00ad\u200b\u2060\ufeff]")  # never needed within a word
+
+
+def read_id(value: Any) -> str | None:
+    """The id as text, by one rule for inputs, results and lists of ids: text without ASCII white space around it, and
+    whole numbers (programs that rewrite JSON turn "1" into 1). None of anything else."""
+    if isinstance(value, str):
+        return value.strip(ID_SPACE)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return None
+
+
+def id_fault(id_: str) -> tuple[str, str] | None:
+    """Why an id, as `read_id` gives it, cannot be used: ("blank_id" or "bad_id", what is wrong). None if it can."""
+    if not id_:
+        return "blank_id", "the id is blank"
+    if len(id_) > MAX_ID:
+        return "bad_id", f"the id has {len(id_)} characters; at most {MAX_ID} are allowed"
+    if id_.isprintable():
+        return None
+    if not _ENDS.sub("", id_):
+        codes = ", ".join(f"U+{ord(char):04X}" for char in dict.fromkeys(id_[:5]))
+        return "blank_id", f"the id holds only what cannot be seen ({codes})"
+    bad = _NOT_IN_ID.search(id_)
+    return None if bad is None else ("bad_id", f"contains U+{ord(bad.group()):04X}, which no id may have")
+
+
+def looks(id_: str) -> str:
+    """An id as the eye sees it: ids of which this is the same differ only in what cannot be seen (the Unicode form of
+    an accent, kinds and numbers of blanks, characters without width)."""
+    if id_.isascii() and "  " not in id_:
+        return id_
+    seen = _BLANKS.sub(" ", _NO_INK.sub("", _ENDS.sub("", id_)))
+    return unicodedata.normalize("NFC", seen)
+
+
+def id_hash(id_: str) -> int:
+    """A fixed hash of an id: the first 8 bytes of the BLAKE2b digest (of 8 bytes) of its UTF-8, big-endian.
+
+    The same for ever, on every machine: shards and samples go by it.
+    """
+    digest = hashlib.blake2b(id_.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "big")
+
+
+def shard_of(id_: str, shards: int) -> int:
+    """Which of `shards` parts, from 1, an id belongs to: its hash modulo their number, plus 1."""
+    return id_hash(id_) % shards + 1
+
 
 IN_INPUT = 1
 """The input file has a row of this id."""
@@ -64,6 +136,10 @@ class IdIndex:
         Flags of known ids may change meanwhile; no id may be added.
         """
         return (id_ for id_, flags in self._flags.items() if flags & flag)
+
+    def unusual(self) -> list[str]:
+        """The ids that may look like another one: few as a rule, so that most need no second look."""
+        return [id_ for id_ in self._flags if not id_.isascii() or "  " in id_]
 
     def clear(self, flag: int) -> None:
         """Clear flags of all ids."""

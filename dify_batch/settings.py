@@ -101,6 +101,8 @@ class Settings:
     delimiter: str | None = None
     id_column: str | None = None
     files_column: str | None = None
+    files_root: Path | None = None
+    other_ids: bool = _default("other_ids")
     skip_invalid: bool = _default("skip_invalid")
     preflight: bool = _default("preflight")
     dry_run: bool = _default("dry_run")
@@ -117,7 +119,7 @@ class Settings:
     def __post_init__(self) -> None:
         put = object.__setattr__  # frozen for everyone else
         put(self, "input", os.fspath(self.input))
-        for name in ("output", "log_file", "env_file"):
+        for name in ("output", "log_file", "env_file", "files_root"):
             if isinstance(getattr(self, name), str):
                 put(self, name, Path(getattr(self, name)))
         key = cast(object, self.api_key)

@@ -1,10 +1,15 @@
-"""JSON as Dify takes it: no NaN, no infinity, no key twice, no half of a surrogate pair."""
+"""JSON as Dify takes it: no NaN, no infinity, no key twice, no half of a surrogate pair, no nesting without end."""
 
 from __future__ import annotations
 
 import json
 import math
+import re
 from typing import Any, NoReturn
+
+MAX_DEPTH = 200
+"""Most levels of nesting. Far beyond any table, and far below what Python's stack bears: what the check takes, all that
+handles a row later must take as well, however deep the calls around it are."""
 
 
 class NotJson(ValueError):
@@ -33,15 +38,19 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return result
 
 
+_MARKS = re.compile(r'["\\\[\]{}]')
 _decoder = json.JSONDecoder(parse_constant=_constant, parse_float=_float, object_pairs_hook=_object)
 
 
 def parse(text: str) -> Any:
-    """The value of a JSON text. NaN, infinities and repeated keys are refused, which the json module is not.
+    """The value of a JSON text. NaN, infinities, repeated keys and more than MAX_DEPTH levels are refused, all of which
+    the json module takes.
 
     Raises:
         NotJson: says what is wrong and, where it can, at which character.
     """
+    if text.count("[") + text.count("{") > MAX_DEPTH and _too_deep(text):
+        raise NotJson(f"the JSON is nested too deeply, over {MAX_DEPTH} levels")
     try:
         return _decoder.decode(text)
     except NotJson:
@@ -53,8 +62,26 @@ def parse(text: str) -> Any:
         raise NotJson(f"the JSON breaks at {place}: {error.msg}") from None
     except ValueError:  # int() refuses more than 4300 digits
         raise NotJson("the JSON holds an integer of more than 4300 digits") from None
-    except RecursionError:
-        raise NotJson("the JSON is nested too deeply") from None
+
+
+def _too_deep(text: str) -> bool:
+    """Counts brackets outside strings, in one pass whatever the text is."""
+    depth = 0
+    quoted = False
+    skip = -1
+    for match in _MARKS.finditer(text):
+        mark, at = match[0], match.start()
+        if at == skip:
+            continue
+        if mark == "\\":
+            skip = at + 1  # what it escapes
+        elif mark == '"':
+            quoted = not quoted
+        elif not quoted:
+            depth += 1 if mark in "[{" else -1
+            if depth > MAX_DEPTH:
+                return True
+    return False
 
 
 def json_object(data: str | bytes) -> dict[str, Any] | None:

@@ -51,9 +51,11 @@ BAD = [
      '100%, such as 5%'),
     ("--limit", "0", '--limit: "0" is not a whole number, 1 or more, such as 100'),
     ("--encoding", "utf-9",
-     '--encoding: "utf-9" is not an encoding known here, such as utf-8, utf-16, cp1252 or shift_jis'),
+     '--encoding: "utf-9" is not an encoding of text files known here, such as utf-8, utf-16, cp1252, '
+     "shift_jis or gb18030"),
     ("--delimiter", ";;",
-     '--delimiter: ";;" is not one character other than a quote, such as ";", "|" or tab'),
+     '--delimiter: ";;" is not one character other than a quote, such as ";" or "|", or tab, comma, '
+     "semicolon or pipe"),
     ("--user", "crm-{customer", '--user: "crm-{customer" has a brace without its partner'),
     ("--log-format", "xml", '--log-format: "xml" is not one of text, json'),
     ("--output", "-",

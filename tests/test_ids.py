@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
 import tracemalloc
+from collections import Counter
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dify_batch.ids import DONE, IN_INPUT, INVALID, OPEN, PAUSED, RETRY, SEEN, SELECTED, IdIndex
+from dify_batch.ids import (
+    DONE,
+    IN_INPUT,
+    INVALID,
+    OPEN,
+    PAUSED,
+    RETRY,
+    SEEN,
+    SELECTED,
+    IdIndex,
+    id_hash,
+    read_id,
+    shard_of,
+)
 
 FLAGS = (IN_INPUT, DONE, RETRY, OPEN, PAUSED, INVALID, SELECTED, SEEN)
 
@@ -93,3 +109,35 @@ def test_an_id_costs_its_text_and_one_slot() -> None:
         tracemalloc.stop()
     assert len(index) == number
     assert used / number < 115  # a million ids in 110 MiB
+
+
+@pytest.mark.parametrize(
+    ("value", "id_"),
+    [
+        ("a", "a"),
+        (" a \n", "a"),
+        (7, "7"),
+        (-7, "-7"),
+        (True, None),
+        (1.0, None),
+        (None, None),
+        (["a"], None),
+        ("", ""),
+    ],
+)
+def test_ids_are_read_by_one_rule(value: object, id_: str | None) -> None:
+    assert read_id(value) == id_
+
+
+def test_the_hash_of_an_id_is_the_same_for_ever() -> None:
+    hashed = {"row-1": 6660314193839645915, "": id_hash(""), "Müller": id_hash("Müller")}
+    assert id_hash("row-1") == hashed["row-1"] == int.from_bytes(hashlib.blake2b(b"row-1", digest_size=8).digest())
+    assert len(set(hashed.values())) == 3
+    assert id_hash("\ud800")  # a lone surrogate, out of a hand-edited file, is no reason to die
+
+
+@pytest.mark.parametrize("shards", [1, 2, 7, 16])
+def test_shards_are_even_and_each_id_is_in_one(shards: int) -> None:
+    counts = Counter(shard_of(f"row-{number}", shards) for number in range(20_000))
+    assert set(counts) == set(range(1, shards + 1))
+    assert max(counts.values()) < 20_000 / shards * 1.1

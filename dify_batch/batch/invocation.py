@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from dify_batch.batch.control import Control
 from dify_batch.batch.ending import closing_error, next_steps, summarise
-from dify_batch.batch.plan import Plan, make_plan, selected
+from dify_batch.batch.plan import Plan, files_root, make_plan, selected
 from dify_batch.batch.preflight import app_form
 from dify_batch.batch.selection import Selection
 from dify_batch.dify.client import DifyClient
@@ -21,6 +21,7 @@ from dify_batch.errors import DifyBatchError, Exit, StorageError, UsageError
 from dify_batch.ids import DONE, IN_INPUT, INVALID, RETRY, SELECTED, IdIndex
 from dify_batch.input.check import CheckReport, check
 from dify_batch.input.form import BoundForm
+from dify_batch.input.identity import check_known_ids
 from dify_batch.input.rows import RowSource
 from dify_batch.ledger.disk import Disk
 from dify_batch.ledger.formats import Paths
@@ -167,6 +168,8 @@ class _Batch:
             files_column=settings.files_column,
             base_dir=self._source.base_dir,
             typed=self._source.typed,
+            files_root=files_root(settings),
+            user=settings.user,
         )
         selection = Selection(settings, self._source, bound, self._index, stats)
         selection.check_user_template()
@@ -198,8 +201,12 @@ class _Batch:
         else:
             state = await self._seams.threads.run(lambda: read_state(self._paths, self._index))
         self._stats.state = f"checking {self._source.name}"
-        report = await self._seams.threads.run(lambda: check(self._source, bound, self._index))
+        report = await self._seams.threads.run(
+            lambda: check(self._source, bound, self._index, other_ids=settings.other_ids)
+        )
         report.raise_if_any(skip_invalid=settings.skip_invalid)
+        if not settings.other_ids:
+            check_known_ids(self._index, state.rows, name=self._source.name, output=str(self._paths.results))
         return state, report
 
     def _count_left_out(self, report: CheckReport) -> None:

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from dify_batch.engine.work import Item
+from dify_batch.errors import UsageError
 from dify_batch.ids import DONE, IN_INPUT, INVALID, OPEN, PAUSED, RETRY, IdIndex
 from dify_batch.input.files import described
 from dify_batch.settings import Settings
-from dify_batch.text import count, duration
+from dify_batch.text import count, duration, show
 
 # The estimate takes the run times of the newest results, as workflows change.
 _SAMPLE = 200
@@ -67,6 +68,16 @@ class Plan:
             lines += [json.dumps(payload, ensure_ascii=False) for payload in self.payloads]
         lines.append("nothing was sent")
         return "\n".join(lines)
+
+
+def files_root(settings: Settings) -> Path | None:
+    """The folder of --files-root. Raises UsageError where there is none."""
+    root = settings.files_root
+    if root is not None and not root.is_dir():
+        raise UsageError(
+            f"--files-root: {show(str(root), 200)} is no folder", hint="name a folder", code="usage_invalid_flag"
+        )
+    return root
 
 
 def selected(index: IdIndex, settings: Settings, wanted: frozenset[str] | None) -> int:

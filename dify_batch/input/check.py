@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import json
+from array import array
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from dify_batch.errors import InvalidInput
+from dify_batch.errors import InputChanged, InvalidInput
 from dify_batch.ids import IN_INPUT, INVALID, SEEN, IdIndex
 from dify_batch.input.files import Inputs
 from dify_batch.input.form import BoundForm
+from dify_batch.input.header import preamble_problem
+from dify_batch.input.identity import alike
 from dify_batch.input.records import Problem, Row
 from dify_batch.input.rows import RowSource
-from dify_batch.text import count
+from dify_batch.text import count, show
 
 SHOWN = 20
 """Problems that a message lists: enough to see the pattern, few enough to stay on a screen."""
+
+_ABOVE = 20  # so many lines above a header are believed; more are rows with something wrong
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +66,7 @@ class CheckReport:
             lines.append(f"  … and {total - len(self.first)} more")
         if total > 1:
             kinds = sorted(self.counts.items(), key=lambda item: (-item[1], item[0]))
-            lines.append("  in all: " + ", ".join(f"{kind} {count}" for kind, count in kinds))
+            lines.append("  in all: " + ", ".join(f"{kind} {times}" for kind, times in kinds))
         raise InvalidInput(
             "\n".join(lines),
             hint="correct the input and run the same command again"
@@ -72,37 +78,68 @@ class CheckReport:
         )
 
 
-def check(source: RowSource, form: BoundForm, index: IdIndex) -> CheckReport:
+class _Found:
+    """The problems of one check, as they come."""
+
+    def __init__(self) -> None:
+        self.first: list[Problem] = []
+        self.counts: dict[str, int] = {}
+        self.stopped = self.structural = False
+        # The records of one wrong width that the file has ended with so far: which, since which record, how many.
+        self.width = self.since = self.same = self.line = 0
+
+    def note(self, problem: Problem) -> None:
+        self.counts[problem.kind] = self.counts.get(problem.kind, 0) + 1
+        self.stopped = self.stopped or problem.fatal
+        self.structural = self.structural or problem.structural
+        if len(self.first) < SHOWN:
+            self.first.append(problem)
+
+    def note_width(self, problem: Problem, number: int) -> None:
+        """`number`: of the record, from 1."""
+        if problem.width == self.width and number == self.since + self.same:
+            self.same += 1
+        else:
+            self.width, self.since, self.same = problem.width or 0, number, 1
+            self.line = problem.line or 0
+
+    def only(self, problem: Problem) -> None:
+        """One problem says all."""
+        self.first, self.counts = [problem], {problem.kind: 1}
+        self.stopped = self.stopped or problem.fatal
+        self.structural = True
+
+
+def check(source: RowSource, form: BoundForm, index: IdIndex, *, other_ids: bool = False) -> CheckReport:
     """One streaming pass over all rows: ids, structure, and every value against the form.
 
     Marks each usable id IN_INPUT and that of a bad row INVALID; both flags are cleared first. Of a repeated id the
-    first record counts, the later ones are problems.
+    first record counts, the later ones are problems. The source keeps a digest of each good row, for `valid_rows`.
+
+    Args:
+        other_ids: let ids pass that differ from others in what cannot be seen (--allow-other-ids).
     """
     index.clear(IN_INPUT | INVALID)
-    first: list[Problem] = []
-    counts: dict[str, int] = {}
-    invalid = rows = 0
-    stopped = structural = False
-
-    def note(problem: Problem) -> None:
-        nonlocal stopped, structural
-        counts[problem.kind] = counts.get(problem.kind, 0) + 1
-        stopped = stopped or problem.fatal
-        structural = structural or problem.structural
-        if len(first) < SHOWN:
-            first.append(problem)
-
+    found = _Found()
+    note = found.note
+    invalid = rows = records = 0
     warnings: list[str] = []
     if not source.broken:
         for problem in form.problems:
             note(problem)
         warnings += form.warnings
+    source.may_lack(form.optional_columns)
+    digests = array("q")
+    remember = digests.append
     add = index.first
     inputs = form.inputs
     for item in source:
+        records += 1
         if isinstance(item, Problem):
             note(item)
             invalid += not item.fatal
+            if item.width is not None:
+                found.note_width(item, records)
             if item.id is not None and add(item.id, IN_INPUT):
                 rows += 1
                 index.add(item.id, INVALID)
@@ -117,29 +154,84 @@ def check(source: RowSource, form: BoundForm, index: IdIndex) -> CheckReport:
                 index.add(item.id, INVALID)
                 for problem in problems:
                     note(problem)
-    if not rows and not counts:
+            else:
+                remember(item.digest)
+    source.remember(digests)
+    warnings += source.notes.texts()
+    if not found.stopped and not other_ids:
+        _note_alike(source, index, found)
+    _judge_whole(source, form, found, records)
+    if not rows and not found.counts:
         warnings.append(f"{source.name} has a header and no rows")
     return CheckReport(
         rows=rows,
         invalid=invalid,
-        first=tuple(_with_first_lines(source, first)),
-        counts=counts,
+        first=tuple(_with_first_lines(source, found.first)),
+        counts=found.counts,
         warnings=tuple(warnings),
-        stopped=stopped,
+        stopped=found.stopped,
         name=source.name,
-        structural=structural,
+        structural=found.structural,
     )
+
+
+def _judge_whole(source: RowSource, form: BoundForm, found: _Found, records: int) -> None:
+    """Whether one thing explains the problems of many rows: lines above the header, or a table without ids."""
+    before = found.since - 1
+    to_the_end = found.same > 1 and found.since + found.same - 1 == records
+    # Above a header stand a few short lines, and no rows of a wider table.
+    narrow = source.columns < found.width and (source.columns == 1 or found.same > 4 * before)
+    above = before == 0 or (before <= _ABOVE and narrow)
+    if to_the_end and above and source.table is not None:
+        found.only(preamble_problem(source.table.header, found.line, found.width, found.same))
+        return
+    repeated = found.counts.get("duplicate_id", 0)
+    if repeated and not source.id_given and not source.typed and form.knows(source.id_column):
+        first = next((problem for problem in found.first if problem.kind == "duplicate_id"), None)
+        example = "" if first is None else f" (such as {show(first.id)})"
+        message = (
+            f"the ids are taken from the first column, {show(source.id_column)}, and {repeated:,} of them "
+            f"{'stands' if repeated == 1 else 'stand'} there more than once{example}; "
+            "name another with --id-column, or add a column of ids"
+        )
+        found.only(Problem("no_ids", message, None, source.id_column))
+
+
+def _note_alike(source: RowSource, index: IdIndex, found: _Found) -> None:
+    pairs = dict(alike(index))
+    if not pairs:
+        return
+    lines = _first_lines(source, pairs)
+    for id_, other in pairs.items():
+        whose = "of this file" if index.has(other, IN_INPUT) else "that the output knows from before"
+        message = (
+            f"the id {_exactly(id_)} looks the same as {_exactly(other)} {whose} and is another: write both alike, "
+            "or add --allow-other-ids if they are two rows"
+        )
+        found.note(Problem("alike_id", message, lines.get(id_), source.id_column, id_))
+
+
+def _exactly(id_: str) -> str:
+    """An id with everything beyond ASCII as an escape: what differs cannot be seen."""
+    return json.dumps(id_[:60])
 
 
 def valid_rows(source: RowSource, form: BoundForm, index: IdIndex) -> Iterator[tuple[Row, Inputs] | Problem]:
     """The sending pass: each row that passes, with its inputs; a Problem for everything else, by the rules of `check`.
 
-    A row with several problems gives several. Uses the flag SEEN of the index for repeated ids (it is cleared when
-    the pass begins), so only one such pass may be under way on one index. The index may be changed between items.
+    A row with several problems gives several. What passed the check and does not any more (a file has gone that it
+    names) gets INVALID in the index with its Problem. Uses the flag SEEN of the index for repeated ids (it is cleared
+    when the pass begins), so only one such pass may be under way on one index. The index may be changed between items.
+
+    Raises:
+        InputChanged: the next row is not the one that was checked, or rows have come or gone since.
     """
     index.clear(SEEN)
     add = index.first
     inputs = form.inputs
+    source.may_lack(form.optional_columns)
+    checked, place = source.checked, 0
+    last = -1 if checked is None else len(checked) - 1
     for item in source:
         if isinstance(item, Problem):
             if item.id is not None:
@@ -149,10 +241,32 @@ def valid_rows(source: RowSource, form: BoundForm, index: IdIndex) -> Iterator[t
             yield _duplicate(item, source.id_column)
         else:
             values, problems = inputs(item)
+            if checked is not None:
+                expected = place <= last and checked[place] == item.digest
+                if not expected and index.has(item.id, INVALID):  # as the check had it, whatever has come since
+                    late = Problem("not_checked", "it did not pass the check", item.line, None, item.id)
+                    yield from problems or [late]
+                    continue
+                # What nothing ends may have been cut off by a program that goes on writing.
+                if not expected or (place == last and source.unfinished and source.changed()):
+                    raise _changed(source, item)
+                place += 1
             if problems:
+                index.add(item.id, INVALID)
                 yield from problems
             else:
                 yield item, values
+    if checked is not None and (place <= last or source.changed()):
+        raise _changed(source, None)
+
+
+def _changed(source: RowSource, row: Row | None) -> InputChanged:
+    where = "" if row is None else f"; the row of line {row.line} (id {show(row.id)}) is not the one that was checked"
+    return InputChanged(
+        f"{source.name} was changed while the batch ran, so it is not what was checked{where}; "
+        "every row that was sent is as it was checked",
+        hint="run the same command again once nothing writes to the file; done rows are skipped",
+    )
 
 
 def _duplicate(row: Row, column: str, first_line: int | None = None) -> Problem:
@@ -161,20 +275,26 @@ def _duplicate(row: Row, column: str, first_line: int | None = None) -> Problem:
     return Problem("duplicate_id", message, row.line, column, row.id)
 
 
-def _with_first_lines(source: RowSource, problems: list[Problem]) -> list[Problem]:
-    """The problems, repeated ids with the line of the first; found by a second pass that ends at the last of them.
+def _first_lines(source: RowSource, ids: Iterable[str]) -> dict[str, int]:
+    """The line where each of some ids stands first, by a second pass that ends at the last of them.
 
     So the index need not hold a line for each id, and a good file is read once.
     """
-    wanted = {problem.id for problem in problems if problem.kind == "duplicate_id"}
+    wanted = set(ids)
     lines: dict[str, int] = {}
-    if wanted:
-        for item in source:
-            if item.id in wanted and item.id is not None and item.line is not None:
-                lines[item.id] = item.line
-                wanted.discard(item.id)
-                if not wanted:
-                    break
+    for item in source if wanted else ():
+        if item.id in wanted and item.id is not None and item.line is not None:
+            lines[item.id] = item.line
+            wanted.discard(item.id)
+            if not wanted:
+                break
+    return lines
+
+
+def _with_first_lines(source: RowSource, problems: list[Problem]) -> list[Problem]:
+    """The problems, repeated ids with the line of the first."""
+    repeated = [problem.id for problem in problems if problem.kind == "duplicate_id" and problem.id is not None]
+    lines = _first_lines(source, repeated)
     result = []
     for problem in problems:
         if problem.kind == "duplicate_id" and problem.id in lines and problem.line is not None:

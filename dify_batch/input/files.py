@@ -10,6 +10,7 @@ from __future__ import annotations
 import mimetypes
 import os
 import re
+import shlex
 import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -85,6 +86,21 @@ class Inputs:
     values: dict[str, Any]
     files: list[Any] | None = None
     has_local: bool = False
+
+
+class FilePlace:
+    """Where the files of cells are. `base`: where relative paths begin. `root`: the folder below which they must be,
+    symbolic links followed: a table from somebody else must not send what else is on this machine."""
+
+    def __init__(self, base: Path, root: Path | None = None) -> None:
+        self.base = base
+        self.root = base if root is None else root
+        self._real = os.path.realpath(self.root)
+
+    def holds(self, path: Path) -> bool:
+        """Whether a path leads to something below the root."""
+        real = os.path.realpath(path)
+        return real == self._real or real.startswith(self._real.rstrip(os.sep) + os.sep)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,20 +186,19 @@ def choose_type(extension: str, rules: FileRules, *, strict: bool) -> str | None
     custom = "custom" in allowed
     if custom and extension.lower() in rules.extensions:
         return "custom"
-    if detected is None:
-        if not allowed or "document" in allowed:
-            return "document"
-        if not strict:
-            return allowed[0]
-    return None
+    if detected is None and not allowed:
+        return "document"
+    if detected is None and not strict:
+        return "document" if "document" in allowed else allowed[0]
+    return None  # what the server does not know is no document to it: it compares (dify-wire 20zd)
 
 
-def resolve(cell: Any, rules: FileRules, base_dir: Path) -> list[Any]:
+def resolve(cell: Any, rules: FileRules, place: FilePlace) -> list[Any]:
     """The files that a cell names: LocalFile, or Dify's mapping of a remote file.
 
     Args:
         cell: text; from JSONL also a list of texts, or Dify's own mapping ({"transfer_method": …}), or a list of those.
-        base_dir: where relative paths begin.
+        place: where the files are.
 
     Raises:
         FileRefused: a file is missing, is a folder, is too large, is not allowed, or there are too many.
@@ -197,10 +212,10 @@ def resolve(cell: Any, rules: FileRules, base_dir: Path) -> list[Any]:
     if rules.most and len(items) > rules.most:
         allowed = "one is" if rules.most == 1 else f"{rules.most} are"
         raise FileRefused("too_many_files", f"it names {len(items)} files; at most {allowed} allowed")
-    return [_resolve_one(item, rules, base_dir) for item in items]
+    return [_resolve_one(item, rules, place) for item in items]
 
 
-def _resolve_one(item: Any, rules: FileRules, base_dir: Path) -> Any:
+def _resolve_one(item: Any, rules: FileRules, place: FilePlace) -> Any:
     if isinstance(item, Mapping):
         return _mapping(item, rules)
     if not isinstance(item, str):
@@ -211,7 +226,7 @@ def _resolve_one(item: Any, rules: FileRules, base_dir: Path) -> Any:
         return _remote(item, rules)
     if _SCHEME.match(item):
         raise FileRefused("bad_file", f"{show(item)}: only http and https URLs and local paths can be used")
-    return _local(item, rules, base_dir)
+    return _local(item, rules, place)
 
 
 def _mapping(item: Mapping[str, Any], rules: FileRules) -> dict[str, Any]:
@@ -254,19 +269,25 @@ def _remote(url: str, rules: FileRules) -> dict[str, Any]:
     return _typed({"transfer_method": "remote_url", "url": url}, type_)
 
 
-def _local(text: str, rules: FileRules, base_dir: Path) -> LocalFile:
+def _local(text: str, rules: FileRules, place: FilePlace) -> LocalFile:
     _check_method("local_file", rules)
-    path = base_dir / text
+    path = place.base / text
     try:
         info = path.stat()
     except (FileNotFoundError, NotADirectoryError):
         raise FileRefused(
             "no_file",
-            f"there is no file {show(str(path), 200)}; relative paths begin at the input file's folder",
+            f"there is no file {show(str(path), 200)}; {_several(text) or RELATIVE}",
         ) from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise FileRefused("no_file", f"{show(str(path), 200)} cannot be read: {reason}") from None
+    if not place.holds(path):
+        raise FileRefused(
+            "outside",
+            f"{show(text)} is not below the folder {show(str(place.root), 200)}; "
+            f"add --files-root {shlex.quote(os.path.dirname(os.path.realpath(path)))} if it may be sent",
+        )
     if stat.S_ISDIR(info.st_mode):
         raise FileRefused("bad_file", f"{show(str(path), 200)} is a folder; name a file in it")
     if not stat.S_ISREG(info.st_mode):
@@ -287,6 +308,18 @@ def _local(text: str, rules: FileRules, base_dir: Path) -> LocalFile:
             f"{show(text)} has {info.st_size} bytes; the server takes at most {limit} ({limit // _MEGABYTE} MB)",
         )
     return LocalFile(path, type_)
+
+
+RELATIVE = "relative paths begin at the input file's folder"
+
+
+def _several(text: str) -> str:
+    """A hint where a cell seems to name several files in another way than ours."""
+    if text.startswith("[") or text.endswith("]"):
+        return "a cell names several files with | or a new line between them, not as a JSON list"
+    if ";" in text or "," in text:
+        return "a cell names several files with | or a new line between them"
+    return ""
 
 
 def size_limit(extension: str, limits: Mapping[str, Any]) -> int | None:

@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dify_batch.errors import UsageError
 from dify_batch.input import values as to
-from dify_batch.input.files import FileRules, Inputs, find_local
+from dify_batch.input.fields import FILES, TEXTS, Variable, natural, variable_of
+from dify_batch.input.files import FilePlace, FileRules, Inputs, find_local
 from dify_batch.input.records import Problem, Row
+from dify_batch.input.user import UserTemplate
 from dify_batch.text import nearest, show
 
 __all__ = ["BoundForm", "Form", "Inputs", "Variable"]
-
-_TEXTS = ("paragraph", "text-input")
-_FILES = ("file", "file-list")
-
-
-@dataclass(frozen=True, slots=True)
-class Variable:
-    """One entry of the form (`user_input_form` of GET /parameters, dify-wire 19)."""
-
-    name: str
-    label: str
-    type: str
-    required: bool
-    max_length: int = 0
-    options: tuple[str, ...] = ()
-    rules: FileRules = field(default_factory=FileRules)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +54,11 @@ class Form:
         for entry in entries:
             for key, value in entry.items() if isinstance(entry, dict) else ():
                 if isinstance(value, dict) and isinstance(value.get("variable"), str):
-                    variables.append(_variable(key, value, limits))
+                    variables.append(variable_of(key, value, limits))
         upload = body.get("file_upload")
         rules = FileRules(limits=limits)
         if isinstance(upload, dict) and upload.get("enabled"):
-            rules = FileRules.of(upload, limits, _natural(upload.get("number_limits")))
+            rules = FileRules.of(upload, limits, natural(upload.get("number_limits")))
         return cls(tuple(variables), True, rules)
 
     def bind(
@@ -81,6 +69,10 @@ class Form:
         files_column: str | None = None,
         base_dir: Path,
         typed: bool = False,
+        files_root: Path | None = None,
+        user: str | None = None,
+        constants: Mapping[str, str] | None = None,
+        renames: Mapping[str, str] | None = None,
     ) -> BoundForm:
         """The form for the columns of one file.
 
@@ -90,28 +82,26 @@ class Form:
             files_column: its cells fill the request's own `files` list instead of an input.
             base_dir: where relative paths of files begin.
             typed: `RowSource.typed`: each row may have other keys, so columns are looked up row by row.
+            files_root: the folder below which cells may name files (--files-root); None for `base_dir`.
+            user: the text of --user; what it makes of each row is checked.
+            constants: input → text that each row is given (--set).
+            renames: column → the input that it stands for (--map).
+
+        Raises:
+            UsageError: a constant, a renamed column or the user cannot be what is asked for.
         """
-        return BoundForm(self, source_header, id_column, files_column, base_dir, typed)
-
-
-def _natural(value: object) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
-
-
-def _variable(type_: str, body: Mapping[str, Any], limits: Mapping[str, Any]) -> Variable:
-    name = body["variable"]
-    label = body.get("label")
-    most = _natural(body.get("max_length"))
-    options = body.get("options")
-    return Variable(
-        name=name,
-        label=label if isinstance(label, str) and label else name,
-        type=type_,
-        required=bool(body.get("required")),
-        max_length=most,
-        options=tuple(o for o in options if isinstance(o, str)) if isinstance(options, list) else (),
-        rules=FileRules.of(body, limits, 1 if type_ == "file" else most),
-    )
+        place = FilePlace(base_dir, files_root)
+        return BoundForm(
+            self,
+            source_header,
+            id_column,
+            files_column,
+            place,
+            typed,
+            user=None if user is None else UserTemplate(user),
+            constants=constants or {},
+            renames=renames or {},
+        )
 
 
 class BoundForm:
@@ -120,6 +110,7 @@ class BoundForm:
     Attributes:
         problems: of the columns against the form; with any of them no row could work.
         warnings: columns that the app does not know.
+        optional_columns: so many columns at the end of a table are no required input: a record may end before them.
     """
 
     def __init__(
@@ -128,21 +119,65 @@ class BoundForm:
         header: tuple[str, ...],
         id_column: str,
         files_column: str | None,
-        base_dir: Path,
+        place: FilePlace,
         typed: bool,
+        *,
+        user: UserTemplate | None,
+        constants: Mapping[str, str],
+        renames: Mapping[str, str],
     ) -> None:
         self.problems: tuple[Problem, ...] = ()
         self.warnings: tuple[str, ...] = ()
+        self.optional_columns = 0
         self._form = form
         self._id_column = id_column
         self._files_column = files_column
         self._typed = typed
-        self._base_dir = base_dir
-        self._files = to.files(form.files, base_dir, single=False)
-        self._has_files = files_column is not None or any(v.type in _FILES for v in form.variables)
+        self._place = place
+        self._files = to.files(form.files, place, single=False)
+        self._has_files = files_column is not None or any(v.type in FILES for v in form.variables)
         self._by_name = {variable.name: variable for variable in form.variables}
         self._by_label = self._labels()
+        self._user = user
+        self._renames = renames
+        self._check_renames(header)
+        self._constants = {name: self._constant(name, text) for name, text in constants.items()}
         self._bind(header)
+        if user is not None and not user.columns and (fault := user.fault({})) is not None:
+            raise UsageError(fault.replace(" for this row", ""), code="usage_invalid_flag")
+
+    def _check_renames(self, header: tuple[str, ...]) -> None:
+        for column, name in self._renames.items():
+            said = f"--map {column}={name}"
+            if column not in header and not self._typed:
+                near = nearest(column, header)
+                hint = f"did you mean {show(near)}?" if near else f"it has {_names(header)}"
+                raise UsageError(
+                    f"{said}: the input has no column {show(column)}", code="usage_invalid_flag", hint=hint
+                )
+            self._check_input(name, said)
+
+    def _check_input(self, name: str, said: str) -> None:
+        """Raises where the app has no input of this name; without a form any name may be one."""
+        if name == "id" and "id" not in self._by_name:
+            raise UsageError(
+                f"{said}: the key id holds the row's id", code="usage_invalid_flag", hint="see --id-column"
+            )
+        if self._form.known and name not in self._by_name:
+            near = nearest(name, self._by_name)
+            hint = f"did you mean {show(near)}?" if near else f"it has {_names(tuple(self._by_name))}"
+            raise UsageError(f"{said}: the app has no input {show(name)}", code="usage_invalid_flag", hint=hint)
+
+    def _constant(self, name: str, text: str) -> Any:
+        said = f"--set {name}={text}"
+        self._check_input(name, said)
+        if not text:
+            raise UsageError(f"{said} has no value", code="usage_invalid_flag", hint="leave it out, or give a value")
+        variable = self._by_name.get(name)
+        try:
+            return to.plain(text) if variable is None else self._converter(variable, typed=False)(text)
+        except to.Refused as error:
+            raise UsageError(f"{said}: {error.message}", code="usage_invalid_flag") from None
 
     def _labels(self) -> dict[str, str]:
         """Label → variable, of labels that stand for one variable only and are no variable's name."""
@@ -153,18 +188,30 @@ class BoundForm:
 
     def _key(self, column: str) -> str | None:
         """The variable of a column."""
+        renamed = self._renames.get(column)
+        if renamed is not None:
+            return renamed
         return column if column in self._by_name else self._by_label.get(column)
 
     def _bind(self, header: tuple[str, ...]) -> None:
         problems = []
         column_of: dict[str, str] = {"id": self._id_column} if "id" in self._by_name else {}
+        optional = []
         unknown = []
         for column in header:
             if column == self._files_column:
+                optional.append(True)
                 continue
             name = self._key(column)
+            known = self._by_name.get(name or "")
+            optional.append(column != self._id_column and not (known is not None and known.required))
             if name is None:
                 unknown.append(column)
+            elif name in self._constants and not self._typed:
+                message = (
+                    f"--set gives the input {show(name)} to each row, and the column {show(column)} too; leave one out"
+                )
+                problems.append(Problem("double_column", message, 1, column))
             elif column_of.setdefault(name, column) != column and not self._typed:
                 message = (
                     f"columns {show(column_of[name])} and {show(column)} both stand for the input {show(name)}; "
@@ -180,20 +227,31 @@ class BoundForm:
             bound = column_of.get(variable.name)
             if self._typed:
                 bound = self._id_column if variable.name == "id" else variable.name
+            if variable.name in self._constants:
+                continue
             if bound is not None:
-                convert = self._converter(variable)
-                is_text = self._typed and variable.type in _TEXTS
+                convert = self._converter(variable, typed=self._typed)
+                is_text = self._typed and variable.type in TEXTS
                 self._plan.append((bound, variable.name, variable.required, convert, is_text))
             elif variable.required:
                 problems.append(_missing(variable, unknown, header))
-        self._others = [] if self._typed else [column for column in unknown if column != "id"]
+        # (column, key) of what is sent as it is
+        others = [] if self._typed else [(column, column) for column in unknown if column != "id"]
+        others += [pair for pair in self._renames.items() if pair[1] not in self._by_name and not self._typed]
+        self._others = others
+        if self._form.known and not self._typed:
+            self.optional_columns = len(list(itertools.takewhile(bool, reversed(optional))))
         self.problems = tuple(problems)
         if self._form.known:
             self.warnings = tuple(self._warning(column) for column in unknown if column not in (self._id_column, "id"))
 
-    def _converter(self, variable: Variable) -> to.Convert:
+    def knows(self, column: str) -> bool:
+        """Whether a column stands for an input of the app."""
+        return self._form.known and self._key(column) is not None
+
+    def _converter(self, variable: Variable, *, typed: bool) -> to.Convert:
         kind = variable.type
-        if kind in _TEXTS:
+        if kind in TEXTS:
             return to.text(variable.max_length)
         if kind == "number":
             return to.number
@@ -202,9 +260,9 @@ class BoundForm:
         if kind == "checkbox":
             return to.checkbox
         if kind == "json_object":
-            return to.json_object_typed if self._typed else to.json_object
-        if kind in _FILES:
-            return to.files(variable.rules, self._base_dir, single=kind == "file")
+            return to.json_object_typed if typed else to.json_object
+        if kind in FILES:
+            return to.files(variable.rules, self._place, single=kind == "file")
         return to.plain
 
     def _warning(self, column: str) -> str:
@@ -221,6 +279,8 @@ class BoundForm:
         """
         cells = row.values
         values: dict[str, Any] = {"id": row.id}
+        if self._constants:
+            values |= self._constants
         problems: list[Problem] = []
         if self._typed:
             cells = self._rename(row, problems)
@@ -238,11 +298,13 @@ class BoundForm:
                 values[key] = value
             elif required:
                 problems.append(self._required(row, column, key))
-        for column in self._others if not self._typed else self._unknown(cells):
+        for column, key in self._others if not self._typed else self._unknown(cells):
             try:
-                values[column] = to.plain(cells[column])
+                values[key] = to.plain(cells[column])
             except to.Refused as error:
                 problems.append(Problem(error.kind, error.message, row.line, column, row.id))
+        if self._user is not None and self._user.columns and (fault := self._user.fault(row.values)) is not None:
+            problems.append(Problem("bad_user", fault, row.line, self._user.columns[0], row.id))
         if not self._has_files:
             return Inputs(values), problems
         files = self._file_list(row, problems)
@@ -250,27 +312,30 @@ class BoundForm:
 
     def _required(self, row: Row, column: str, key: str) -> Problem:
         cure = "fill it in"
-        if self._typed and self._by_name[key].type in _TEXTS:
+        if self._typed and self._by_name[key].type in TEXTS:
             cure = 'write "" for an empty text'
         what = "is missing" if self._typed and column not in row.values else "is empty"
         return Problem("required", f"the input is required and {what}; {cure}", row.line, column, row.id)
 
     def _rename(self, row: Row, problems: list[Problem]) -> dict[str, Any]:
         """The row's values by variable instead of label."""
-        if not self._by_label:
+        if not self._by_label and not self._renames and not self._constants:
             return row.values
         renamed: dict[str, Any] = {}
         for column, value in row.values.items():
-            name = self._by_label.get(column, column)
+            name = self._renames.get(column) or self._by_label.get(column, column)
+            if name in self._constants:
+                message = f"--set gives the input {show(name)} to each row, and this row has it too; leave one out"
+                problems.append(Problem("double_key", message, row.line, column, row.id))
             if name in renamed or (name != column and name in row.values):
                 message = f"{show(column)} and {show(name)} both stand for the input {show(name)}; remove one"
                 problems.append(Problem("double_key", message, row.line, column, row.id))
             renamed[name] = value
         return renamed
 
-    def _unknown(self, cells: Mapping[str, Any]) -> list[str]:
+    def _unknown(self, cells: Mapping[str, Any]) -> list[tuple[str, str]]:
         skipped = ("id", self._files_column)
-        return [key for key in cells if key not in self._by_name and key not in skipped]
+        return [(key, key) for key in cells if key not in self._by_name and key not in skipped]
 
     def _file_list(self, row: Row, problems: list[Problem]) -> list[Any] | None:
         cell = None if self._files_column is None else row.values.get(self._files_column)

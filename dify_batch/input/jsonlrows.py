@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
-from dify_batch.input.csvrows import RawPass, text_of
-from dify_batch.input.records import ID_SPACE, Problem, Row, id_problem
+from dify_batch.ids import read_id
+from dify_batch.input.passes import RawPass, text_of
+from dify_batch.input.records import Problem, Row, id_problem
 from dify_batch.strictjson import NotJson, parse, sendable
 from dify_batch.text import show
 
@@ -57,7 +57,7 @@ def _row(record: str, number: int, line: int, id_key: str) -> Row | Problem:
     if id_key not in values:
         keys = ", ".join(show(key) for key in list(values)[:5]) or "none"
         return Problem("blank_id", f"the object has no key {show(id_key)}; it has {keys}", line)
-    id_ = id_text(values[id_key])
+    id_ = read_id(values[id_key])
     if id_ is None:
         return Problem("bad_id", f"the id is {show(values[id_key])}; write text or a whole number", line, id_key)
     problem = id_problem(id_, line, id_key)
@@ -67,13 +67,4 @@ def _row(record: str, number: int, line: int, id_key: str) -> Row | Problem:
         message = f"the row's id is taken from {show(id_key)} and goes under the key id, so this one cannot: rename it"
         return Problem("bad_id", message, line, "id", id_)
     values[id_key] = id_
-    return Row(number, line, id_, values)
-
-
-def id_text(value: Any) -> str | None:
-    """The id as text: of text and whole numbers; None of anything else."""
-    if isinstance(value, str):
-        return value.strip(ID_SPACE)
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    return None
+    return Row(number, line, id_, values, hash(record))

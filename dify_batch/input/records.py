@@ -1,27 +1,18 @@
-"""Row and Problem: what the input comes to, and what is wrong with it."""
+"""Row, Problem and Notes: what the input comes to, what is wrong with it, and what is worth a word."""
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
-from dify_batch.text import show
-
-MAX_ID = 1000
-"""Longest id in characters: an id is repeated in four files and in every message about its row."""
-
-ID_SPACE = " \t\r\n\v\f"
-"""Stripped from both ends of an id, so that ids of a hand-edited `.retry` still match."""
-
-_NOT_IN_ID = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff\ud800-\udfff]")
-"""Control characters and everything that some reader takes for the end of a line: `.retry` has one id a line.
-A byte order mark within a file (of files put one after the other) is stripped there too. Lone surrogates cannot be
-written as UTF-8."""
+from dify_batch.ids import id_fault
+from dify_batch.text import count, show
 
 FATAL_KINDS = frozenset(
     {
         "empty_file",
+        "not_a_table",
         "header",
         "delimiter",
         "encoding",
@@ -30,11 +21,14 @@ FATAL_KINDS = frozenset(
         "field_too_large",
         "missing_column",
         "double_column",
+        "no_ids",
+        "alike_id",
     }
 )
 """Kinds that concern the whole file: what follows cannot be read, or no row could work."""
 
 STRUCTURAL_KINDS = FATAL_KINDS | {
+    "header_again",
     "duplicate_id",
     "blank_id",
     "bad_id",
@@ -46,32 +40,38 @@ STRUCTURAL_KINDS = FATAL_KINDS | {
 """Kinds that concern the file; all others concern a value against the app's form."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Row:
-    """One record.
+    """One record. Nobody changes it once it is made (frozen, it would cost a fifth of reading a file).
 
     Attributes:
         number: 1 for the first data record; blank lines do not count.
-        line: the record's first physical line, from 1.
+        line: the record's first physical line, from 1; of a spreadsheet its row.
         id: without surrounding ASCII white space.
         values: header → cell; str from CSV, any JSON value from JSONL. The id column is there with the id.
+        digest: tells within this process whether a later pass reads the same record; equal rows have the same.
     """
 
     number: int
     line: int
     id: str
     values: dict[str, Any]
+    digest: int = field(default=0, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing wrong with the input: `kind` for machines and counting, `message` says what and the cure."""
+    """One thing wrong with the input: `kind` for machines and counting, `message` says what and the cure.
+
+    `width`: of a record with too few or too many cells, how many it has.
+    """
 
     kind: str
     message: str
     line: int | None = None
     column: str | None = None
     id: str | None = None
+    width: int | None = field(default=None, compare=False, repr=False)
 
     @property
     def fatal(self) -> bool:
@@ -105,19 +105,81 @@ class Problem:
         return f"{', '.join(where)}: {self.message}" if where else self.message
 
 
+@dataclass(slots=True)
+class Note:
+    """How often something was met, and where first."""
+
+    times: int = 0
+    line: int = 0
+    example: str = ""
+
+
+@dataclass(slots=True)
+class Notes:
+    """What one pass met that is no error, and that a person should know. `texts` gives the warnings."""
+
+    padding: Note = field(default_factory=Note)
+    lacking: Note = field(default_factory=Note)
+    errors: dict[str, Note] = field(default_factory=dict)
+    quoted: dict[str, Note] = field(default_factory=dict)
+
+    def pad(self, line: int) -> None:
+        """Cells or records of nothing were passed over."""
+        _meet(self.padding, line)
+
+    def lack(self, line: int) -> None:
+        """Optional cells at a record's end are not there, and were taken for empty."""
+        _meet(self.lacking, line)
+
+    def error(self, column: str, line: int, value: str) -> None:
+        """A cell is an error value of a spreadsheet."""
+        _meet(self.errors.setdefault(column, Note()), line, value)
+
+    def quote(self, column: str, line: int, value: str) -> None:
+        """A cell begins with a blank and a quote, so that the quotes are a part of it."""
+        _meet(self.quoted.setdefault(column, Note()), line, value)
+
+    def texts(self) -> Iterator[str]:
+        note = self.padding
+        if note.times:
+            what = "record" if note.times == 1 else "records"
+            yield (
+                f"{note.times:,} {what} with nothing in cells beyond the table, as a spreadsheet leaves them "
+                f"(first on line {note.line}); they are passed over"
+            )
+        note = self.lacking
+        if note.times:
+            yield (
+                f"{count(note.times, 'row ends', 'rows end')} before the last columns (first on line {note.line}); "
+                "these are optional, and are taken for empty"
+            )
+        for column, note in self.errors.items():
+            yield (
+                f"column {show(column)}: {count(note.times, 'cell is', 'cells are')} an error of a spreadsheet, such "
+                f"as {note.example} on line {note.line}; mend the formula, or the text is sent as it is"
+            )
+        for column, note in self.quoted.items():
+            yield (
+                f"column {show(column)}: {count(note.times, 'cell begins', 'cells begin')} with a blank and a quote, "
+                f"such as {show(note.example)} on line {note.line}; the quotes are sent as a part of the text: "
+                "remove the blank before them"
+            )
+
+
+def _meet(note: Note, line: int, example: str = "") -> None:
+    note.times += 1
+    if note.times == 1:
+        note.line, note.example = line, example
+
+
 def id_problem(id_: str, line: int, column: str) -> Problem | None:
     """Whether an already stripped id can be used. None if it can; a blank one cannot."""
-    if not id_:
-        return Problem("blank_id", "the id is blank; every row needs its own id", line, column)
-    if len(id_) > MAX_ID:
-        return Problem("bad_id", f"the id has {len(id_)} characters; at most {MAX_ID} are allowed", line, column)
-    bad = None if id_.isprintable() else _NOT_IN_ID.search(id_)
-    if bad is not None:
-        what = f"U+{ord(bad.group()):04X}"
-        return Problem(
-            "bad_id",
-            f"the id {show(id_)} contains {what}, which no id may have; remove it",
-            line,
-            column,
-        )
-    return None
+    fault = id_fault(id_)
+    if fault is None:
+        return None
+    kind, what = fault
+    if kind == "blank_id":
+        return Problem(kind, f"{what}; every row needs its own id", line, column)
+    if what.startswith("contains"):
+        what = f"the id {show(id_)} {what}; remove it"
+    return Problem(kind, what, line, column)

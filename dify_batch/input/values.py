@@ -6,12 +6,11 @@ but for numbers written as text. EMPTY stands for a cell that holds nothing.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, Final
 
-from dify_batch.input.files import FileRefused, FileRules, resolve
+from dify_batch.input.files import FilePlace, FileRefused, FileRules, resolve
+from dify_batch.input.numbers import number_of
 from dify_batch.strictjson import NotJson, parse, sendable
 from dify_batch.text import show
 
@@ -81,43 +80,18 @@ def _plain(value: Any) -> str:
     return show(value).replace('"', '\\"')
 
 
-_INTEGER = re.compile(r"[+-]?[0-9]+")
-_DECIMAL = re.compile(r"[+-]?(?:[0-9]+\.[0-9]*|\.[0-9]+)")
-_COMMA = re.compile(r"[+-]?[0-9]+,[0-9]+")
-_EXPONENT = re.compile(r"[+-]?[0-9.]+[eE][+-]?[0-9]+")
-
-
 def number(value: Any) -> Any:
-    """number: int or float; text as "12", " 7 ", "1.5", ".5" (dify-wire 06a, 06e, 06x).
-
-    Dify refuses "1e3", "1,5" and "NaN" (06h, 06y, 06z), keeps true as true (06f) and fails on a list (06g).
-    """
+    """number: int or float; see `numbers.number_of`. JSON true and lists are refused (dify-wire 06f, 06g)."""
     if isinstance(value, str):
-        digits = value.strip()
-        if not digits:
+        if not value.strip():
             return EMPTY
-        if _INTEGER.fullmatch(digits):
-            try:
-                return int(digits)
-            except ValueError:  # more than 4300 digits; Dify's int() refuses them too
-                raise Refused("not_a_number", f"a number of {len(digits)} digits is too large") from None
-        if _DECIMAL.fullmatch(digits):
-            result = float(digits)
-            if result in (float("inf"), float("-inf")):
-                raise Refused("not_a_number", f"{show(value)} is too large for a number")
-            return result
-        raise Refused("not_a_number", f"{show(value)} is not a number{_number_cure(digits)}")
+        try:
+            return number_of(value)
+        except ValueError as error:
+            raise Refused("not_a_number", str(error)) from None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise Refused("not_a_number", f"{show(value)} is not a number")
     return value
-
-
-def _number_cure(digits: str) -> str:
-    if _COMMA.fullmatch(digits):
-        return f"; use a point: {digits.replace(',', '.')}"
-    if _EXPONENT.fullmatch(digits):
-        return "; Dify takes no exponent, write the digits out"
-    return ""
 
 
 def select(options: Sequence[str]) -> Convert:
@@ -186,12 +160,12 @@ def _object(value: Any, *, from_text: bool) -> Any:
     return value
 
 
-def files(rules: FileRules, base_dir: Path, *, single: bool) -> Convert:
+def files(rules: FileRules, place: FilePlace, *, single: bool) -> Convert:
     """file (one mapping or LocalFile) and file-list (a list of them); see `files.resolve`."""
 
     def convert(value: Any) -> Any:
         try:
-            found = resolve(value, rules, base_dir)
+            found = resolve(value, rules, place)
         except FileRefused as error:
             raise Refused(error.kind, error.message) from None
         if not found:

@@ -13,6 +13,8 @@ import pytest
 from dify_batch.batch.control import Control
 from dify_batch.batch.invocation import BatchReport, run_batch
 from dify_batch.errors import AppError, AuthError, ConnectionFailed, InvalidInput, OutputLocked, UsageError
+from dify_batch.input.check import check as really_check
+from dify_batch.ledger.formats import parse_retry
 from dify_batch.settings import Failures, Settings
 from dify_batch.simulator import Config, Simulator
 from dify_batch.summary import Stats
@@ -409,9 +411,29 @@ async def test_a_row_taken_out_of_the_input_is_collected_all_the_same(folder: Fo
     folder.server.faults(rows={"r1": [{"latency": 1.0}]})
     assert (await folder.run(timeout=0.2)).summary.running == 1
     write_csv(folder.data, 3, prefix="other")
-    report = await folder.run()
+    report = await folder.run(other_ids=True)
     assert (report.exit_status, report.summary.rows, report.summary.success) == (0, 3, 3)
     assert "r1" in result_ids(folder.output)
+
+
+@pytest.mark.parametrize(("kept", "stops"), [(0, True), (4, True), (5, False), (10, False)])
+async def test_an_input_with_fewer_than_half_of_the_known_ids_stops_before_sending(
+    folder: Folder, kept: int, stops: bool
+) -> None:
+    await folder.run()
+    lines = folder.data.read_text(encoding="utf-8").splitlines(keepends=True)
+    new = [f"00{line}" for line in lines[kept + 1 :]]  # as if a spreadsheet had made other ids of them
+    folder.data.write_text("".join([*lines[: kept + 1], *new]), encoding="utf-8")
+    if not stops:
+        assert (await folder.run()).summary.success == 10 - kept
+        return
+    with pytest.raises(InvalidInput, match="knows 10 rows from before") as caught:
+        await folder.run()
+    assert caught.value.exit_status == 2
+    assert caught.value.code == "other_ids"
+    assert "--allow-other-ids" in str(caught.value.hint)
+    assert sum(folder.executions().values()) == 10
+    assert (await folder.run(other_ids=True)).summary.success == 10 - kept
 
 
 async def test_a_result_that_somebody_cut_off_is_fetched_again(folder: Folder) -> None:
@@ -421,6 +443,43 @@ async def test_a_result_that_somebody_cut_off_is_fetched_again(folder: Folder) -
     report = await folder.run()
     assert (report.summary.done_before, report.summary.recovered, report.summary.posts) == (8, 2, 0)
     assert executed_more_than_once(folder.server) == {}
+
+
+async def test_a_file_that_goes_after_the_check_fails_its_row_alone(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder.path / "notes.txt").write_text("hello", encoding="utf-8")
+    (folder.path / "gone.txt").write_text("hello", encoding="utf-8")
+    folder.data.write_text("id,doc\na,notes.txt\nb,gone.txt\nc,notes.txt\n", encoding="utf-8")
+
+    def check(*given: Any, **more: Any) -> Any:
+        report = really_check(*given, **more)
+        (folder.path / "gone.txt").unlink()
+        return report
+
+    monkeypatch.setattr("dify_batch.batch.invocation.check", check)
+    report = await folder.run(api_key="app-files")
+    assert (report.exit_status, report.summary.success, report.summary.failed) == (1, 2, 1)
+    assert parse_retry(folder.retry.read_bytes()) == ["b"]
+
+
+async def test_rows_that_come_while_the_batch_runs_are_told_and_left(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+
+    def check(*given: Any, **more: Any) -> Any:
+        report = really_check(*given, **more)
+        with folder.data.open("a", encoding="utf-8") as file:
+            file.write("late,question\n")
+        return report
+
+    monkeypatch.setattr("dify_batch.batch.invocation.check", check)
+    report = await folder.run()
+    assert report.error is not None
+    assert (report.error.code, report.exit_status, report.summary.success) == ("input_changed", 75, 10)
+    monkeypatch.undo()
+    report = await folder.run()
+    assert (report.exit_status, report.summary.success, report.summary.done_before) == (0, 1, 10)
 
 
 async def test_files_are_uploaded_with_the_run_s_own_user(folder: Folder) -> None:

@@ -94,26 +94,32 @@ CASES = [
          'DIR/data.csv has no column "id"; it has "Id", "query"\n'
          'did you mean --id-column "Id"?', options={"id_column": "id"}),
     Case("unknown encoding", "id\n1\n",
-         '--encoding "latin-99" is not a known encoding\n'
-         "give a Python codec name, for instance utf-8, utf-16, cp1252, shift_jis or gb18030",
+         '--encoding: "latin-99" is not '
+         "an encoding of text files known here, such as utf-8, utf-16, cp1252, shift_jis or gb18030\n"
+         "see `dify-batch --help` for --encoding",
          options={"encoding": "latin-99"}),
     Case("encoding of bytes", "id\n1\n",
-         '--encoding "base64" is not a known encoding\n'
-         "give a Python codec name, for instance utf-8, utf-16, cp1252, shift_jis or gb18030",
+         '--encoding: "base64" is not '
+         "an encoding of text files known here, such as utf-8, utf-16, cp1252, shift_jis or gb18030\n"
+         "see `dify-batch --help` for --encoding",
          options={"encoding": "base64"}),
     Case("encoding that is none of files", "id\n1\n",
-         '--encoding "unicode_escape" is not an encoding of text files\n'
-         "give a Python codec name, for instance utf-8, utf-16, cp1252, shift_jis or gb18030",
+         '--encoding: "unicode_escape" is not '
+         "an encoding of text files known here, such as utf-8, utf-16, cp1252, shift_jis or gb18030\n"
+         "see `dify-batch --help` for --encoding",
          options={"encoding": "unicode_escape"}),
     Case("long delimiter", "id\n1\n",
-         '--delimiter "::" is not allowed\n'
-         "give one character, for instance ';' or '|', or the word tab", options={"delimiter": "::"}),
+         '--delimiter: "::" is not '
+         'one character other than a quote, such as ";" or "|", or tab, comma, semicolon or pipe\n'
+         "see `dify-batch --help` for --delimiter", options={"delimiter": "::"}),
     Case("quote as delimiter", "id\n1\n",
-         '--delimiter "\\"" is not allowed\n'
-         "give one character, for instance ';' or '|', or the word tab", options={"delimiter": '"'}),
+         '--delimiter: """ is not '
+         'one character other than a quote, such as ";" or "|", or tab, comma, semicolon or pipe\n'
+         "see `dify-batch --help` for --delimiter", options={"delimiter": '"'}),
     Case("empty delimiter", "id\n1\n",
-         '--delimiter "" is not allowed\n'
-         "give one character, for instance ';' or '|', or the word tab", options={"delimiter": ""}),
+         '--delimiter: "" is not '
+         'one character other than a quote, such as ";" or "|", or tab, comma, semicolon or pipe\n'
+         "see `dify-batch --help` for --delimiter", options={"delimiter": ""}),
     # encodings
     Case("utf-16 by its mark", "id,query\n1,a\n".encode("utf-16"),
          "line 1: the file is UTF-16, not UTF-8 (its byte order mark says so); add --encoding "
@@ -131,14 +137,14 @@ CASES = [
          "contains NUL; if the file is UTF-16, add --encoding utf-16\n"
          "in all: header 2"),
     Case("latin letter", "id,query\n1,a\n2,Café\n".encode("cp1252"),
-         "line 3: byte 0xE9 is not valid UTF-8; it may be cp1252: try --encoding cp1252 with "
+         'line 3: byte 0xE9 is not valid UTF-8; it may be cp1252 ("Café"): try --encoding cp1252 with '
          "--dry-run"),
     Case("cut in a letter", "id,query\n1,é".encode()[:-1],
          "line 2: the file ends within a character of UTF-8; if it was cut off, copy it again, "
          "else say its encoding with --encoding"),
     Case("ascii only", "id,query\n1,é\n",
-         "line 2: byte 0xC3 is not valid ASCII; it may be utf-8: try --encoding utf-8 with --dry-"
-         "run", options={"encoding": "ascii"}),
+         "line 2: byte 0xC3 is not valid ASCII; it may be utf-8 (\"é\"): try --encoding utf-8 "
+         "with --dry-run", options={"encoding": "ascii"}),
     # delimiters and header
     Case("semicolons", "id;query\n1;a\n",
          'line 1: the header is one column, "id;query"; it looks separated by \';\': add --delimiter'
@@ -157,8 +163,7 @@ CASES = [
          options={"delimiter": ";"}),
     Case("column without a name", "id,,query\n1,2,3\n",
          "line 1: column 2 has no name; name it, or remove the column"),
-    Case("comma at the end of the header", "id,query,\n1,2,\n",
-         "line 1: column 3 has no name; name it, or remove the column"),
+    Case("comma at the end of the header", "id,query,\n1,2,\n", "nothing is wrong"),
     Case("column twice", "id,query,query\n1,2,3\n",
          'line 1, column "query": columns 2 and 3 have the same name; rename one'),
     Case("first column is not the one called id", "name,id\na,1\n",
@@ -190,8 +195,9 @@ CASES = [
          " missing 1"),
     Case("blank id", "id,query\n ,a\n",
          'line 2, column "id": the id is blank; every row needs its own id'),
-    Case("row of commas", "id,query\n1,a\n,\n",
-         "line 3: all cells of the row are empty; remove it"),
+    Case("row of commas", "id,query\n1,a\n,\n", "nothing is wrong"),
+    Case("quoted empty cell", 'id\n1\n""\n',
+         'line 3, column "id": the id is blank; every row needs its own id'),
     Case("same id", "id,query\n1,a\n2,b\n1,c\n",
          'line 4, column "id", row id "1": this id already stands on line 2; every row needs its '
          "own id"),
@@ -203,7 +209,7 @@ CASES = [
     Case("id with an escape", "id,query\na\x1bb,1\n",
          'line 2, column "id": the id "a\\u001bb" contains U+001B, which no id may have; remove it'),
     Case("files put one after the other", "id,query\n1,a\n\ufeffid,query\n2,b\n",
-         'line 3, column "id": the id "\\ufeffid" contains U+FEFF, which no id may have; remove it'),
+         "line 3: the header stands here again; remove the line"),
     Case("long id", f"id,query\n{'x' * 1001},1\n",
          'line 2, column "id": the id has 1001 characters; at most 1000 are allowed'),
     Case("NUL", "id,query\n1,a\n2,b\0c\n",
@@ -245,7 +251,7 @@ CASES = [
     Case("key twice", lines('{"id": 1, "n": 1, "n": 2}'),
          'line 1: the key "n" stands twice in one object', file="data.jsonl"),
     Case("nested too deeply", lines('{"id": 1, "n": ' + "[" * 99999 + "]" * 99999 + "}"),
-         "line 1: the JSON is nested too deeply", file="data.jsonl"),
+         "line 1: the JSON is nested too deeply, over 200 levels", file="data.jsonl"),
     Case("half a surrogate pair", lines('{"id": 1, "q": "\\ud83d"}'),
          'line 1, column "q", row id "1": it contains half of a surrogate pair, U+D83D; remove it',
          file="data.jsonl"),
@@ -257,7 +263,7 @@ CASES = [
          'line 1, column "id", row id "1": the row\'s id is taken from "key" and goes under the key'
          " id, so this one cannot: rename it", file="data.jsonl", options={"id_column": "key"}),
     Case("latin letter in JSON", '{"id": 1, "q": "Café"}\n'.encode("cp1252"),
-         "line 1: byte 0xE9 is not valid UTF-8; it may be cp1252: try --encoding cp1252 with "
+         'line 1: byte 0xE9 is not valid UTF-8; it may be cp1252 ("Café"): try --encoding cp1252 with '
          "--dry-run", file="data.jsonl"),
     # the form
     Case("required column missing", "id,text\n1,a\n",
@@ -338,7 +344,8 @@ CASES = [
          'line 2, column "doc", row id "1": "a.mp4": .mp4 is not allowed here; allowed are '
          "document, image, .txt, .csv, .md", form=FILES, others={"a.mp4": b"x"}),
     Case("file without extension", "id,doc\n1,LICENSE\n",
-         "nothing is wrong", form=FILES, others={"LICENSE": b"x"}),
+         'line 2, column "doc", row id "1": "LICENSE": a file without extension is not allowed here; allowed are '
+         "document, image, .txt, .csv, .md", form=FILES, others={"LICENSE": b"x"}),
     Case("two files for one", "id,doc\n1,a.txt|b.txt\n",
          'line 2, column "doc", row id "1": it names 2 files; at most one is allowed', form=FILES),
     Case("too many files", 'id,doc,docs\n1,a.txt,"a.txt\na.txt\na.txt\na.txt"\n',

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dify_batch.input.files import (
+    FilePlace,
     FileRefused,
     FileRules,
     Inputs,
@@ -81,7 +83,9 @@ def test_type_by_extension(extension: str, type_: str | None) -> None:
         (".txt", ("custom",), (".md",), None, None),
         (".xyz", (), (), "document", "document"),
         (".xyz", ("document", "custom"), (".xyz",), "custom", "custom"),
-        (".xyz", ("document",), (), "document", "document"),
+        (".xyz", ("document",), (), None, "document"),
+        (".exe", ("document", "image"), (), None, "document"),
+        ("", ("document",), (), None, "document"),
         (".xyz", ("image",), (), None, "image"),
         ("", ("image", "audio"), (), None, "image"),
     ],
@@ -144,18 +148,51 @@ def test_custom_is_declared_by_leaving_the_type_out() -> None:
 )
 def test_several_files_of_a_cell(cell: Any, tmp_path: Path) -> None:
     (tmp_path / "a.txt").touch()
-    assert resolve(cell, FileRules(), tmp_path) == [
+    assert resolve(cell, FileRules(), FilePlace(tmp_path)) == [
         LocalFile(tmp_path / "a.txt", "document"),
         {"type": "document", "transfer_method": "remote_url", "url": "http://h/b.txt"},
     ]
 
 
-def test_paths_may_leave_the_folder_or_be_absolute(tmp_path: Path) -> None:
-    (tmp_path / "in").mkdir()
-    (tmp_path / "a.txt").touch()
-    for cell in ("../a.txt", str(tmp_path / "a.txt")):
-        [found] = resolve(cell, FileRules(), tmp_path / "in")
-        assert found.path.samefile(tmp_path / "a.txt")
+def test_a_cell_names_files_below_the_folder_of_the_input_only(tmp_path: Path) -> None:
+    inside = tmp_path / "in"
+    (inside / "deep").mkdir(parents=True)
+    for path in (tmp_path / "a.txt", inside / "b.txt", inside / "deep/c.txt"):
+        path.touch()
+    (tmp_path / "in2").mkdir()  # its name begins like that of the folder
+    (tmp_path / "in2/d.txt").touch()
+    (inside / "link.txt").symlink_to(tmp_path / "a.txt")
+    (inside / "folder").symlink_to(tmp_path)
+    (inside / "inner.txt").symlink_to(inside / "b.txt")
+    for cell in ("b.txt", "deep/c.txt", "deep/../b.txt", str(inside / "b.txt"), "../in/b.txt", "inner.txt"):
+        assert resolve(cell, FileRules(), FilePlace(inside))
+    outside = ("../a.txt", str(tmp_path / "a.txt"), "link.txt", "folder/a.txt", "deep/../../a.txt", "../in2/d.txt")
+    for cell in outside:
+        with pytest.raises(FileRefused, match=r"is not below the folder .*; add --files-root .* if it may be sent"):
+            resolve(cell, FileRules(), FilePlace(inside))
+        assert resolve(cell, FileRules(), FilePlace(inside, tmp_path))
+    assert resolve("/etc/hostname", FileRules(), FilePlace(inside, Path("/")))
+
+
+def test_a_folder_that_is_a_link_is_the_folder_that_it_leads_to(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real/a.txt").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    assert resolve("a.txt", FileRules(), FilePlace(tmp_path / "link"))
+
+
+@pytest.mark.parametrize(
+    ("cell", "hint"),
+    [
+        ("a.txt;b.txt", "with | or a new line between them"),
+        ("a.txt, b.txt", "with | or a new line between them"),
+        ('["a.txt", "b.txt"]', "not as a JSON list"),
+        ("c.txt", "relative paths begin at the input file's folder"),
+    ],
+)
+def test_a_cell_that_names_several_files_in_another_way_is_told_ours(tmp_path: Path, cell: str, hint: str) -> None:
+    with pytest.raises(FileRefused, match=f"there is no file .*; .*{re.escape(hint)}"):
+        resolve(cell, FileRules(), FilePlace(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -173,7 +210,7 @@ def test_paths_may_leave_the_folder_or_be_absolute(tmp_path: Path) -> None:
 def test_methods(methods: tuple[str, ...], cell: Any, message: str, tmp_path: Path) -> None:
     (tmp_path / "a.txt").touch()
     with pytest.raises(FileRefused) as caught:
-        resolve(cell, FileRules(methods=methods), tmp_path)
+        resolve(cell, FileRules(methods=methods), FilePlace(tmp_path))
     assert (caught.value.kind, caught.value.message) == ("file_method", message)
 
 
@@ -188,10 +225,10 @@ def test_a_file_of_exactly_the_limit_passes(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     rules = FileRules(limits={"file_size_limit": 1})
     path.write_bytes(bytes(1024 * 1024))
-    assert resolve("a.txt", rules, tmp_path) == [LocalFile(path, "document")]
+    assert resolve("a.txt", rules, FilePlace(tmp_path)) == [LocalFile(path, "document")]
     path.write_bytes(bytes(1024 * 1024 + 1))
     with pytest.raises(FileRefused) as caught:
-        resolve("a.txt", rules, tmp_path)
+        resolve("a.txt", rules, FilePlace(tmp_path))
     assert caught.value.kind == "file_too_large"
 
 

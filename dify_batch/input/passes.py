@@ -1,0 +1,102 @@
+"""One pass over a file's bytes: read at an offset of its own, looked at on the way, and decoded.
+
+So passes do not disturb each other, and a file that is replaced meanwhile stays the one that was opened.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+from typing import Any, TextIO
+
+BLOCK = 1 << 18  # bytes read at once: large enough that the calls do not show in a profile
+
+_ERRORS = (
+    "#REF! #N/A #VALUE! #NAME? #DIV/0! #NULL! #NUM! #SPILL! #CALC! #GETTING_DATA #FIELD! #BLOCKED! #CONNECT! #UNKNOWN! "
+    "#NV #BEZUG! #WERT! #ZAHL! #NULL! #ÜBERLAUF! #KALK! #FELD! #NOM? #VALEUR! #NOMBRE! #NUL! #¡REF! #¡VALOR! "
+    "#¿NOMBRE? #¡DIV/0! #¡NULO! #¡NUM! #N/D #RIF! #VALORE! #NOME? #VERW! #WAARDE! #NAAM? #GETAL! #LEEG! #ССЫЛКА! "
+    "#ЗНАЧ! #ИМЯ? #ДЕЛ/0! #ПУСТО! #ЧИСЛО! #Н/Д Err:502 Err:504 Err:508 Err:509 Err:511 Err:519 Err:520 Err:522"
+)
+ERROR_VALUES = frozenset(_ERRORS.split())
+"""What spreadsheets in English and some other languages write for a formula that cannot be computed."""
+
+_ASCII_ERRORS = sorted(re.escape(error[1:]) for error in ERROR_VALUES if error.isascii() and error[0] == "#")
+_MAYBE_ERROR = re.compile(f"#(?:[^ -~]|{'|'.join(_ASCII_ERRORS)})".encode())
+"""Found in every block that holds an error value, in any encoding that keeps ASCII; rare elsewhere. It begins with one
+letter only, so that the search is as fast as that for a letter."""
+
+
+class RawPass(io.RawIOBase):
+    """Reads a descriptor from the start; closing it leaves the descriptor open.
+
+    What it sees becomes true before any text of its block is handed on, so that rows are looked at closely only in
+    files that give reason to:
+
+    Attributes:
+        nul: a NUL byte.
+        errors: perhaps an error value of a spreadsheet.
+        quotes: a blank between the delimiter and a quote.
+        cut_off: all has been read, and the last byte ends no line: the last record may not be whole.
+        beyond: how many bytes beyond ASCII, counted as long as `utf8` is true.
+        utf8: all bytes so far are UTF-8 (only looked at where `watch_utf8` is given).
+    """
+
+    def __init__(self, descriptor: int, *, delimiter: str = ",", watch_utf8: bool = False) -> None:
+        self._descriptor = descriptor
+        self._offset = 0
+        self._tail = b""
+        self._blank_quote = f'{delimiter} "'.encode("utf-8", "surrogatepass")
+        self.nul = self.errors = self.quotes = self.cut_off = self._open = False
+        self.beyond = 0
+        self._decoder = _utf8_decoder() if watch_utf8 else None
+        self.utf8 = watch_utf8
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = os.pread(self._descriptor, len(buffer), self._offset)
+        self._offset += len(data)
+        if data:
+            self._look(data)
+        else:
+            self.cut_off = self._open
+            if self._decoder is not None:
+                self._watch(b"", final=True)
+        buffer[: len(data)] = data
+        return len(data)
+
+    def _look(self, data: bytes) -> None:
+        if b"\0" in data:
+            self.nul = True
+        seen = self._tail + data  # what is looked for may lie across two blocks
+        # Looking for one byte first is fifty times as fast, and most often enough.
+        if not self.quotes and b'"' in seen and self._blank_quote in seen:
+            self.quotes = True
+        if not self.errors and ((b"#" in seen and _MAYBE_ERROR.search(seen)) or (b":" in seen and b"Err:5" in seen)):
+            self.errors = True
+        self._tail = data[-16:]
+        self._open = data[-1] not in b"\r\n"
+        if self._decoder is not None:
+            self._watch(data)
+
+    def _watch(self, data: bytes, *, final: bool = False) -> None:
+        assert self._decoder is not None
+        try:
+            text = self._decoder.decode(data, final)
+        except UnicodeDecodeError:
+            self.utf8, self._decoder = False, None
+        else:
+            self.beyond += len(data) - len(text) if not data.isascii() else 0
+
+
+def _utf8_decoder() -> Any:
+    import codecs
+
+    return codecs.getincrementaldecoder("utf-8")()
+
+
+def text_of(raw: RawPass, encoding: str, newline: str = "") -> TextIO:
+    """The decoded text of a pass; undecodable bytes raise UnicodeError (mostly UnicodeDecodeError)."""
+    return io.TextIOWrapper(io.BufferedReader(raw, BLOCK), encoding=encoding, newline=newline)
