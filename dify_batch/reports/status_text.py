@@ -165,6 +165,7 @@ _REASONS = {
     "server_4xx_other": "the app could not run",
     "storage_failed": "a file could not be written",
     "invalid_csv": "the input was changed meanwhile",
+    "input_changed": "the input was changed meanwhile",
     "unknown": "an unexpected error",
 }
 """The codes that the journal's end record holds, in words."""
