@@ -337,7 +337,7 @@ FLAGS: tuple[Flag, ...] = (
          doc="The plan goes to standard output. Asks the server for the app's form, which costs nothing."),
     Flag(dest="demo", names=("--demo",), action="on", group=LOOK, default=False,
          help="run against the built-in simulated Dify; needs no account",
-         doc="Needs the extra: dify-batch[demo]. DIFY_API_KEY and DIFY_API_BASE_URL are not used."),
+         doc="DIFY_API_KEY and DIFY_API_BASE_URL are not used."),
     Flag(dest="preflight", names=("--no-preflight",), action="off", group=LOOK, default=True,
          help="do not ask for the app's form first",
          doc="Cells are then sent as text and unchecked. For a server that hides its parameters."),

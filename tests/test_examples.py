@@ -19,8 +19,7 @@ import pytest
 from dify_batch.cli.arguments import COMMANDS
 from dify_batch.errors import Exit
 from dify_batch.flags import BY_DEST, BY_NAME, parse_duration
-from dify_batch.simulator.config import Config
-from dify_batch.simulator.process import SimulatorProcess
+from dify_batch.simulator import Config, SimulatorProcess
 from tests.support import harness
 
 EXAMPLES = Path(__file__).parent.parent / "examples"

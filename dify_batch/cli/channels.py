@@ -12,7 +12,7 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
-from dify_batch.errors import DifyBatchError, Exit, StorageError, UsageError
+from dify_batch.errors import DifyBatchError, Exit, StorageError
 
 if TYPE_CHECKING:
     from dify_batch.settings import Settings
@@ -32,9 +32,6 @@ def show(report: Shown, *, machine: bool) -> int:
 
 def unexpected(error: Exception, settings: Settings | None = None) -> DifyBatchError:
     """An error nobody foresaw: its type and message, and where to find or get the rest."""
-    if isinstance(error, ImportError) and settings is not None and settings.demo:
-        hint = 'install it: pip install "dify-batch[demo]"'
-        return UsageError(f"--demo needs an extra that is not installed: {error}", code="usage_invalid_flag", hint=hint)
     hint = "add --log-file dify-batch.log and run the command again to see where; nothing is lost or sent twice"
     if settings is not None and settings.log_file is not None:
         hint = f"the traceback is in {settings.log_file}"

@@ -153,7 +153,6 @@ def _batch_line(batch: LastBatch, holder: Holder | None) -> str:
 _REASONS = {
     "rows_failed": "some rows have no result",
     "batch_stopped": "stopped by --max-failures",
-    "budget_reached": "stopped by --max-tokens or --max-cost",
     "not_finished": "not finished",
     "interrupted": "stopped by Ctrl-C (SIGINT)",
     "terminated": "stopped by SIGTERM",
@@ -165,7 +164,6 @@ _REASONS = {
     "server_4xx_other": "the app could not run",
     "storage_failed": "a file could not be written",
     "invalid_csv": "the input was changed meanwhile",
-    "input_changed": "the input was changed meanwhile",
     "unknown": "an unexpected error",
 }
 """The codes that the journal's end record holds, in words."""

@@ -14,11 +14,13 @@ from pathlib import Path
 
 from .apps import DEFAULT_KEY
 from .config import Config
-from .core import SimulatorCore, quiet_uvicorn
 from .faults import RUN_FAULTS, SERVER_FAULTS, parse_plan
+from .served.core import SimulatorCore
 
 EXAMPLE = '{"rows": {"r2": ["failed"]}}'
-WHOLE = {"port", "control_port", "workers", "connections", "max_active_requests"}
+WHOLE = {
+    "port", "control_port", "workers", "worker_processes", "prefetch", "connections", "max_active_requests",
+}  # fmt: skip
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -87,7 +89,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     values = vars(parser.parse_args(argv))
     try:
         plan = read_plan(values.pop("faults"))
-        quiet_uvicorn()
         asyncio.run(serve(Config(**values), plan))
     except (ValueError, OSError) as e:
         sys.stderr.write(f"simulator: {e}\n")

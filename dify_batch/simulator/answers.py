@@ -79,7 +79,7 @@ def refused(fault: Fault, app: App, config: Config) -> Answer | None:
         case "throttle_400":
             return wire.too_many(app.id, limit)
         case "throttle_429":
-            wait = () if fault.seconds is None else ((b"retry-after", f"{fault.seconds:g}".encode()),)
+            wait = () if fault.seconds is None else (("Retry-After", f"{fault.seconds:g}"),)
             return wire.refuse(429, "too_many_requests", wire.too_many_text(app.id, limit), *wait)
         case "quota":
             message = "Rate limit exceeded, please upgrade your plan or wait until tomorrow."

@@ -20,7 +20,11 @@ class Config:
     control_port: int = 0
     latency: float = 0.2  # of one run, in its slow node
     latency_tail: float | TailFunction | None = None  # sigma of a lognormal factor of median 1, or a function
-    workers: int | None = 4  # streaming runs executed at once (celery's gevent pool); None is unlimited
+    workers: int | None = 4  # places of a worker: runs that it executes at once (celery's gevent pool); None: no limit
+    worker_processes: int = 1
+    prefetch: int = 0  # tasks that a worker reserves beyond its places
+    overtaking: float = 0.0  # so much later, at random, does a task arrive in the queue: who is sent first may be last
+    redelivery: float = 3600.0  # what a killed worker had reserved comes back then (the broker's visibility timeout)
     connections: int | None = None  # requests answered at once (gunicorn's workers x connections)
     max_active_requests: int | None = None  # the app's own concurrency limit (dify-wire section 5)
     ping_interval: float = 10.0
@@ -31,6 +35,13 @@ class Config:
     snapshot_delay: float = 0.2  # from the first ping to the snapshot on the events endpoint (dify-wire 24c)
     late_end: float = 0.2  # how long a run goes on after the wire called it stopped (dify-wire 30d)
     form_lifetime: float = 129600.0  # 36 hours (dify-wire 18)
+    app_slot_expiry: float = 600.0  # a place under max_active_requests that was lost in a crash frees itself then
+    clock_skew: float = 0.0  # how far the server's clock is ahead
+
+    @classmethod
+    def docker(cls, **changes: object) -> Config:
+        """The shape of a real server of default size: 10 connections, 4 places in the queue (design of docker)."""
+        return replace(cls(), **({"connections": 10, "workers": 4, "overtaking": 0.05} | changes))  # type: ignore[arg-type]
 
     def changed(self, changes: Mapping[str, object]) -> Config:
         """A copy with `changes` applied.
@@ -47,7 +58,7 @@ class Config:
                 or (name == "latency_tail" and callable(value))
             ):
                 raise ValueError(f"config: {name} must be a number, got {value!r}")
-            if isinstance(value, int | float) and value < 0:
+            if isinstance(value, int | float) and value < 0 and name != "clock_skew":
                 raise ValueError(f"config: {name} must not be negative, got {value!r}")
         return replace(self, **changes)  # type: ignore[arg-type]  # checked just above
 

@@ -1,32 +1,29 @@
-"""The worker and its queue: when a run begins, what it does, how it ends.
+"""How a run begins, what it does, how it ends.
 
 A streaming run exists, in log and run detail, only once a worker takes it. A blocking one runs in the API process
-and publishes no events. Both go on to their end whether or not anyone listens.
+and publishes no events. Both go on to their end whether or not anyone listens, unless what executes them is killed.
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
-import math
-import random
-import secrets
-import time
-from collections import deque
-from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
 from . import events
 from .apps import END, HUMAN, START, App, Inputs, Node
+from .broker import Broker
+from .channel import Channel
 from .config import Config
 from .faults import NORMAL, Fault
 from .inputs import FileResolver, InputError, check_inputs
-from .narration import Ending, announce, elapsed_since, finish_node, live_part, publish, put, send_chunks, start_node
-from .runs import PING, Channel, Form, Live, Registry, Run
-from .wire import new_id
-
-Job = Callable[[], Coroutine[Any, Any, None]]
+from .ledger import Execution, Ledger
+from .means import Means
+from .narration import Ending, announce, finish_node, live_part, publish, send_chunks, start_node
+from .runs import Form, Live, Registry, Run
+from .work import latency_of, outputs_of, stop, wait_unless_stopped
 
 STOP_ERROR = "Aborted: User requested stop"  # in run detail (dify-wire 16d)
 STOPPED_BY_USER = "Stopped by user."  # on the wire (dify-wire 16)
@@ -50,59 +47,25 @@ class Task:
 class Engine:
     """Executes runs. To be used in the server's event loop only."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, means: Means, broker: Broker, registry: Registry, ledger: Ledger) -> None:
         self.config = config
-        self.registry = Registry()
-        self.executions: dict[str, int] = {}
+        self.registry = registry
         self.running = 0
         self.max_running = 0
-        self._queue: deque[Job] = deque()
-        self._busy = 0
-        self._tasks: set[asyncio.Task[Any]] = set()
-
-    @property
-    def queued(self) -> int:
-        """Streaming tasks that no worker has taken yet."""
-        return len(self._queue)
+        self._means = means
+        self._broker = broker
+        self._ledger = ledger
+        self._late: set[asyncio.Task[None]] = set()
 
     def close(self) -> None:
-        """Forgets what is queued; the event loop's owner cancels what runs."""
-        self._queue.clear()
+        """Ends what goes on after its end was told."""
+        for task in list(self._late):
+            task.cancel()
 
     def enqueue(self, task: Task) -> None:
-        """Hands a streaming task to the worker pool."""
-
-        def job() -> Coroutine[Any, Any, None]:
-            return self._work(task)
-
-        if task.fault.name == "slow_queue" and task.fault.seconds:
-            asyncio.get_running_loop().call_later(task.fault.seconds, self._push, job)
-        else:
-            self._push(job)
-
-    def _push(self, job: Job) -> None:
-        self._queue.append(job)
-        self.pump()
-
-    def pump(self) -> None:
-        """Lets free workers take tasks, in order. To be called when `workers` has grown."""
-        while self._queue and (self.config.workers is None or self._busy < self.config.workers):
-            self._busy += 1
-            self.spawn(self._occupy(self._queue.popleft()))
-
-    async def _occupy(self, job: Job) -> None:
-        try:
-            await job()
-        finally:
-            self._busy -= 1
-            self.pump()
-
-    def spawn(self, job: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """A background task that the engine keeps alive."""
-        task = asyncio.ensure_future(job)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
+        """Hands a streaming task to the workers."""
+        late = task.fault.seconds if task.fault.name == "slow_queue" else None
+        self._broker.push(lambda: self._work(task), late or 0.0)
 
     async def _work(self, task: Task) -> None:
         try:
@@ -116,20 +79,23 @@ class Engine:
 
     def begin(self, task: Task, inputs: Inputs) -> Run:
         """The run comes into being: from here on it is in the log."""
-        live = Live(inputs, [] if task.channel is None else [task.channel])
+        means = self._means
+        run_id, posted = means.new_id(), json.dumps(task.inputs)
+        execution = Execution(task.row, run_id, task.user, task.mode, posted, means.monotonic())
+        live = Live(inputs, execution, [] if task.channel is None else [task.channel])
         run = Run(
-            new_id(),
-            new_id(),
+            run_id,
+            means.new_id(),
             task.app,
             task.user,
             task.row,
             task.mode,
             json.dumps(inputs),
-            time.time(),
+            means.now(),
             live=live,
         )
         self.registry.add(run)
-        self.executions[task.row] = self.executions.get(task.row, 0) + 1
+        self._ledger.begin(execution)
         return run
 
     async def execute(self, run: Run, fault: Fault) -> Ending | None:
@@ -143,13 +109,13 @@ class Engine:
 
     async def _execute(self, run: Run, fault: Fault) -> Ending | None:
         live = live_part(run)
-        began = time.monotonic()
+        began = self._means.monotonic()
         now = int(run.created_at)
         app, inputs = run.app, live.inputs
         publish(run, "workflow_started", events.workflow_started, run, inputs, now, "initial")
         send_chunks(run, app.early(inputs))
-        start = start_node(run, START)
-        finish_node(run, start, inputs, inputs)
+        start = start_node(self._means, run, START)
+        finish_node(self._means, run, start, inputs, inputs)
         if fault.name in ("zombie", "zombie_blocking"):
             return None
         if app.human or fault.name == "paused":
@@ -159,8 +125,8 @@ class Engine:
     async def _finish(self, run: Run, fault: Fault, began: float, now: int, latency: float) -> Ending:
         live = live_part(run)
         app, inputs = run.app, live.inputs
-        worker = start_node(run, app.work) if app.work is not None else None
-        if await self._stopped(run, latency):
+        worker = start_node(self._means, run, app.work) if app.work is not None else None
+        if await wait_unless_stopped(self.config, run, latency):
             return await self._stop(run, began, now)
         if fault.name == "stopped":
             ending = self._ending(run, began, now, "stopped", {}, STOPPED_BY_USER)
@@ -170,73 +136,45 @@ class Engine:
             return self._stop_but_succeed(run, fault, began, now)
         if fault.name == "failed":
             if worker is not None:
-                finish_node(run, worker, {}, {}, status="failed", error=FAILED_ERROR)
+                finish_node(self._means, run, worker, {}, {}, status="failed", error=FAILED_ERROR)
             ending = self._ending(run, began, now, "failed", {}, FAILED_ERROR, exceptions=1)
             self._store(run, ending)
             return announce(run, live, ending)
         form = live.form
-        outputs = _outputs(app, inputs, form)
+        outputs = outputs_of(app, inputs, form)
         partial, big = fault.name == "partial", fault.name == "big_event"
         if big:
             outputs = dict.fromkeys(outputs, "x" * events.MEGABYTE) or {"text": "x" * events.MEGABYTE}
-            finish_node(run, start_node(run, Node("big", "code", "Big")), outputs, outputs, process_data=outputs)
+            node = start_node(self._means, run, Node("big", "code", "Big"))
+            finish_node(self._means, run, node, outputs, outputs, process_data=outputs)
         if worker is not None:
             send_chunks(run, app.late(inputs))
             finish_node(
+                self._means,
                 run,
                 worker,
                 {},
                 {"text": "".join(c[0] for c in app.late(inputs))},
                 status="exception" if partial else "succeeded",
             )
-        end = start_node(run, END)
-        finish_node(run, end, outputs, outputs)
+        end = start_node(self._means, run, END)
+        finish_node(self._means, run, end, outputs, outputs)
         status = "partial-succeeded" if partial else "succeeded"
         ending = self._ending(run, began, now, status, outputs, None, app.tokens(inputs), int(partial))
         if fault.name == "db_down_at_end":
+            live.execution.end(self._means.monotonic(), ending.status, json.dumps(ending.outputs))
             return announce(run, live, ending)
         self._store(run, ending)
         return announce(run, live, ending)
 
     def _latency(self, run: Run, fault: Fault) -> float:
-        if fault.latency is not None:
-            return fault.latency
-        if fault.name == "slow_answer" and run.mode == "streaming" and fault.seconds is not None:
-            return fault.seconds
-        base, tail = self.config.latency, self.config.latency_tail
-        if tail is None:
-            return base
-        nth = self.executions.get(run.row, 1)
-        if callable(tail):
-            return base + tail(run.row, nth)
-        rng = random.Random(f"{run.row}:{nth}")  # noqa: S311  # the same tail in every invocation
-        return base * math.exp(rng.gauss(0.0, tail))
-
-    async def _stopped(self, run: Run, seconds: float) -> bool:
-        """Waits as the slow node does, pinging; True as soon as a stop is asked for."""
-        live = live_part(run)
-        loop = asyncio.get_running_loop()
-        end = loop.time() + seconds
-        while not live.stop and (left := end - loop.time()) > 0:
-            wake = live.wake = loop.create_future()
-            timer = loop.call_later(min(left, self.config.ping_interval), _wake, wake)
-            try:
-                await wake
-            finally:
-                timer.cancel()
-                live.wake = None
-            if left > self.config.ping_interval and not live.stop:
-                put(run, PING)
-        return live.stop
+        return latency_of(self.config, run, self._ledger.counts.get(run.row, 1), fault)
 
     def stop(self, task_id: str) -> None:
         """Stops the live run of that task id, whoever asks (dify-wire 16k); knows no other."""
         run = self.registry.by_task.get(task_id)
-        if run is None or run.live is None:
-            return
-        run.live.stop = True
-        if run.live.wake is not None:
-            _wake(run.live.wake)
+        if run is not None:
+            stop(run)
 
     async def _stop(self, run: Run, began: float, now: int) -> Ending:
         live = live_part(run)
@@ -247,36 +185,39 @@ class Engine:
         return ending
 
     def _stop_but_succeed(self, run: Run, fault: Fault, began: float, now: int) -> Ending:
+        """The wire says stopped; what executes the run goes on with it (dify-wire 30d)."""
         live = live_part(run)
         wire = self._ending(run, began, now, "stopped", {}, STOPPED_BY_USER)
         announce(run, live, wire)
 
         async def go_on() -> None:
             await asyncio.sleep(self.config.late_end if fault.seconds is None else fault.seconds)
-            start_node(run, END)
+            start_node(self._means, run, END)
             outputs = run.app.answer(live.inputs)
             tokens = run.app.tokens(live.inputs)
             self._store(run, self._ending(run, began, now, "succeeded", outputs, None, tokens))
 
-        self.spawn(go_on())
+        task = asyncio.ensure_future(go_on())
+        self._late.add(task)
+        task.add_done_callback(self._late.discard)
         return wire
 
     def _pause(self, run: Run, began: float) -> Ending:
         live = live_part(run)
-        human = start_node(run, HUMAN)
-        human.finished, human.status, human.elapsed = int(time.time()), "paused", 0.020651
+        human = start_node(self._means, run, HUMAN)
+        human.finished, human.status, human.elapsed = int(self._means.now()), "paused", 0.020651
         query = str(live.inputs.get("query", ""))
         tail = "\n\n{{#$output.comment#}}"
         form = live.form = Form(
-            new_id(),
-            secrets.token_urlsafe(16),
-            int(time.time() + self.config.form_lifetime),
+            self._means.new_id(),
+            _form_token(self._means),
+            int(self._means.now() + self.config.form_lifetime),
             f"Please review: {query}{tail}",
             "Please review: {{#start.query#}}" + tail,
         )
         self.registry.by_form[form.token] = run
         run.status, run.steps = "paused", len(live.nodes)
-        elapsed = elapsed_since(began)
+        elapsed = self._means.since(began)
         publish(run, "human_input_required", events.human_input_required, form, form.content)
         publish(run, "workflow_paused", events.workflow_paused, run, form, form.content, elapsed)
         return Ending("paused", {}, None, elapsed, 0, run.steps, int(run.created_at), None)
@@ -289,13 +230,13 @@ class Engine:
         form.submitted, form.action, form.answers = True, action, answers
         run.status, run.steps = "running", 0
         if not live.stop:  # one stopped while paused is left running for ever (dify-wire 18u)
-            self._push(lambda: self._resume(run, form))
+            self._broker.push(lambda: self._resume(run, form))
 
     async def _resume(self, run: Run, form: Form) -> None:
         live = live_part(run)
-        began, now = time.monotonic(), int(time.time())
+        began, now = self._means.monotonic(), int(self._means.now())
         publish(run, "workflow_started", events.workflow_started, run, live.inputs, now, "resumption")
-        human = start_node(run, HUMAN)
+        human = start_node(self._means, run, HUMAN)
         publish(run, "human_input_form_filled", events.form_filled, form)
         if run.app.human:
             chunks = [("fine" if v is None else str(v), HUMAN.id, k) for k, v in form.answers.items()]
@@ -303,7 +244,7 @@ class Engine:
         extra = {"__action_id": form.action, "__rendered_content": events.rendered(form)}
         title = events.form_filled(form)["action_text"]
         typed = {name: {"value_type": "string", "value": value} for name, value in form.answers.items()}
-        finish_node(run, human, typed, {**form.answers, **extra, "__action_value": title})
+        finish_node(self._means, run, human, typed, {**form.answers, **extra, "__action_value": title})
         self.running += 1
         self.max_running = max(self.max_running, self.running)
         try:
@@ -323,25 +264,21 @@ class Engine:
         exceptions: int = 0,
     ) -> Ending:
         steps = len(run.live.nodes) if run.live is not None else run.steps
-        elapsed = elapsed_since(began)
-        return Ending(status, outputs, error, elapsed, tokens, steps, created_at, int(time.time()), exceptions)
+        elapsed = self._means.since(began)
+        return Ending(status, outputs, error, elapsed, tokens, steps, created_at, int(self._means.now()), exceptions)
 
     def _store(self, run: Run, ending: Ending, error: str | None = None) -> None:
         """Writes the end to run detail and log, and lets go of all that only a live run needs."""
         run.status, run.outputs = ending.status, json.dumps(ending.outputs)
         run.error = ending.error if error is None else error
         run.elapsed, run.tokens, run.steps = ending.elapsed, ending.tokens, ending.steps
-        run.exceptions, run.finished_at = ending.exceptions, time.time()
+        run.exceptions, run.finished_at = ending.exceptions, self._means.now()
+        if run.live is not None:
+            run.live.execution.end(self._means.monotonic(), run.status, run.outputs)
         run.live = None
         self.registry.by_task.pop(run.task_id, None)
 
 
-def _outputs(app: App, inputs: Inputs, form: Form | None) -> Inputs:
-    if app.human and form is not None:
-        return {"comment": form.answers.get("comment"), "query": inputs.get("query")}
-    return app.answer(inputs)
-
-
-def _wake(wake: asyncio.Future[None]) -> None:
-    if not wake.done():
-        wake.set_result(None)
+def _form_token(means: Means) -> str:
+    """22 characters, as Dify's (dify-wire 18)."""
+    return base64.urlsafe_b64encode(bytes.fromhex(means.chance.token(16))).decode().rstrip("=")

@@ -6,7 +6,8 @@ import json
 from typing import Any
 
 from .apps import HUMAN, Inputs
-from .runs import Event, Form, NodeRun, Run
+from .channel import Event
+from .runs import Form, NodeRun, Run
 from .wire import compact, spaced
 
 FORM_FIELDS = [

@@ -5,14 +5,13 @@ from __future__ import annotations
 import base64
 import mimetypes
 import re
-import time
-import uuid
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
 from . import wire
 from .inputs import FileResolver, InputError
+from .means import Means
 from .wire import Answer, Refusal
 
 MEGABYTE = 1024 * 1024
@@ -43,11 +42,11 @@ class Upload:
         """Dify's type of it: document, image, audio, video."""
         return _KINDS.get(self.mime_type.split("/")[0], "document")
 
-    def link(self, base: str) -> str:
+    def link(self, means: Means, base: str) -> str:
         """A signed, expiring URL."""
-        nonce = uuid.uuid4().hex
+        nonce = means.chance.token(16)
         return (
-            f"{base}files/{self.id}/file-preview?timestamp={int(time.time())}&nonce={nonce}"
+            f"{base}files/{self.id}/file-preview?timestamp={int(means.now())}&nonce={nonce}"
             f"&sign={wire.derived_id(self.id, nonce)}%3D"
         )
 
@@ -65,7 +64,8 @@ class Part:
 class FileStore:
     """The uploaded files."""
 
-    def __init__(self) -> None:
+    def __init__(self, means: Means) -> None:
+        self._means = means
         self._uploads: dict[str, Upload] = {}
 
     def upload(self, app_key: str, content_type: str, body: bytes, base: str) -> Answer:
@@ -84,8 +84,8 @@ class FileStore:
         if re.search(r'[/\\:*?"<>|]', part.filename):
             raise Refusal(wire.refuse(400, "invalid_param", "Filename contains invalid characters"))
         user = next((p.content.decode(errors="replace") for p in parts if p.name == "user"), "") or NO_USER
-        now = int(time.time())
-        file = Upload(wire.new_id(), part.filename, len(part.content), part.content_type, user, now)
+        now = int(self._means.now())
+        file = Upload(self._means.new_id(), part.filename, len(part.content), part.content_type, user, now)
         limit = {"image": IMAGE_LIMIT, "audio": AUDIO_LIMIT, "video": VIDEO_LIMIT}.get(file.kind, DOCUMENT_LIMIT)
         if file.size > limit * MEGABYTE:
             raise Refusal(wire.refuse(413, "file_too_large", ""))
@@ -100,7 +100,7 @@ class FileStore:
             "created_by": wire.derived_id("end_user", app_key, user),
             "created_at": now,
             "preview_url": None,
-            "source_url": file.link(base),
+            "source_url": file.link(self._means, base),
             "original_url": None,
             "user_id": None,
             "tenant_id": TENANT,
@@ -131,7 +131,7 @@ class FileStore:
             extension = f".{file.extension}" if file.extension else ""
             return _file(
                 file.kind, "local_file", "", f"dify-file-ref:{record}", file.name, extension, file.mime_type, file.size
-            ) | {"related_id": file.id, "url": file.link(base)}
+            ) | {"related_id": file.id, "url": file.link(self._means, base)}
 
         return resolve
 

@@ -1,28 +1,26 @@
-"""The other endpoints of /v1: run detail, log, stop, events, parameters, forms, files."""
+"""The endpoints of /v1: run detail, log, stop, events, parameters, forms, files."""
 
 from __future__ import annotations
 
 import json
 
-from starlette.routing import Router
-
 from . import answers, wire
 from .apps import describe_info, describe_parameters
 from .events import FORM_ACTIONS, FORM_FIELDS
+from .exchange import Exchange, user_of
 from .posting import run_workflow
-from .routes import Exchange, Handler, build_router
+from .routes import Routes, Table
 from .runs import Form, Run
-from .site import Site
 from .streams import send_run_events
 from .wire import Answer, Refusal
 
 
 async def run_detail(exchange: Exchange) -> Answer:
     """GET workflows/run/{id} (dify-wire 13)."""
-    run_id = exchange.request.path_params["run_id"]
+    run_id = exchange.request.params["run_id"]
     if not wire.is_uuid(run_id):
         return wire.UNKNOWN_500
-    run = exchange.site.engine.registry.find(exchange.app, run_id)
+    run = exchange.site.registry.find(exchange.app, run_id)
     if run is None:
         return wire.refuse(404, "not_found", "Workflow run not found.")
     return wire.answer_json(run.detail())
@@ -32,8 +30,8 @@ async def logs(exchange: Exchange) -> Answer:
     """GET workflows/logs (dify-wire 14)."""
     if "closed_log" in exchange.site.plan.server:
         return wire.refuse(403, "forbidden", "You don't have the permission to access the requested resource.")
-    query = answers.log_query(exchange.request.query_params)
-    total, runs = exchange.site.engine.registry.log(exchange.app, query)
+    query = answers.log_query(exchange.request.query)
+    total, runs = exchange.site.registry.log(exchange.app, query)
     page = {
         "page": query.page,
         "limit": query.limit,
@@ -46,19 +44,19 @@ async def logs(exchange: Exchange) -> Answer:
 
 async def stop(exchange: Exchange) -> Answer:
     """POST workflows/tasks/{task_id}/stop: always success (dify-wire 16h-16m)."""
-    exchange.user_of(await exchange.json_body())
-    exchange.site.engine.stop(exchange.request.path_params["task_id"])
+    user_of(exchange.json_body())
+    exchange.site.engine.stop(exchange.request.params["task_id"])
     return wire.answer_json({"result": "success"})
 
 
 async def run_events(exchange: Exchange) -> Answer | None:
     """GET workflow/{run id}/events (dify-wire 24)."""
-    params = exchange.request.query_params
-    user = exchange.user_of(params)
-    run_id = exchange.request.path_params["run_id"]
+    params = exchange.request.query
+    user = user_of(params)
+    run_id = exchange.request.params["run_id"]
     if not wire.is_uuid(run_id):
         return wire.UNKNOWN_500
-    run = exchange.site.engine.registry.find(exchange.app, run_id)
+    run = exchange.site.registry.find(exchange.app, run_id)
     if run is None or run.user != user:
         return wire.refuse(404, "not_found", "Workflow run not found")
     await send_run_events(
@@ -90,10 +88,10 @@ async def meta(exchange: Exchange) -> Answer:
 
 
 def _find_form(exchange: Exchange) -> tuple[Run, Form]:
-    token = exchange.request.path_params["form_token"]
-    run = exchange.site.engine.registry.by_form.get(token)
+    token = exchange.request.params["form_token"]
+    run = exchange.site.registry.by_form.get(token)
     if run is None or run.app is not exchange.app:
-        path = exchange.request.url.path
+        path = exchange.request.path
         message = (
             f"Form not found. You have requested this URI [{path}] but did you mean "
             "/v1/form/human_input/<string:form_token> ?"
@@ -122,8 +120,8 @@ async def form_get(exchange: Exchange) -> Answer:
 
 async def form_submit(exchange: Exchange) -> Answer:
     """POST form/human_input/{token}: any user may (dify-wire 18k, 18x)."""
-    body = await exchange.json_body()
-    exchange.user_of(body)
+    body = exchange.json_body()
+    user_of(body)
     run = _find_form(exchange)[0]
     action, given = body.get("action"), body.get("inputs")
     if not isinstance(given, dict):
@@ -142,24 +140,22 @@ async def upload(exchange: Exchange) -> Answer:
     """POST files/upload (dify-wire 20)."""
     request = exchange.request
     content_type = request.headers.get("content-type", "")
-    return exchange.site.files.upload(exchange.app.key, content_type, await request.body(), str(request.base_url))
+    return exchange.site.files.upload(exchange.app.key, content_type, request.body, request.base_url)
 
 
-TABLE: dict[str, dict[str, Handler]] = {
-    "workflows/run": {"POST": run_workflow},
-    "workflows/run/{run_id}": {"GET": run_detail},
-    "workflows/logs": {"GET": logs},
-    "workflows/{workflow_id}/run": {"POST": run_workflow},
-    "workflows/tasks/{task_id}/stop": {"POST": stop},
-    "workflow/{run_id}/events": {"GET": run_events},
-    "parameters": {"GET": parameters},
-    "info": {"GET": info},
-    "meta": {"GET": meta},
-    "form/human_input/{form_token}": {"GET": form_get, "POST": form_submit},
-    "files/upload": {"POST": upload},
+SERVICE_API: Table = {
+    "v1/workflows/run": {"POST": run_workflow},
+    "v1/workflows/run/{run_id}": {"GET": run_detail},
+    "v1/workflows/logs": {"GET": logs},
+    "v1/workflows/{workflow_id}/run": {"POST": run_workflow},
+    "v1/workflows/tasks/{task_id}/stop": {"POST": stop},
+    "v1/workflow/{run_id}/events": {"GET": run_events},
+    "v1/parameters": {"GET": parameters},
+    "v1/info": {"GET": info},
+    "v1/meta": {"GET": meta},
+    "v1/form/human_input/{form_token}": {"GET": form_get, "POST": form_submit},
+    "v1/files/upload": {"POST": upload},
 }
 
 
-def build_app(site: Site) -> Router:
-    """The whole /v1 of the simulator, as an ASGI application."""
-    return build_router(site, TABLE)
+ROUTES = Routes(SERVICE_API)

@@ -3,15 +3,15 @@ listens."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from . import events
 from .apps import Chunk, Inputs, Node
-from .runs import Event, Live, NodeRun, Run
-from .wire import new_id
+from .channel import Event
+from .means import Means
+from .runs import Live, NodeRun, Run
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +54,16 @@ def send_chunks(run: Run, chunks: list[Chunk]) -> None:
         publish(run, "text_chunk", events.text_chunk, text, node, variable)
 
 
-def start_node(run: Run, node: Node) -> NodeRun:
+def start_node(means: Means, run: Run, node: Node) -> NodeRun:
     """A node begins."""
-    node_run = NodeRun(new_id(), node, int(time.time()), time.monotonic())
+    node_run = NodeRun(means.new_id(), node, int(means.now()), means.monotonic())
     live_part(run).nodes.append(node_run)
     publish(run, "node_started", events.node_started, node_run)
     return node_run
 
 
 def finish_node(
+    means: Means,
     run: Run,
     node_run: NodeRun,
     inputs: Inputs,
@@ -74,7 +75,7 @@ def finish_node(
 ) -> None:
     """A node ends. status `exception`: it failed and the workflow went on with its default (dify-wire 15e)."""
     node_run.status = status
-    node_run.finished, node_run.elapsed = int(time.time()), elapsed_since(node_run.began)
+    node_run.finished, node_run.elapsed = int(means.now()), means.since(node_run.began)
     if not live_part(run).channels:
         return
     exception = status == "exception"
@@ -108,8 +109,3 @@ def announce(run: Run, live: Live, ending: Ending) -> Ending:
         for channel in live.channels:
             channel.put(event)
     return ending
-
-
-def elapsed_since(began: float) -> float:
-    """Seconds since a time.monotonic(), in microseconds as Dify gives them."""
-    return round(time.monotonic() - began, 6)

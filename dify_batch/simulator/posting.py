@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from . import answers, wire
+from .channel import PING, Channel
 from .engine import Task
+from .exchange import Exchange, user_of
 from .faults import NORMAL, Fault
 from .inputs import InputError, check_inputs
 from .narration import Ending
-from .routes import Exchange
-from .runs import PING, Channel, Run
+from .runs import Run
 from .site import OpenPost, Site
 from .streams import send_post_stream
 from .wire import Answer
@@ -35,8 +37,8 @@ BLOCKING_MEANING = {
 async def run_workflow(exchange: Exchange) -> Answer | None:
     """POST /v1/workflows/run and /v1/workflows/{workflow_id}/run."""
     site, app = exchange.site, exchange.app
-    body = await exchange.json_body()
-    user = exchange.user_of(body)
+    body = exchange.json_body()
+    user = user_of(body)
     if app.mode != "workflow":
         message = "Please check if your app mode matches the right API route."
         return wire.refuse(400, "not_workflow_app", message)
@@ -56,15 +58,15 @@ async def run_workflow(exchange: Exchange) -> Answer | None:
             if refused is not None:
                 return refused
         limit = site.config.max_active_requests
-        held = site.active.get(app.key, 0)
+        held = site.api.active.get(app.key, 0)
         # A streaming POST needs two free slots and keeps none (dify-wire 17g, 17k).
         if limit is not None and held + (2 if mode == "streaming" else 1) > limit:
             return wire.too_many(app.id, limit)
-        answers.check_workflow(app, exchange.request.path_params.get("workflow_id"))
+        answers.check_workflow(app, exchange.request.params.get("workflow_id"))
         if fault.name == "rejected":
             required = next((f.variable for f in app.form if f.required), None)
             inputs = {name: value for name, value in inputs.items() if name != required}
-        resolver = site.files.resolver(user, str(exchange.request.base_url))
+        resolver = site.files.resolver(user, exchange.request.base_url)
         task = Task(app, user, row, mode, inputs, resolver, fault)
         if mode == "streaming":
             return await _stream(exchange, task, open_post)
@@ -76,7 +78,7 @@ async def run_workflow(exchange: Exchange) -> Answer | None:
 async def _stream(exchange: Exchange, task: Task, open_post: OpenPost) -> Answer | None:
     site, fault = exchange.site, task.fault
     if "redis_down" in site.plan.server:
-        await wire.start_stream(exchange.connection.send)
+        await exchange.connection.start(200, wire.stream_head())
         await exchange.connection.write(PING.data)
         await exchange.connection.close()
         return None
@@ -111,8 +113,7 @@ async def _block(exchange: Exchange, task: Task) -> Answer | None:
     except InputError as e:
         return wire.INTERNAL_500 if e.crash else wire.refuse(400, "invalid_param", e.message)
     run = site.engine.begin(task, inputs)
-    site.active[task.app.key] = site.active.get(task.app.key, 0) + 1
-    execution = site.engine.spawn(_hold_slot(site, task, run))
+    execution = site.api.spawn(_hold_slot(site, task, run, site.api.hold_app_slot(task.app.key)))
     if name in RUN_UNHEARD:
         return await _unheard(exchange, fault)
     if name in ("silence", "silence_before_start"):
@@ -125,19 +126,21 @@ async def _block(exchange: Exchange, task: Task) -> Answer | None:
         await asyncio.sleep(max(0.0, asked + fault.seconds - asyncio.get_running_loop().time()))
     answer = answers.blocking_answer(run, ending, strange=name == "unknown_event")
     if name == "cut_mid_stream":
-        await exchange.connection.send(
-            {"type": "http.response.start", "status": answer.status, "headers": answer.head()}
-        )
+        length = ("Content-Length", str(len(answer.body)))
+        await exchange.connection.start(answer.status, (*answer.head(), length))
         await exchange.connection.write(answer.body[: len(answer.body) // 2])
         await exchange.connection.close()
         return None
     return answer
 
 
-async def _hold_slot(site: Site, task: Task, run: Run) -> Ending | None:
-    """A blocking run keeps its place in max_active_requests also when its client has gone (dify-wire 17i)."""
-    active = site.active
+async def _hold_slot(site: Site, task: Task, run: Run, release: Callable[[], None]) -> Ending | None:
+    """A blocking run keeps its place in max_active_requests also when its client has gone (dify-wire 17i), and for
+    minutes when the process was killed."""
     try:
-        return await site.engine.execute(run, task.fault)
-    finally:
-        active[task.app.key] -= 1
+        ending = await site.engine.execute(run, task.fault)
+    except asyncio.CancelledError:
+        asyncio.get_running_loop().call_later(site.config.app_slot_expiry, release)
+        raise
+    release()
+    return ending

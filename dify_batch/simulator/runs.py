@@ -5,62 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 from bisect import bisect_left, bisect_right
-from collections import deque
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 from .apps import WORKFLOW_VERSION, App, Inputs, Node
+from .channel import Channel
+from .ledger import Execution
 from .wire import derived_id
 
 KEYWORD_LENGTH = 30  # Dify uses no more of a keyword (dify-wire 14k)
-
-
-class Event(NamedTuple):
-    """One event of a stream, as sent."""
-
-    name: str
-    data: bytes
-
-
-PING = Event("ping", b"event: ping\n\n")
-
-
-class Channel:
-    """The queue between a run and one open stream. Used in the server's event loop only."""
-
-    __slots__ = ("_items", "_waiter")
-
-    def __init__(self) -> None:
-        self._items: deque[Event] = deque()
-        self._waiter: asyncio.Future[None] | None = None
-
-    def put(self, event: Event) -> None:
-        """Adds an event; never blocks."""
-        self._items.append(event)
-        self.wake()
-
-    def wake(self) -> None:
-        """Ends a `take` that waits."""
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    async def take(self, timeout: float) -> list[Event]:
-        """All events there are, in order; waits up to `timeout` seconds for one, and gives none then."""
-        if not self._items:
-            await self._wait(timeout)
-        events = list(self._items)
-        self._items.clear()
-        return events
-
-    async def _wait(self, timeout: float) -> None:
-        loop = asyncio.get_running_loop()
-        waiter = self._waiter = loop.create_future()
-        timer = loop.call_later(timeout, lambda: None if waiter.done() else waiter.set_result(None))
-        try:
-            await waiter
-        finally:
-            timer.cancel()
-            self._waiter = None
 
 
 @dataclass(slots=True)
@@ -70,7 +23,7 @@ class NodeRun:
     id: str
     node: Node
     started: int  # seconds since 1970
-    began: float  # time.monotonic()
+    began: float  # Means.monotonic()
     finished: int | None = None
     elapsed: float = 0.0
     status: str = "running"
@@ -95,6 +48,7 @@ class Live:
     """What a run needs only while it is not finished."""
 
     inputs: Inputs
+    execution: Execution
     channels: list[Channel] = field(default_factory=list)
     nodes: list[NodeRun] = field(default_factory=list)
     wake: asyncio.Future[None] | None = None

@@ -1,86 +1,104 @@
-"""The simulated server's state: apps, engine, faults, counters and connection slots."""
+"""One simulated Dify: its database, its queue and workers, its API process, and what goes wrong with them.
+
+It does no I/O. The event loop is its timer, a clock and chance are given to it. `HttpServer` serves it.
+"""
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
+from .api import Api
 from .apps import APPS, App
+from .broker import Broker
 from .config import Config
 from .engine import Engine
 from .faults import FaultPlan
 from .files import FileStore
-from .runs import Run
+from .ledger import Ledger
+from .means import Means
+from .runs import Registry, Run
 
 
 class Site:
-    """The simulated server: apps, engine, faults and counters."""
+    """The simulated server. To be used in one event loop only.
 
-    def __init__(self, config: Config) -> None:
+    Durable, whatever is killed: registry, files, ledger, queue. In memory only: what `api` and the workers execute.
+    """
+
+    def __init__(self, config: Config, means: Means | None = None) -> None:
         self.config = config
+        self.means = means or Means()
+        self.means.skew = config.clock_skew
         self.apps: dict[str, App] = dict(APPS)
-        self.slots = 0
-        self.waiting: list[asyncio.Future[None]] = []
-        self.engine = Engine(config)
-        self.reset()
+        self.api = Api(config)
+        self._fill()
 
-    def reset(self) -> None:
-        """Forgets every run, file, counter and fault."""
-        self.engine.close()
-        self.engine = Engine(self.config)
+    def _fill(self) -> None:
+        self.broker = Broker(self.config, self.means)
+        self.registry = Registry()
+        self.ledger = Ledger()
+        self.files = FileStore(self.means)
+        self.engine = Engine(self.config, self.means, self.broker, self.registry, self.ledger)
         self.plan = FaultPlan()
-        self.files = FileStore()
         self.posts: dict[str, int] = {}
         self.requests: dict[str, int] = {}
         self.post_total = 0
         self.flight = Flight()
-        self.active: dict[str, int] = {}  # blocking runs of each app, for max_active_requests
+
+    def reset(self) -> None:
+        """Forgets every run, file, counter and fault. What is being executed goes on, and nobody hears of it."""
+        self.broker.clear()
+        self.api.active = {}
+        self._fill()
+
+    def close(self) -> None:
+        """Ends everything."""
+        self.broker.close()
+        self.engine.close()
+        self.api.close()
 
     def configure(self, config: Config) -> None:
         """Takes new settings while running."""
-        self.config = self.engine.config = config
-        self.engine.pump()
-        self._admit()
+        self.config = self.engine.config = self.broker.config = self.api.config = config
+        self.means.skew = config.clock_skew
+        self.broker.pump()
+        self.api.admit()
 
-    async def enter(self) -> None:
-        """Takes a connection slot; waits unanswered for one if all are taken (dify-wire section 8)."""
-        limit = self.config.connections
-        if limit is not None and self.slots >= limit:
-            turn = asyncio.get_running_loop().create_future()
-            self.waiting.append(turn)
-            await turn
+    def crash(self, what: str, number: int | None = None) -> None:
+        """SIGKILL for "api" or "worker" (all workers, or one). Raises ValueError."""
+        if what == "api":
+            self.api.kill()
+        elif what == "worker":
+            self.broker.kill(number)
         else:
-            self.slots += 1
+            raise ValueError(f"crash: api or worker, got {what!r}")
 
-    def leave(self) -> None:
-        """Gives the slot back."""
-        self.slots -= 1
-        self._admit()
-
-    def _admit(self) -> None:
-        limit = self.config.connections
-        while self.waiting and (limit is None or self.slots < limit):
-            turn = self.waiting.pop(0)
-            if not turn.done():
-                self.slots += 1
-                turn.set_result(None)
+    def restart(self, what: str, number: int | None = None) -> None:
+        """Starts what was killed. Raises ValueError."""
+        if what == "api":
+            self.api.start()
+        elif what == "worker":
+            self.broker.start(number)
+        else:
+            raise ValueError(f"restart: api or worker, got {what!r}")
 
     def state(self, with_runs: bool = True) -> dict[str, Any]:
         """What GET /state of the control port tells."""
         engine = self.engine
         result: dict[str, Any] = {
-            "executions": dict(engine.executions),
+            "executions": dict(self.ledger.counts),
             "posts": dict(self.posts),
             "post_total": self.post_total,
             "in_flight": self.flight.now,
             "max_in_flight": self.flight.most,
             "running": engine.running,
             "max_running": engine.max_running,
-            "queued": engine.queued,
+            "queued": self.broker.queued,
+            "listening": self.api.listening,
             "requests": dict(self.requests),
         }
         if with_runs:
-            result["runs"] = [_run_row(run) for run in engine.registry.by_id.values()]
+            result["runs"] = [_run_row(run) for run in self.registry.by_id.values()]
         return result
 
 

@@ -6,61 +6,18 @@ import asyncio
 import json
 from collections.abc import Callable
 
-from starlette.types import Receive, Scope, Send
-
 from . import events
+from .channel import PING, Channel, Event
 from .config import Config
+from .exchange import Connection
 from .faults import Fault
-from .runs import PING, Channel, Event, Run
-from .wire import start_stream
+from .runs import Run
+from .wire import stream_head
 
 LAST_EVENTS = ("workflow_finished", "workflow_paused")
-NO_CACHE = ((b"cache-control", b"no-cache"),)  # on the events endpoint only (dify-wire 18d)
+NO_CACHE = (("Cache-Control", "no-cache"),)  # on the events endpoint only (dify-wire 18d)
 SILENT_EVENTS = ("silence", "clean_end", "cut_after_start", "error_event_after_start")
 STRANGE_EVENT = b'data: {"event":"agent_dream","task_id":"?","workflow_run_id":"?","data":{"depth":[1,{"x":null}]}}\n\n'
-
-
-class Connection:
-    """One request's connection, with what ASGI hides: whether the client is still there, and closing it at once."""
-
-    __slots__ = ("_lost", "_transport", "receive", "send")
-
-    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self._transport: asyncio.Transport = scope["state"]["transport"]
-        self._lost: list[Callable[[], None]] = scope["state"]["lost"]
-        self.receive = receive
-        self.send = send
-
-    @property
-    def closed(self) -> bool:
-        """Whether the client has gone (or the server has closed)."""
-        return self._transport.is_closing()
-
-    def when_lost(self, call: Callable[[], None]) -> None:
-        """Has `call` called, once, when the connection is gone; forgotten when its next request comes."""
-        self._lost.append(call)
-
-    async def until_closed(self) -> None:
-        """Waits for the client to go away. The request's body must have been read."""
-        while (await self.receive())["type"] != "http.disconnect":
-            pass
-
-    async def close(self) -> None:
-        """Closes the connection after what was sent, and no byte more."""
-        self._transport.close()
-        try:
-            async with asyncio.timeout(1.0):  # a client that does not read keeps the last bytes from going out
-                await self.until_closed()
-        except TimeoutError:
-            self._transport.abort()
-
-    async def write(self, data: bytes) -> None:
-        """Sends a part of a started answer."""
-        await self.send({"type": "http.response.body", "body": data, "more_body": True})
-
-    async def end(self) -> None:
-        """Ends a started answer properly."""
-        await self.send({"type": "http.response.body", "body": b""})
 
 
 async def send_post_stream(
@@ -71,7 +28,7 @@ async def send_post_stream(
     answered: called when the client has all that it will get of the outcome.
     """
     connection.when_lost(channel.wake)
-    await start_stream(connection.send)
+    await connection.start(200, stream_head())
     await connection.write(PING.data)
     if fault.name == "silence_before_start":
         await connection.until_closed()
@@ -165,10 +122,11 @@ async def send_run_events(
     connection: Connection, config: Config, run: Run, *, with_snapshot: bool, continue_on_pause: bool
 ) -> None:
     """GET /v1/workflow/{run id}/events. Here the API itself pings, so a ping proves nothing (dify-wire section 2)."""
-    await start_stream(connection.send, NO_CACHE)
+    await connection.start(200, stream_head(NO_CACHE))
     live = run.live
     if run.has_ended() or live is None:
-        await connection.send({"type": "http.response.body", "body": events.stored_finish(run)})
+        await connection.write(events.stored_finish(run))
+        await connection.end()
         return
     await connection.write(PING.data)
     channel = Channel()
@@ -182,7 +140,8 @@ async def send_run_events(
                 live.channels.remove(channel)
             await asyncio.sleep(config.snapshot_delay)
             if run.has_ended():
-                await connection.send({"type": "http.response.body", "body": _live_finish(run)})
+                await connection.write(_live_finish(run))
+                await connection.end()
                 return
             if not deaf:
                 live.channels.append(channel)

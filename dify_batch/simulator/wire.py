@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import uuid
 from dataclasses import dataclass
 
-from starlette.types import Send
-
 VERSION = "1.14.2"
-JSON = b"application/json"
-JSON_UTF8 = b"application/json; charset=utf-8"  # of the blocking answer only (dify-wire 01)
-HTML = b"text/html; charset=utf-8"
-EVENT_STREAM = b"text/event-stream; charset=utf-8"
+JSON = "application/json"
+JSON_UTF8 = "application/json; charset=utf-8"  # of the blocking answer only (dify-wire 01)
+HTML = "text/html; charset=utf-8"
+EVENT_STREAM = "text/event-stream; charset=utf-8"
 
-_COMMON = (
-    (b"access-control-allow-origin", b"*"),
-    (b"access-control-expose-headers", b"X-Env, X-Trace-Id, X-Version"),
-    (b"x-version", VERSION.encode()),
-    (b"x-env", b"PRODUCTION"),
-    (b"vary", b"Cookie"),
+Headers = tuple[tuple[str, str], ...]
+_COMMON: Headers = (
+    ("Access-Control-Allow-Origin", "*"),
+    ("Access-Control-Expose-Headers", "X-Env, X-Trace-Id, X-Version"),
+    ("X-Version", VERSION),
+    ("X-Env", "PRODUCTION"),
+    ("Vary", "Cookie"),
 )
-_SERVER = (b"server", b"gunicorn")
+_SERVER = ("Server", "gunicorn")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +30,19 @@ class Answer:
 
     status: int
     body: bytes
-    content_type: bytes = JSON
-    headers: tuple[tuple[bytes, bytes], ...] = ()
+    content_type: str = JSON
+    headers: Headers = ()
+    dify: bool = True  # whether it is Dify's own, with its own headers; else something in front of it speaks
 
-    def head(self) -> list[tuple[bytes, bytes]]:
-        length = (b"content-length", str(len(self.body)).encode())
-        return [_SERVER, (b"content-type", self.content_type), length, *self.headers, *_COMMON]
+    def head(self) -> Headers:
+        """All headers but Content-Length and Date, which whoever sends it adds."""
+        own = ("Content-Type", self.content_type)
+        return (_SERVER, own, *self.headers, *_COMMON) if self.dify else (own, *self.headers)
+
+
+def stream_head(extra: Headers = ()) -> Headers:
+    """The headers of an event stream: no Content-Length, no Cache-Control unless `extra` has it."""
+    return (_SERVER, *extra, ("Content-Type", EVENT_STREAM), *_COMMON)
 
 
 class Refusal(Exception):
@@ -46,18 +51,6 @@ class Refusal(Exception):
     def __init__(self, answer: Answer) -> None:
         super().__init__(answer.status)
         self.answer = answer
-
-
-async def send_answer(send: Send, answer: Answer) -> None:
-    """Sends status, headers and body."""
-    await send({"type": "http.response.start", "status": answer.status, "headers": answer.head()})
-    await send({"type": "http.response.body", "body": answer.body})
-
-
-async def start_stream(send: Send, extra: tuple[tuple[bytes, bytes], ...] = ()) -> None:
-    """Sends the head of an event stream: chunked, no Content-Length, no Cache-Control unless `extra` has it."""
-    headers = [_SERVER, *extra, (b"content-type", EVENT_STREAM), *_COMMON]
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
 
 
 def compact(value: object) -> str:
@@ -75,7 +68,7 @@ def answer_json(value: object, status: int = 200) -> Answer:
     return Answer(status, (spaced(value) + "\n").encode())
 
 
-def refuse(status: int, code: str, message: str, *headers: tuple[bytes, bytes]) -> Answer:
+def refuse(status: int, code: str, message: str, *headers: tuple[str, str]) -> Answer:
     """An error answer of /v1: `{"code", "message", "status"}`."""
     body = spaced({"code": code, "message": message, "status": status}) + "\n"
     return Answer(status, body.encode(), JSON, headers)
@@ -83,7 +76,7 @@ def refuse(status: int, code: str, message: str, *headers: tuple[bytes, bytes]) 
 
 def unauthorized(message: str = "Access token is invalid") -> Answer:
     """dify-wire 03, 04."""
-    return refuse(401, "unauthorized", message, (b"www-authenticate", b'Bearer realm="api"'))
+    return refuse(401, "unauthorized", message, ("WWW-Authenticate", 'Bearer realm="api"'))
 
 
 # Dify puts the keys of this one in another order (dify-wire 13e).
@@ -118,7 +111,7 @@ def proxy_error(status: int, reason: str) -> Answer:
         f"<html>\r\n<head><title>{status} {reason}</title></head>\r\n<body>\r\n"
         f"<center><h1>{status} {reason}</h1></center>\r\n<hr><center>nginx</center>\r\n</body>\r\n</html>\r\n"
     )
-    return Answer(status, page.encode(), b"text/html")
+    return Answer(status, page.encode(), "text/html", (("Server", "nginx"),), dify=False)
 
 
 def too_many(app_id: str, limit: int) -> Answer:
@@ -132,12 +125,6 @@ def too_many_text(app_id: str, limit: int) -> str:
         "Too many requests. Please try again later. The current maximum concurrent requests allowed for "
         f"{app_id} is {limit}."
     )
-
-
-def new_id() -> str:
-    """A random UUID text (version 4), at a fifth of the price of uuid.uuid4()."""
-    h = os.urandom(16).hex()
-    return f"{h[:8]}-{h[8:12]}-4{h[13:16]}-a{h[17:20]}-{h[20:]}"
 
 
 def derived_id(*parts: str) -> str:

@@ -213,16 +213,6 @@ def test_an_exception_in_a_forgotten_task_reaches_the_log_file_alone(tmp_path: P
     assert "never retrieved" in (tmp_path / "batch.log").read_text()
 
 
-def test_the_demo_without_its_extra(tmp_path: Path) -> None:
-    error = error_of(run(tmp_path, *CALL, "--demo", "--json", stub="no extra"))
-    assert error == {
-        "code": "usage_invalid_flag",
-        "message": "--demo needs an extra that is not installed: No module named 'starlette'",
-        "hint": 'install it: pip install "dify-batch[demo]"',
-    }
-    assert error_of(run(tmp_path, *CALL, "--json", stub="no extra"))["code"] == "unknown"
-
-
 def test_interrupted_outside_the_engine(tmp_path: Path) -> None:
     assert error_of(run(tmp_path, *CALL, "--json", stub="interrupt"))["code"] == "interrupted"
 

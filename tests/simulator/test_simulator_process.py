@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +12,7 @@ import pytest
 
 from dify_batch.simulator import Config, SimulatorProcess
 from dify_batch.simulator.__main__ import EXAMPLE, build_parser, main, read_plan
-from dify_batch.simulator.process import arguments
+from dify_batch.simulator.served.process import arguments
 from tests.support.simhelp import client, eventually, post, stream_until
 
 FAST = Config(latency=0, linger_after_finish=0, workers=None)
@@ -135,10 +133,3 @@ def test_bad_plans_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFix
 def test_the_example_of_the_help_is_a_plan() -> None:
     assert EXAMPLE in " ".join(build_parser().format_help().split())
     assert read_plan(EXAMPLE) == {"rows": {"r2": ["failed"]}}
-
-
-def test_what_is_missing_is_named() -> None:
-    code = "import sys; sys.modules['uvicorn'] = None; import dify_batch.simulator"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert "ImportError: the simulator needs uvicorn, which is not installed; install dify-batch[demo]" in done.stderr

@@ -81,8 +81,6 @@ async def run_batch(settings: Settings, *, control: Control, stats: Stats, **_: 
         return Report(Summary(rows=2), None, Plan(os.environ["DIFY_API_KEY"]))
     if KIND == "locked":
         raise OutputLocked("results.jsonl is in use.")
-    if KIND == "no extra":
-        raise ModuleNotFoundError("No module named 'starlette'")
     if KIND == "crash":
         raise RuntimeError(f"oh {key}\x1b[31m")
     if KIND == "forgotten":

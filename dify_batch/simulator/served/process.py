@@ -15,8 +15,8 @@ from dataclasses import fields
 from types import TracebackType
 from typing import Any, Self
 
-from .apps import DEFAULT_KEY
-from .config import Config
+from ..apps import DEFAULT_KEY
+from ..config import Config
 
 START_TIMEOUT = 30.0  # a cold interpreter on a busy machine
 STOP_TIMEOUT = 10.0
@@ -104,7 +104,7 @@ class SimulatorProcess:
 
     def state(self, runs: bool = True) -> dict[str, Any]:
         """Counters and runs."""
-        return self._call("GET", f"/state?runs={int(runs)}")
+        return dict(self._call("GET", f"/state?runs={int(runs)}"))
 
     def faults(self, plan: Mapping[str, object] | None = None, **parts: object) -> None:
         """Replaces the fault plan. Raises ValueError."""
@@ -118,6 +118,18 @@ class SimulatorProcess:
         """Closes the listening socket, for `seconds` or until `refuse(False)`."""
         self._call("POST", "/refuse", {"on": on, "seconds": seconds})
 
+    def crash(self, what: str, seconds: float | None = None, number: int | None = None) -> None:
+        """SIGKILL for "api" or "worker", for `seconds` or until `restart`. number: one worker of several, from 0."""
+        self._call("POST", "/crash", {"what": what, "seconds": seconds, "number": number})
+
+    def restart(self, what: str, number: int | None = None) -> None:
+        """Starts what was killed."""
+        self._call("POST", "/restart", {"what": what, "number": number})
+
+    def ledger(self) -> list[dict[str, Any]]:
+        """Every execution, as the fields of `Execution`."""
+        return list(self._call("GET", "/ledger"))
+
     def reset(self) -> None:
         """Forgets runs, counters and faults."""
         self._call("POST", "/reset")
@@ -126,14 +138,14 @@ class SimulatorProcess:
         """Fills in the form of a paused run. Raises ValueError if it is not paused."""
         self._call("POST", f"/forms/{run_id}", {"action": action, "inputs": answers or {"comment": "ok"}})
 
-    def _call(self, method: str, path: str, body: Mapping[str, object] | None = None) -> dict[str, Any]:
+    def _call(self, method: str, path: str, body: Mapping[str, object] | None = None) -> Any:
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self.control_url + path, data, method=method)  # noqa: S310  # loopback
         # No proxy: what the environment says of proxies is not for loopback.
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
             with opener.open(request, timeout=CALL_TIMEOUT) as response:
-                result: dict[str, Any] = json.load(response)
+                result = json.load(response)
         except urllib.error.HTTPError as e:
             with e:
                 raise ValueError(json.load(e).get("error", str(e))) from None

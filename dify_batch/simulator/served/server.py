@@ -9,9 +9,9 @@ from collections.abc import Coroutine, Mapping
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from .apps import DEFAULT_KEY
-from .config import Config
-from .core import SimulatorCore, quiet_uvicorn
+from ..apps import DEFAULT_KEY
+from ..config import Config
+from .core import SimulatorCore
 
 START_TIMEOUT = 10.0  # binding two loopback ports takes milliseconds
 T = TypeVar("T")
@@ -45,19 +45,28 @@ class Simulator:
 
     def start(self) -> None:
         """Binds the ports and serves."""
-        quiet_uvicorn()
-        core = self._core = SimulatorCore(self.config)
         loop = self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=loop.run_forever, name="dify-simulator", daemon=True)
         self._thread.start()
-        self._run(core.open())
+
+        async def begin() -> SimulatorCore:
+            core = SimulatorCore(self.config)
+            await core.open()
+            return core
+
+        try:
+            self._core = self._run(begin())
+        except BaseException:
+            self.stop()
+            raise
 
     def stop(self) -> None:
         """Stops serving; open connections are dropped. Does nothing the second time."""
-        if self._loop is None or self._thread is None or self._core is None:
+        if self._loop is None or self._thread is None:
             return
-        loop, thread, core = self._loop, self._thread, self._core
-        self._run(core.close())
+        loop, thread = self._loop, self._thread
+        if self._core is not None:
+            self._run(self._core.close())
         self._loop = self._thread = None
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
@@ -113,6 +122,23 @@ class Simulator:
     def refuse(self, on: bool = True, seconds: float | None = None) -> None:
         """Closes the listening socket, for `seconds` or until `refuse(False)`."""
         self._run(self.core.refuse(on, seconds))
+
+    def crash(self, what: str, seconds: float | None = None, number: int | None = None) -> None:
+        """SIGKILL for "api" or "worker", for `seconds` or until `restart`. number: one worker of several, from 0."""
+        self._run(self.core.crash(what, seconds, number))
+
+    def restart(self, what: str, number: int | None = None) -> None:
+        """Starts what was killed."""
+        self._run(self.core.restart(what, number))
+
+    def ledger(self) -> list[dict[str, Any]]:
+        """Every execution, as the fields of `Execution`."""
+
+        async def read() -> str:
+            return json.dumps(self.core.ledger())
+
+        result: list[dict[str, Any]] = json.loads(self._run(read()))
+        return result
 
     def reset(self) -> None:
         """Forgets runs, counters and faults."""
