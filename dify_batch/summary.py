@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter, deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
 from dify_batch.seams import REAL, Clock
+from dify_batch.usage import Total, exact_prices
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +16,7 @@ class Summary:
     """What became of the rows. Each row is counted in exactly one of the states, so they add up to `rows`.
 
     `recovered`: results taken from runs that were looked up. `posts`: POSTs that left for the server.
-    `elapsed_time`: seconds.
+    `total_price`: currency → exact amount, of the runs that told one. `elapsed_time`: seconds.
     """
 
     rows: int = 0
@@ -30,6 +32,7 @@ class Summary:
     recovered: int = 0
     posts: int = 0
     total_tokens: int = 0
+    total_price: Mapping[str, str] = field(default_factory=dict)
     elapsed_time: float = 0.0
 
     STATES: ClassVar[tuple[str, ...]] = (
@@ -52,7 +55,9 @@ class Summary:
 class Stats:
     """Live figures; the engine writes them, a display reads them when it likes. One thread only.
 
-    `left_out`: bad rows without an id of their own, counted as failed.
+    `left_out`: bad rows without an id of their own, counted as failed. `used`: what the runs of this invocation used,
+    failed ones included. `mode`: the response mode of the newest request, where it changes. `budget_waits`: a row waits
+    until the budget has room for it.
     """
 
     rows: int = 0
@@ -67,11 +72,14 @@ class Stats:
     recovered: int = 0
     posts: int = 0
     total_tokens: int = 0
+    used: Total = field(default_factory=Total)
     to_run: int = 0
     finished: int = 0
     in_flight: int = 0
     limit: int = 0
     state: str = ""
+    mode: str = ""
+    budget_waits: bool = False
     clock: Clock = REAL.clock
     started_at: float = field(init=False)
     failures: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -105,5 +113,6 @@ class Stats:
             recovered=self.recovered,
             posts=self.posts,
             total_tokens=self.total_tokens,
+            total_price=exact_prices(self.used.prices),
             elapsed_time=round(self.clock.monotonic() - self.started_at, 3),
         )

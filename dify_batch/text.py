@@ -10,6 +10,8 @@ MESSAGE_WIDTH = 200  # characters of a message on one line; the journal has it w
 
 _ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")  # what moves a terminal's cursor or sets its colour
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")  # also those that turn the direction
+_UUID = r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
+_VARYING = re.compile(rf"{_UUID}|\b(?=[0-9a-fA-F]*[0-9])[0-9a-fA-F]{{8,}}\b|0x[0-9a-fA-F]+|[0-9]+(?:[.,:][0-9]+)*")
 
 
 def count(number: int, one: str, many: str | None = None) -> str:
@@ -70,3 +72,10 @@ def show(value: object, limit: int = 60) -> str:
     if not isinstance(value, str):
         return text.encode("utf-8", "backslashreplace").decode("utf-8")
     return json.dumps(text, ensure_ascii=not text.isprintable())
+
+
+def pattern_of(message: str, row_id: str = "") -> str:
+    """A message with … in the place of what differs from row to row: its id, other ids, numbers."""
+    if len(row_id) > 1 or row_id.isdigit():
+        message = re.sub(rf"(?<!\w){re.escape(row_id)}(?!\w)", "…", message)
+    return _VARYING.sub("…", message)

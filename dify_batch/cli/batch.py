@@ -77,12 +77,18 @@ async def _run(settings: Settings, stats: Stats, logs: Logs, seams: Seams) -> Re
     from dify_batch.batch.control import Control
     from dify_batch.batch.invocation import run_batch
     from dify_batch.cli.progress import choose_display, keep_showing
+    from dify_batch.cli.snapshot import Asked
 
     gc.freeze()  # what has been imported stays anyway
     gc.set_threshold(_GC_EVERY)
     sys.setswitchinterval(_SWITCH_AFTER)
     control = Control()
-    asked = 0 if settings.concurrency == "auto" else settings.concurrency
+    asked = Asked(
+        concurrency=0 if settings.concurrency == "auto" else settings.concurrency,
+        rate=settings.rate,
+        wait=settings.wait,
+        mode=settings.mode,
+    )
     display = choose_display(json=settings.json, quiet=settings.quiet, asked=asked, clock=seams.clock)
     if logs.console is not None:
         logs.console.write = display.write
@@ -135,8 +141,9 @@ def _nobody_needed(settings: Settings, status: Exit) -> bool:
 
 def _summary(settings: Settings, stats: Stats, report: Report) -> str:
     from dify_batch.cli.logs import redact
-    from dify_batch.cli.progress import summary_text
+    from dify_batch.cli.progress_text import summary_text
+    from dify_batch.cli.snapshot import FailureKinds
 
-    failures = [(code, message, count) for (code, message), count in stats.failures.most_common()]
+    failures = sorted(FailureKinds().update(stats.failures), key=lambda kind: -kind.count)
     text = summary_text(report.summary, settings.output, failures, report.next_steps)
     return redact(text, settings.api_key.reveal())

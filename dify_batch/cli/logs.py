@@ -21,7 +21,7 @@ from typing import Any
 from dify_batch.errors import UsageError
 from dify_batch.ledger.formats import utc
 from dify_batch.settings import Settings
-from dify_batch.text import printable
+from dify_batch.text import pattern_of, printable
 
 LOGGER = "dify_batch"
 
@@ -106,6 +106,26 @@ class StderrHandler(logging.Handler):
             self.handleError(record)
 
 
+class OnceAKind(logging.Filter):
+    """Lets a warning about a row pass once, and then no other that differs only in ids and numbers: ten thousand rows
+    that fail alike are one line, and a count in the progress display."""
+
+    KINDS = 1000  # kinds that are remembered; what comes after them is not shown
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._seen: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        row = getattr(record, "row", None)
+        if row is None or record.levelno != logging.WARNING:
+            return True
+        kind = pattern_of(record.getMessage(), str(row))
+        new = kind not in self._seen and len(self._seen) < self.KINDS
+        self._seen.add(kind) if new else None
+        return new
+
+
 class Logs:
     """The handlers of one invocation; a context manager that takes them away again.
 
@@ -123,6 +143,8 @@ class Logs:
         if not settings.json:  # with --json standard error holds one object or nothing
             self.console = StderrHandler()
             self.console.setLevel(console_level(settings))
+            if not settings.verbose:
+                self.console.addFilter(OnceAKind())
             self.console.setFormatter(Formatter(settings.log_format, key, tracebacks=False))
         if settings.log_file is not None:
             self.file = _open(settings)

@@ -20,7 +20,7 @@ from dify_batch.ledger import formats
 from dify_batch.ledger.state import Phase, RowState, State, lines_of, read_state
 from dify_batch.reports.status_text import next_steps, text_of
 from dify_batch.seams import REAL
-from dify_batch.text import plural
+from dify_batch.text import pattern_of, plural
 
 TOP_GROUPS = 10  # more kinds of failure than fit a screen are not read
 EXAMPLES = 3  # ids of a group: enough to look one up in Dify's log
@@ -224,17 +224,6 @@ def _second_look(paths: formats.Paths, state: State) -> int:
             seen_partial.add(row_id)
             partial += 1
     return partial
-
-
-_UUID = r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
-_VARYING = re.compile(rf"{_UUID}|\b(?=[0-9a-fA-F]*[0-9])[0-9a-fA-F]{{8,}}\b|0x[0-9a-fA-F]+|[0-9]+(?:[.,:][0-9]+)*")
-
-
-def pattern_of(message: str, row_id: str) -> str:
-    """A message with … in the place of what differs from row to row: its id, other ids, numbers."""
-    if len(row_id) > 1 or row_id.isdigit():
-        message = re.sub(rf"(?<!\w){re.escape(row_id)}(?!\w)", "…", message)
-    return _VARYING.sub("…", message)
 
 
 def group_failures(failed: Iterable[tuple[str, RowState]]) -> list[FailureGroup]:

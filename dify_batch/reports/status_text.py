@@ -154,6 +154,8 @@ _REASONS = {
     "rows_failed": "some rows have no result",
     "batch_stopped": "stopped by --max-failures",
     "not_finished": "not finished",
+    "budget_reached": "the budget was used up",
+    "input_changed": "the input was changed meanwhile",
     "interrupted": "stopped by Ctrl-C (SIGINT)",
     "terminated": "stopped by SIGTERM",
     "rate_limited": "stopped by a rate limit or a quota",

@@ -203,6 +203,23 @@ def test_a_closed_terminal_is_no_error(error: Exception) -> None:
         log.error("nobody reads this")
 
 
+@pytest.mark.parametrize(("verbose", "shown"), [(0, ["c-1", "c-3"]), (1, ["c-1", "c-2", "c-3"])])
+def test_failures_that_are_alike_are_one_line_unless_all_are_wanted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], verbose: int, shown: list[str]
+) -> None:
+    file = tmp_path / "batch.log"
+    with Logs(settings(verbose=verbose, log_file=file)):
+        log.warning("run_failed: limit of 200 at c-1", extra={"row": "c-1"})
+        log.warning("run_failed: limit of 300 at c-2", extra={"row": "c-2"})
+        log.warning("run_failed: another", extra={"row": "c-3"})
+        log.warning("of no row")
+        log.warning("of no row")
+    text = capsys.readouterr().err
+    assert re.findall(r"\[row (\S+)\]", text) == shown
+    assert text.count("of no row") == 2
+    assert file.read_text().count("WARNING") == 5
+
+
 def test_all_is_as_before_afterwards() -> None:
     ours, root = logging.getLogger("dify_batch"), logging.getLogger()
     before = (ours.level, ours.propagate, list(ours.handlers), list(root.handlers))

@@ -4,14 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import io
+from collections import Counter
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
 
-from dify_batch.cli import progress
-from dify_batch.cli.progress import Live, Plain, RecentRate, Silent, Snapshot, plain_line, snapshot, summary_text
+from dify_batch.cli import progress, progress_text
+from dify_batch.cli.progress import Live, Plain, Silent
+from dify_batch.cli.progress_text import plain_line, summary_text
+from dify_batch.cli.snapshot import (
+    RATE_WINDOW,
+    Asked,
+    FailureKind,
+    FailureKinds,
+    Figures,
+    RecentRate,
+    Snapshot,
+    limited_by,
+    snapshot,
+)
 from dify_batch.summary import Stats, Summary
+from dify_batch.usage import Use
 from tests.support.clocks import GivenClock
 
 HALF = Snapshot(
@@ -53,7 +69,7 @@ def test_a_line_tells_of_an_outage_and_of_what_is_unusual() -> None:
 
 @pytest.mark.parametrize(("rate", "text"), [(4.12, "4.1 rows/s"), (0.5, "30.0 rows/min"), (0.01, "36.0 rows/h")])
 def test_rates(rate: float, text: str) -> None:
-    assert progress.rate_text(rate) == text
+    assert progress_text.rate_text(rate) == text
 
 
 def test_the_rate_is_that_of_the_last_minute() -> None:
@@ -70,18 +86,18 @@ def test_the_rate_keeps_few_samples() -> None:
     rate = RecentRate()
     for tick in range(100_000):
         rate.sample(tick / 50, tick)
-    assert len(rate._samples) <= progress.RATE_WINDOW + 3
+    assert len(rate._samples) <= RATE_WINDOW + 3
 
 
 def test_text_of_a_server_cannot_move_the_cursor() -> None:
     stats = Stats()
     stats.state = "waiting\x1b[2J\r\nnow"
-    stats.recent_failures.append(("c-1", "run_failed", "a\nb " + "x" * 500))
     snap = snapshot(stats)
     assert snap.state == "waiting now"
-    assert snap.last_failure.startswith("c-1: run_failed: a b xxx")
-    assert snap.last_failure.endswith("x…")
-    assert len(snap.last_failure) < 250
+    (line,) = progress_text.failure_lines([FailureKind(1, "run_failed", "a\nb\x1b[2J " + "x" * 500)])
+    assert line.startswith("1 x run_failed: a b xxx")
+    assert line.endswith("x…")
+    assert len(line) < 250
 
 
 def test_plain_lines_come_after_ten_seconds_and_then_every_thirty() -> None:
@@ -112,14 +128,15 @@ def test_the_live_display_shows_the_same_figures() -> None:
 
 
 def test_the_live_display_shows_markup_as_it_is() -> None:
-    snap = Snapshot(1, 2, 1, 0, 5, 0, state="waiting [bold]", last_failure="c-1: run_failed: [red]no[/red] :smile:")
+    snap = Snapshot(1, 2, 1, 0, 5, 0, state="waiting [bold]",
+                    failures=(FailureKind(3, "run_failed", "[red]no[/red] :smile:"),))  # fmt: skip
     text = drawn(snap)
     assert "waiting [bold]" in text
-    assert "last failure: c-1: run_failed: [red]no[/red] :smile:" in text
+    assert "3 x run_failed: [red]no[/red] :smile:" in text
 
 
 def test_no_line_reaches_the_right_edge_where_an_echo_would_wrap() -> None:
-    snap = Snapshot(1, 2, 1, 0, 5, 10**12, state="s" * 300, last_failure="f" * 300)
+    snap = Snapshot(1, 2, 1, 0, 5, 10**12, state="s" * 300, failures=(FailureKind(1, "c", "f" * 300),))
     for width in (30, 60, 100):
         lines = drawn(snap, width).splitlines()
         assert len(lines) == (6 if width == 30 else 4)
@@ -162,16 +179,74 @@ def test_while_the_server_is_away_the_state_and_its_length_stand_for_rate_and_en
     assert display._figures.take(stats).state_for == 0
 
 
-def test_the_server_that_takes_fewer_than_asked_is_named() -> None:
-    less = Snapshot(0, 10, 0, 9, 9, 0, asked=20)
-    assert "9 of 9 in flight (limited by the server)" in drawn(less)
-    assert plain_line(less, "t") == "t 0/10 done, 0 failed, 9 in flight (limited by the server)"
-    for snap in (
-        Snapshot(0, 10, 0, 9, 9, 0),
-        Snapshot(0, 10, 0, 0, 0, 0, asked=20),
-        Snapshot(0, 9, 0, 9, 9, 0, asked=9),
-    ):
-        assert "limited" not in drawn(snap)
+@pytest.mark.parametrize(
+    ("stats", "asked", "limit"),
+    [
+        ({"limit": 9, "in_flight": 9}, Asked(20), "the server"),
+        ({"limit": 9, "in_flight": 9}, Asked(9), "--concurrency"),
+        ({"limit": 9, "in_flight": 9}, Asked(0), ""),
+        ({"limit": 0, "in_flight": 0}, Asked(20), ""),
+        ({"limit": 9, "in_flight": 2}, Asked(9, rate=1.0), "--rate"),
+        ({"limit": 9, "in_flight": 2}, Asked(9, wait=1.0), "--wait"),
+        ({"limit": 9, "in_flight": 2}, Asked(9), ""),
+        ({"limit": 9, "in_flight": 9}, Asked(9, rate=1.0), "--concurrency"),
+        ({"limit": 9, "in_flight": 2, "budget_waits": True}, Asked(9, rate=1.0), "the budget"),
+        ({"limit": 9, "in_flight": 9, "state": "waiting for the server"}, Asked(20), ""),
+        ({"limit": 9, "in_flight": 9, "finished": 91}, Asked(9), ""),
+    ],
+)
+def test_what_limits_the_speed_is_named(stats: dict[str, Any], asked: Asked, limit: str) -> None:
+    assert limited_by(Stats(to_run=100, **stats), asked) == limit
+    snap = Snapshot(0, 10, 0, 2, 9, 0, limited_by=limit)
+    shown = f"2 of 9 in flight{f' (limited by {limit})' if limit else ''}\n"
+    assert shown in drawn(snap)
+
+
+def test_tokens_cost_and_mode_stand_at_the_end() -> None:
+    stats = Stats(to_run=100, in_flight=2, limit=5, total_tokens=52310)
+    for price, currency in (("0.25", "USD"), ("0.001", "USD"), ("1", "EUR")):
+        stats.used.add(Use(10, Decimal(price), currency))
+    lines: list[str] = []
+    now = 0.0
+    display = Plain(lines.append, GivenClock(lambda: now), asked=Asked(5, mode="auto"))
+    now = 10.0
+    display.show(stats)
+    assert lines[0].endswith("2 in flight, 52,310 tokens, 1.00 EUR + 0.251 USD, auto")
+    stats.mode, now = "blocking", 40.0
+    display.show(stats)
+    assert lines[1].endswith(", blocking")
+    assert stats.summary().total_price == {"EUR": "1", "USD": "0.251"}
+
+
+def test_failures_that_repeat_are_counted_and_the_last_kinds_stay_in_sight() -> None:
+    failures: Counter[tuple[str, str]] = Counter()
+    kinds = FailureKinds()
+    assert kinds.update(failures) == []
+    for number in range(7):
+        failures["code", f"kind {chr(97 + number)}"] += 1
+    failures["run_failed", "row 17: limit of 200 reached"] += 1
+    failures["run_failed", "row 18: limit of 200 reached"] += 2
+    found = kinds.update(failures)
+    assert len(found) == 8
+    assert found[-1] == FailureKind(3, "run_failed", "row …: limit of … reached")
+    failures["code", "kind a"] += 1
+    assert kinds.update(failures)[-1] == FailureKind(2, "code", "kind a")
+    figures = Figures(lambda: 0.0)
+    stats = Stats(to_run=10, failures=failures)
+    assert len(figures.take(stats).failures) == 5
+    assert drawn(figures.take(stats)).count(" x ") == 5
+
+
+def test_plain_lines_tell_each_kind_of_failure_when_it_has_grown() -> None:
+    lines: list[str] = []
+    now = 0.0
+    display = Plain(lines.append, GivenClock(lambda: now))
+    stats = Stats(to_run=100, limit=5)
+    for moment, failing in ((10.0, 3), (40.0, 0), (70.0, 1)):
+        now = moment
+        stats.failures["run_failed", "no"] += failing
+        display.show(stats)
+    assert [line.strip() for line in lines if " x " in line] == ["3 x run_failed: no", "4 x run_failed: no"]
 
 
 def test_before_rows_are_known_the_live_display_shows_the_state() -> None:
@@ -249,13 +324,13 @@ async def test_it_is_shown_until_cancelled() -> None:
 def test_the_summary_for_people() -> None:
     summary = Summary(
         rows=2000, done_before=30, success=1900, failed=7, paused=1, untouched=62,
-        recovered=2, posts=1910, total_tokens=52310, elapsed_time=492.0,
+        recovered=2, posts=1910, total_tokens=52310, elapsed_time=492.0, total_price={"USD": "0.50"},
     )  # fmt: skip
-    failures = [("run_failed", "LLM\nsays no", 3), ("rejected", "tone", 1)]
-    failures += [(f"code{n}", "m", 1) for n in range(4)]
+    failures = [FailureKind(3, "run_failed", "LLM\nsays no"), FailureKind(1, "rejected", "tone")]
+    failures += [FailureKind(1, f"code{n}", "m") for n in range(4)]
     assert summary_text(summary, Path("out.jsonl"), failures, ("Type: again",)).splitlines() == [
         "2,000 rows: 30 done before, 1,900 success, 7 failed, 1 paused, 62 untouched",
-        "52,310 tokens, 1,910 requests, 2 recovered, 8 min",
+        "52,310 tokens, 0.50 USD, 1,910 requests, 2 recovered, 8 min",
         "Results: out.jsonl",
         "To run again: out.jsonl.retry",
         "Paused: out.jsonl.paused",

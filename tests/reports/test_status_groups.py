@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from dify_batch.ledger.state import Phase, RowState
-from dify_batch.reports.status import group_failures, pattern_of, status_report
+from dify_batch.reports.status import group_failures, status_report
 from dify_batch.reports.status_text import SHOWN
+from dify_batch.text import pattern_of
 from tests.support.journals import AT, NOW, UUIDS, Record, batch, end, failed, put, sent
 
 # ---------------------------------------------------------------- groups
