@@ -19,7 +19,8 @@ from .served.core import SimulatorCore
 
 EXAMPLE = '{"rows": {"r2": ["failed"]}}'
 WHOLE = {
-    "port", "control_port", "workers", "worker_processes", "prefetch", "connections", "max_active_requests",
+    "port", "control_port", "workers", "worker_processes", "prefetch", "connections", "api_processes",
+    "max_active_requests",
 }  # fmt: skip
 
 

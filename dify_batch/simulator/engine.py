@@ -22,6 +22,7 @@ from .inputs import FileResolver, InputError, check_inputs
 from .ledger import Execution, Ledger
 from .means import Means
 from .narration import Ending, announce, finish_node, live_part, publish, send_chunks, start_node
+from .processor import Processor
 from .runs import Form, Live, Registry, Run
 from .work import latency_of, outputs_of, stop, wait_unless_stopped
 
@@ -55,6 +56,8 @@ class Engine:
         self._means = means
         self._broker = broker
         self._ledger = ledger
+        self._api_processor = Processor()
+        self._worker_processor = Processor()
         self._late: set[asyncio.Task[None]] = set()
 
     def close(self) -> None:
@@ -103,9 +106,17 @@ class Engine:
         self.running += 1
         self.max_running = max(self.max_running, self.running)
         try:
+            await self._spend(run)
             return await self._execute(run, fault)
         finally:
             self.running -= 1
+
+    async def _spend(self, run: Run) -> None:
+        config = self.config
+        if run.mode == "blocking":
+            await self._api_processor.spend(config.blocking_cpu, config.api_processes)
+        else:
+            await self._worker_processor.spend(config.streaming_cpu, config.worker_processes)
 
     async def _execute(self, run: Run, fault: Fault) -> Ending | None:
         live = live_part(run)

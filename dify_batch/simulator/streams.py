@@ -27,16 +27,18 @@ async def send_post_stream(
 
     answered: called when the client has all that it will get of the outcome.
     """
-    connection.when_lost(channel.wake)
+    if not config.connections:
+        connection.when_lost(channel.wake)
+    # Else its going is noticed at the next write only, and until then it takes up a connection slot.
     await connection.start(200, stream_head())
     await connection.write(PING.data)
     if fault.name == "silence_before_start":
         await connection.until_closed()
         return
     nodes = 0
-    while not connection.closed:
+    while True:
         batch = await channel.take(config.hold_after_error)
-        if not batch:
+        if not batch or connection.closed:
             break  # the client has gone, or there was nothing for so long: a clean end (dify-wire section 2)
         sent: list[bytes] = []
         last = ""
@@ -58,11 +60,11 @@ async def send_post_stream(
             return
         if last == "error":
             answered()
-            await _hold(connection, config.hold_after_error)
+            await _hold(connection, config, config.hold_after_error)
             break
         if last in LAST_EVENTS:
             answered()
-            await _hold(connection, config.linger_after_finish)
+            await _hold(connection, config, config.linger_after_finish)
             break
     await connection.end()
 
@@ -77,12 +79,18 @@ async def _fall_silent(connection: Connection, config: Config, fault: Fault, ans
     else:
         await connection.write(events.error_event("An error occurred while the run was being watched.").data)
         answered()
-        await _hold(connection, config.hold_after_error)
+        await _hold(connection, config, config.hold_after_error)
         await connection.end()
 
 
-async def _hold(connection: Connection, seconds: float) -> None:
-    """Keeps the stream open without a byte, for as long as the client is there."""
+async def _hold(connection: Connection, config: Config, seconds: float) -> None:
+    """Keeps the stream open without a byte, for as long as the client is there.
+
+    On a server whose connections are counted, for all that time: it writes nothing, so it does not see the client go.
+    """
+    if config.connections:
+        await asyncio.sleep(seconds)
+        return
     try:
         async with asyncio.timeout(seconds):
             await connection.until_closed()
@@ -130,7 +138,8 @@ async def send_run_events(
         return
     await connection.write(PING.data)
     channel = Channel()
-    connection.when_lost(channel.wake)
+    if not config.connections:
+        connection.when_lost(channel.wake)
     deaf = run.mode == "blocking"  # its events are never published (dify-wire 24o)
     if not deaf:
         live.channels.append(channel)
@@ -147,7 +156,7 @@ async def send_run_events(
                 live.channels.append(channel)
             await connection.write(b"".join(events.snapshot(run)))
             if run.status == "paused" and not continue_on_pause:
-                await _hold(connection, config.linger_after_finish)
+                await _hold(connection, config, config.linger_after_finish)
                 await connection.end()
                 return
         await _relay(connection, config, channel, endless=continue_on_pause and not with_snapshot)
@@ -170,6 +179,6 @@ async def _relay(connection: Connection, config: Config, channel: Channel, *, en
         await connection.write(b"".join(event.data for event in batch))
         finished = any(event.name == "workflow_finished" for event in batch)
         if finished and not endless:  # with continue_on_pause and no snapshot it never ends (dify-wire 24d)
-            await _hold(connection, config.linger_after_finish)
+            await _hold(connection, config, config.linger_after_finish)
             await connection.end()
             return

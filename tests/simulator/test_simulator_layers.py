@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import asyncio
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +11,8 @@ import pytest
 
 import dify_batch.simulator
 from dify_batch.simulator import Config, Means, Site, site_server
-from tests.support.simhelp import FakeTransport, run_request
+from tests.support.fake_network import FakeTransport
+from tests.support.owned_time import CountingChance, LoopClock
 
 FOLDER = Path(dify_batch.simulator.__file__).parent
 INNER = sorted(path.name for path in FOLDER.glob("*.py") if path.name not in ("__init__.py", "__main__.py"))
@@ -52,37 +52,18 @@ def test_it_needs_nothing_but_what_every_installation_has() -> None:
     assert done.stdout.startswith("http://127.0.0.1:")
 
 
-class Clock:
-    """A wall clock that stands still, and the loop's own time."""
-
-    def monotonic(self) -> float:
-        return asyncio.get_running_loop().time()
+class StandingClock(LoopClock):
+    """A wall clock that stands still."""
 
     def wall(self) -> float:
         return 1_000_000.0
 
 
-class Chance:
-    """Counts in place of chance."""
-
-    def __init__(self) -> None:
-        self.count = 0
-
-    def uniform(self, low: float, high: float) -> float:
-        return (low + high) / 2
-
-    def token(self, size: int) -> str:
-        self.count += 1
-        return f"{self.count:0{2 * size}x}"
-
-
 async def test_it_is_served_in_any_loop_without_a_network() -> None:
     """A protocol and a transport that somebody made up are enough; time and ids are the caller's."""
-    site = Site(Config(latency=0, clock_skew=-10.0), Means(Clock(), Chance()))
+    site = Site(Config(latency=0, clock_skew=-10.0), Means(StandingClock(), CountingChance()))
     transport = FakeTransport(site_server(site)())
-    answer = await run_request(
-        transport, "POST", "/v1/workflows/run", {"inputs": {"query": "x", "id": "a"}, "user": "u"}
-    )
+    answer = await transport.request("POST", "/v1/workflows/run", {"inputs": {"query": "x", "id": "a"}, "user": "u"})
     assert b"HTTP/1.1 200 OK" in answer
     assert b"Date: Mon, 12 Jan 1970 13:46:30 GMT" in answer
     assert b'"created_at": 999990' in answer

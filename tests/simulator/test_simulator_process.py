@@ -102,7 +102,7 @@ def test_a_killed_process_refuses() -> None:
 
 
 def test_every_setting_can_be_handed_over() -> None:
-    config = Config(latency=1.5, workers=None, connections=3, latency_tail=0.5, keep_alive=9)
+    config = Config.docker(latency=1.5, workers=None, connections=3, latency_tail=0.5, keep_alive=9, clock_skew=-8.0)
     values = vars(build_parser().parse_args(arguments(config)))
     assert values.pop("faults") is None
     assert Config(**values) == config

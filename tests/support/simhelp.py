@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 import socket
@@ -145,63 +144,3 @@ def eventually(holds: Callable[[], Any], limit: float = LIMIT) -> Any:
             return value
         pause.wait(0.01)
     raise AssertionError(f"not so within {limit} s: {holds!r}")
-
-
-class FakeTransport(asyncio.Transport):
-    """A transport without a network: what the server writes stands in `sent`."""
-
-    def __init__(self, protocol: asyncio.BaseProtocol) -> None:
-        super().__init__()
-        self.protocol = protocol
-        self.sent = bytearray()
-        self.aborted = False
-        self._closing = False
-        protocol.connection_made(self)
-
-    def write(self, data: Any) -> None:
-        self.sent += data
-
-    def is_closing(self) -> bool:
-        return self._closing
-
-    def close(self) -> None:
-        if not self._closing:
-            self._closing = True
-            asyncio.get_running_loop().call_soon(self.protocol.connection_lost, None)
-
-    def abort(self) -> None:
-        self.aborted = True
-        self.close()
-
-    def get_extra_info(self, name: str, default: Any = None) -> Any:
-        return default
-
-    def pause_reading(self) -> None:
-        pass
-
-    def resume_reading(self) -> None:
-        pass
-
-
-async def run_request(
-    transport: FakeTransport, method: str, path: str, body: object = None, key: str = "app-demo"
-) -> bytes:
-    """Everything that the server writes for one request with a Content-Length, or until it closes."""
-    content = b"" if body is None else json.dumps(body).encode()
-    head = (
-        f"{method} {path} HTTP/1.1\r\nHost: sim\r\nAuthorization: Bearer {key}\r\n"
-        f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
-    )
-    transport.sent.clear()
-    protocol = transport.protocol
-    assert isinstance(protocol, asyncio.Protocol)
-    protocol.data_received(head.encode() + content)
-    while not _whole(bytes(transport.sent)) and not transport.is_closing():
-        await asyncio.sleep(0)
-    return bytes(transport.sent)
-
-
-def _whole(answer: bytes) -> bool:
-    head, _, body = answer.partition(b"\r\n\r\n")
-    length = re.search(rb"(?i)content-length: (\d+)", head)
-    return length is not None and len(body) >= int(length.group(1))
