@@ -221,9 +221,10 @@ class Flag:
 
 FLAGS: tuple[Flag, ...] = (
     Flag(dest="input", names=("-i", "--input"), metavar="PATH", group=WHAT, required=True,
-         help="the CSV (or .jsonl) with one row for each run; - reads standard input",
-         doc="The first column is the id of the row unless --id-column says otherwise. It is read as a "
-         "stream. JSON lines are known by the name (.jsonl, .ndjson), from a pipe by their first characters."),
+         help="the table with one row for each run: CSV, .jsonl, .xlsx, .ods, .parquet; - reads standard input",
+         doc="The first column is the id of the row unless --id-column says otherwise. Text is read as a stream. JSON "
+         "lines are known by the name (.jsonl, .ndjson) or by their first characters; gzip is unpacked. Parquet needs "
+         "the extra: dify-batch[parquet]."),
     Flag(dest="output", names=("-o", "--output"), metavar="PATH", group=WHAT, required=True, parse=Path,
          help="the JSONL that answers are appended to",
          doc="PATH.retry, PATH.paused and PATH.journal stand beside it. The same command again goes on from "
@@ -318,6 +319,10 @@ FLAGS: tuple[Flag, ...] = (
     Flag(dest="delimiter", names=("--delimiter",), metavar="CHAR", group=FORMATS, parse=parse_delimiter,
          shown=",", help="what separates the cells of the CSV; tab for tabs",
          doc="One character, or tab, comma, semicolon or pipe. Spreadsheets of many countries export with ;."),
+    Flag(dest="sheet", names=("--sheet",), metavar="NAME", group=FORMATS, parse=parse_name,
+         shown="the first", help="the sheet of a workbook",
+         doc="The first that is not hidden. Dates, numbers and the values of formulas are read as a person sees "
+         "them, without their formats: 12 % is 0.12."),
     Flag(dest="id_column", names=("--id-column",), metavar="NAME", group=FORMATS, parse=parse_name,
          shown="the first", help="the column that holds the row's id",
          doc="Ids must be unique: they tie results to rows."),

@@ -99,6 +99,7 @@ class Settings:
     bom: bool = _default("bom")
     encoding: str | None = None
     delimiter: str | None = None
+    sheet: str | None = None
     id_column: str | None = None
     files_column: str | None = None
     files_root: Path | None = None

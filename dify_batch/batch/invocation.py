@@ -97,6 +97,7 @@ async def run_batch(
                         encoding=settings.encoding,
                         delimiter=settings.delimiter,
                         id_column=settings.id_column,
+                        sheet=settings.sheet,
                     )
                 )
             )

@@ -123,7 +123,7 @@ def check(source: RowSource, form: BoundForm, index: IdIndex, *, other_ids: bool
     found = _Found()
     note = found.note
     invalid = rows = records = 0
-    warnings: list[str] = []
+    warnings = list(source.warnings)
     if not source.broken:
         for problem in form.problems:
             note(problem)

@@ -30,6 +30,7 @@ class Table:
         id_at: place of the id's column.
         optional: so many columns at the end may be missing from a record: spreadsheets leave out empty cells there.
         suspicious: whether each row is to be looked at closely, whatever the bytes of its pass say.
+        padded: a record that is short is empty at its end: so sheets are kept.
         broken: makes a Problem of what csv.reader stumbled over, given the lines where the record begins and where it
             stopped.
     """
@@ -39,6 +40,7 @@ class Table:
         self.header = header
         self.id_at = id_at
         self.optional = 0
+        self.padded = False
         self.suspicious = suspicious
 
     def rows(self, reader: Reader, raw: RawPass, notes: Notes) -> Iterator[Row | Problem]:
@@ -109,6 +111,9 @@ class Table:
                 notes.pad(begin)
             return None
         missing = width - len(cells)
+        if self.padded:
+            cells += [""] * missing
+            return None
         # The last record of a file that is still being written may be any record, cut off.
         if missing > self.optional or len(cells) <= self.id_at or raw.cut_off:
             return self._width_problem(cells, begin, end)

@@ -17,10 +17,10 @@ class Kind(Enum):
     """What the first bytes say. `words`: how a message calls it, and the cure."""
 
     TABLE = ("a table of text", "")
-    JSON_LINES = ("JSON lines", "")
-    WORKBOOK = ("a workbook", "")
+    JSON_LINES = ("JSON lines", "name the file .jsonl")
+    WORKBOOK = ("a workbook", "save it as CSV UTF-8")
     GZIP = ("gzip", "gunzip it first")
-    PARQUET = ("Parquet", "")
+    PARQUET = ("Parquet", "write the table as CSV or JSON lines")
     JSON_ARRAY = ("a JSON array", "write one object a line: jq -c '.[]' FILE > rows.jsonl")
     JSON_OBJECTS = ("JSON over several lines", "write one object a line: jq -c . FILE > rows.jsonl")
     OLD_OFFICE = ("a file of an old Office program", "save it as CSV UTF-8")

@@ -48,6 +48,11 @@ class Opened:
     def head(self) -> bytes:
         return os.pread(self.file.fileno(), HEAD, 0)
 
+    def become(self, copy: BinaryIO) -> None:
+        """Takes a copy in place of the file, for good."""
+        self.file.close()
+        self.file, self.stamp = copy, None
+
     def changed(self) -> bool:
         """Whether the file was changed or replaced since it was opened."""
         if self.path is None or self.stamp is None:
@@ -79,10 +84,7 @@ def open_input(path: Path | None, *, stdin: BinaryIO | None = None, delimiter_gi
     try:
         opened.kind = kind_of(opened.head, delimiter_given=delimiter_given)
         if opened.kind is Kind.GZIP:
-            packed = opened.file
-            opened.file = _unpack(packed, opened.name)
-            packed.close()
-            opened.stamp = None
+            opened.become(_unpack(opened.file, opened.name))
             if opened.suffix == ".gz":
                 opened.suffix = PurePath(PurePath(opened.name).stem).suffix.lower()
             opened.kind = kind_of(opened.head, delimiter_given=delimiter_given)

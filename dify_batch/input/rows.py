@@ -17,42 +17,48 @@ from typing import BinaryIO
 
 from dify_batch.errors import UsageError
 from dify_batch.flags import BY_DEST
+from dify_batch.input.books import SheetReader, copy_sheet
 from dify_batch.input.csvrows import FIELD_LIMIT, Table, stray_problem
 from dify_batch.input.encodings import decode_problem, pick_encoding, utf8_problem, watches_utf8
 from dify_batch.input.header import Reader, read_header
 from dify_batch.input.jsonlrows import jsonl_rows
 from dify_batch.input.kinds import Kind
 from dify_batch.input.opening import Opened, open_input
+from dify_batch.input.parquet import copy_parquet
 from dify_batch.input.passes import RawPass, text_of
 from dify_batch.input.records import Notes, Problem, Row
 from dify_batch.text import nearest, show
 
+_BOOKS = (Kind.WORKBOOK, Kind.OLD_OFFICE)
 _TYPED_NAMES = (".jsonl", ".ndjson")
 
 
 class RowSource:
-    """The rows of one input: CSV, or JSON lines (by the name .jsonl or .ndjson, or the first characters).
+    """The rows of one input: CSV; JSON lines (by the name .jsonl or .ndjson, or the first characters); a sheet of a
+    workbook; Parquet; each of them packed with gzip as well.
 
     Attributes:
         name: the path, or "standard input", for messages.
         header: the columns; of JSON lines the keys of the first object. () if it cannot be read.
         id_column: the column (key) that holds the id.
         id_given: whether somebody named it.
-        typed: JSON lines: values have types, and each row may have other keys.
+        typed: JSON lines and Parquet: values have types, and each row may have other keys.
         base_dir: where relative paths of files begin: the input's folder, or the working directory.
         notes: what the newest pass met that is no error.
+        warnings: what opening it has shown.
         checked: the digest of each row that passed the check, in order; None where the input cannot change.
         unfinished: whether no line end followed the last record that was checked: it may not have been whole.
     """
 
-    def __init__(self, opened: Opened, *, encoding: str | None, delimiter: str, id_column: str | None) -> None:
+    def __init__(
+        self, opened: Opened, *, encoding: str | None, delimiter: str, id_column: str | None, sheet: str | None = None
+    ) -> None:
         self._opened = opened
-        self._fd = opened.file.fileno()
         self._delimiter = delimiter
         self._label = encoding or "utf-8"
         self.name = opened.name
         self.base_dir = Path.cwd() if opened.path is None else opened.path.parent
-        self.typed = opened.kind is Kind.JSON_LINES or opened.suffix in _TYPED_NAMES
+        self.warnings: tuple[str, ...] = ()
         self.header: tuple[str, ...] = ()
         self.id_column = id_column or "id"
         self.id_given = id_column is not None
@@ -60,7 +66,10 @@ class RowSource:
         self.checked: array[int] | None = None
         self.unfinished = self._cut_off = False
         self._table: Table | None = None
-        self._encoding, problem = self._judge(opened, encoding)
+        self._sheet = opened.kind in _BOOKS
+        self._encoding, problem = self._judge(opened, encoding, sheet)
+        self.typed = opened.kind in (Kind.JSON_LINES, Kind.PARQUET) or opened.suffix in _TYPED_NAMES
+        self._fd = opened.file.fileno()
         self._problems: list[Problem] = [] if problem is None else [problem]
         if not self._problems:
             try:
@@ -77,6 +86,7 @@ class RowSource:
         encoding: str | None = None,
         delimiter: str | None = None,
         id_column: str | None = None,
+        sheet: str | None = None,
         stdin: BinaryIO | None = None,
     ) -> RowSource:
         """Open an input and read its header.
@@ -86,6 +96,7 @@ class RowSource:
             encoding: a codec's name; None for UTF-8, with or without BOM.
             delimiter: one character, or a word for it (tab, comma, semicolon, pipe); None for the comma.
             id_column: the column of the ids; None for the first one (JSON lines: "id").
+            sheet: of a workbook; None for the first that is not hidden.
             stdin: stands for standard input.
 
         Raises:
@@ -99,23 +110,44 @@ class RowSource:
         csv.field_size_limit(FIELD_LIMIT)
         opened = open_input(None if path == "-" else Path(path), stdin=stdin, delimiter_given=delimiter is not None)
         try:
-            return cls(opened, encoding=encoding, delimiter=mark, id_column=id_column)
+            if opened.kind in _BOOKS:
+                _only_for_text(opened.name, {"--encoding": encoding, "--delimiter": delimiter})
+            elif sheet is not None:
+                raise UsageError(
+                    f"--sheet: {opened.name} is no workbook", hint="leave --sheet out", code="usage_invalid_flag"
+                )
+            return cls(opened, encoding=encoding, delimiter=mark, id_column=id_column, sheet=sheet)
         except BaseException:
             opened.file.close()
             raise
 
-    def _judge(self, opened: Opened, encoding: str | None) -> tuple[str, Problem | None]:
-        """The codec, and why the file cannot be read at all."""
+    def _judge(self, opened: Opened, encoding: str | None, sheet: str | None) -> tuple[str, Problem | None]:
+        """The codec, and why the file cannot be read at all. Workbooks and Parquet are copied into text first."""
         kind = opened.kind
-        if kind not in (Kind.TABLE, Kind.JSON_LINES):
-            cure = kind.cure.replace("FILE", "FILE" if opened.path is None else opened.path.name)
-            return "utf-8-sig", Problem("not_a_table", f"this is {kind.what}; {cure}")
-        return pick_encoding(opened.head, encoding)
+        if kind in (Kind.TABLE, Kind.JSON_LINES):
+            return pick_encoding(opened.head, encoding)
+        why = ""
+        try:
+            if kind in _BOOKS:
+                copy, warning = copy_sheet(opened.file, opened.name, sheet)
+                self.warnings = () if warning is None else (warning,)
+            elif kind is Kind.PARQUET:
+                copy = copy_parquet(opened.file, opened.name)
+            else:
+                raise ValueError
+            opened.become(copy)
+            return "utf-8", None
+        except ValueError as error:  # NoBook, NoParquet
+            why = f", and {error}" if str(error) else ""
+        cure = kind.cure.replace("FILE", "FILE" if opened.path is None else opened.path.name)
+        return "utf-8-sig", Problem("not_a_table", f"this is {kind.what}{why}; {cure}")
 
     def _raw(self) -> RawPass:
         return RawPass(self._fd, delimiter=self._delimiter, watch_utf8=watches_utf8(self._encoding))
 
     def _reader(self, raw: RawPass) -> Reader:
+        if self._sheet:
+            return SheetReader(text_of(raw, self._encoding, "\n"))
         return csv.reader(text_of(raw, self._encoding), delimiter=self._delimiter, strict=True)
 
     def _broken(self, error: csv.Error, begin: int, end: int) -> Problem:
@@ -150,6 +182,7 @@ class RowSource:
             suspicious=self._encoding.startswith(("utf-16", "utf-32")),  # its bytes tell nothing of its letters
             broken=self._broken,
         )
+        self._table.padded = self._sheet
 
     @property
     def broken(self) -> bool:
@@ -211,3 +244,11 @@ class RowSource:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _only_for_text(name: str, given: dict[str, str | None]) -> None:
+    for flag, value in given.items():
+        if value is not None:
+            raise UsageError(
+                f"{flag} is for text, and {name} is a workbook", hint=f"leave {flag} out", code="usage_invalid_flag"
+            )
