@@ -171,6 +171,22 @@ def parse_encoding(text: str) -> str:
     return name
 
 
+def parse_pair(text: str) -> tuple[str, str]:
+    """`name=value`; the value may hold more of =, and be empty."""
+    name, sign, value = text.partition("=")
+    if not sign or not name.strip():
+        raise ValueError("name=value")
+    return name.strip(), value
+
+
+def parse_rename(text: str) -> tuple[str, str]:
+    """`column=variable`, without blanks around them; the last = parts them, as variables have none."""
+    name, sign, value = text.rpartition("=")
+    if not sign or not name.strip() or not value.strip():
+        raise ValueError("column=variable")
+    return name.strip(), value.strip()
+
+
 def parse_name(text: str) -> str:
     """The name of a column, without blanks around it."""
     if not text.strip():
@@ -183,7 +199,8 @@ class Flag:
     """One flag, one setting, or both.
 
     `names` is empty for a setting without a flag, `env` None for a flag without a variable. `default` is the
-    value, `shown` the same as text. `action` "value" takes a value; "on" and "off" set `dest`.
+    value, `shown` the same as text. `action` "value" takes a value, "list" one each time it is given; "on" and "off"
+    set `dest`.
     """
 
     dest: str
@@ -197,7 +214,7 @@ class Flag:
     shown: str = ""
     parse: Callable[[str], Any] = str
     choices: tuple[str, ...] = ()
-    action: Literal["value", "on", "off", "count", "help", "version"] = "value"
+    action: Literal["value", "list", "on", "off", "count", "help", "version"] = "value"
     required: bool = False
 
     @property
@@ -221,10 +238,10 @@ class Flag:
 
 FLAGS: tuple[Flag, ...] = (
     Flag(dest="input", names=("-i", "--input"), metavar="PATH", group=WHAT, required=True,
-         help="the table with one row for each run: CSV, .jsonl, .xlsx, .ods, .parquet; - reads standard input",
-         doc="The first column is the id of the row unless --id-column says otherwise. Text is read as a stream. JSON "
-         "lines are known by the name (.jsonl, .ndjson) or by their first characters; gzip is unpacked. Parquet needs "
-         "the extra: dify-batch[parquet]."),
+         help="the table with one row for each run; - reads standard input",
+         doc="CSV, JSON lines, .xlsx, .ods or .parquet (with the extra dify-batch[parquet]), each packed with gzip as "
+         "well. The first column is the id of the row unless --id-column says otherwise. Text is read as a stream. "
+         "JSON lines are known by the name (.jsonl, .ndjson) or by their first characters."),
     Flag(dest="output", names=("-o", "--output"), metavar="PATH", group=WHAT, required=True, parse=Path,
          help="the JSONL that answers are appended to",
          doc="PATH.retry, PATH.paused and PATH.journal stand beside it. The same command again goes on from "
@@ -235,6 +252,13 @@ FLAGS: tuple[Flag, ...] = (
     Flag(dest="limit", names=("--limit",), metavar="N", group=WHAT, parse=parse_positive,
          help="at most N rows this time",
          doc="For a first try on a few rows; the same command without it does the rest."),
+    Flag(dest="sample", names=("--sample",), metavar="N", group=WHAT, parse=parse_positive,
+         help="only N rows, drawn by the hash of their ids",
+         doc="The same N each time, whatever their order: a pilot on the same output. The same command without it does "
+         "the rest."),
+    Flag(dest="ids", names=("--ids",), metavar="FILE", group=WHAT, parse=Path, shown="all",
+         help="only the rows whose ids FILE lists",
+         doc="One id a line, as in PATH.retry. Ids that are not in the input are told."),
     Flag(dest="overwrite", names=("--overwrite",), action="on", group=WHAT, default=False,
          help="begin anew; the old files are kept under a dated name",
          doc="Every row is sent, and paid for, again. Not together with --retry."),
@@ -326,6 +350,12 @@ FLAGS: tuple[Flag, ...] = (
     Flag(dest="id_column", names=("--id-column",), metavar="NAME", group=FORMATS, parse=parse_name,
          shown="the first", help="the column that holds the row's id",
          doc="Ids must be unique: they tie results to rows."),
+    Flag(dest="constants", names=("--set",), metavar="INPUT=VALUE", group=FORMATS, action="list", parse=parse_pair,
+         shown="none", help="an input that is the same for each row; may be repeated",
+         doc="Checked like a cell. The table must not have a column for it."),
+    Flag(dest="renames", names=("--map",), metavar="COLUMN=INPUT", group=FORMATS, action="list", parse=parse_rename,
+         shown="none", help="the column that stands for an input of another name; may be repeated",
+         doc="Columns that are called like an input, or like its label, need no word."),
     Flag(dest="files_column", names=("--files-column",), metavar="NAME", group=FORMATS, parse=parse_name,
          shown="none", help="the column for the request's own files list",
          doc="Only for older apps with image upload; file variables of a form are found by their names."),

@@ -18,7 +18,7 @@ from typing import Any, Literal, cast
 
 from dify_batch.addressing import check_key, check_workflow_id, mask_url, read_base_url
 from dify_batch.errors import AuthError, UsageError
-from dify_batch.flags import BY_DEST, BY_ENV, DEFAULT_BASE_URL, FLAGS, MAX_CONCURRENCY, Failures
+from dify_batch.flags import BY_DEST, BY_ENV, DEFAULT_BASE_URL, FLAGS, MAX_CONCURRENCY, Failures, Flag
 from dify_batch.text import nearest
 
 __all__ = ["Failures", "Secret", "Settings", "load_settings", "mask_url", "read_base_url", "read_env_file"]
@@ -94,6 +94,8 @@ class Settings:
     max_cost: Decimal | None = None
     user: str | None = None
     limit: int | None = None
+    sample: int | None = None
+    ids: Path | None = None
     keep_order: bool = _default("keep_order")
     overwrite: bool = _default("overwrite")
     bom: bool = _default("bom")
@@ -103,6 +105,8 @@ class Settings:
     id_column: str | None = None
     files_column: str | None = None
     files_root: Path | None = None
+    constants: Mapping[str, str] | None = None
+    renames: Mapping[str, str] | None = None
     other_ids: bool = _default("other_ids")
     skip_invalid: bool = _default("skip_invalid")
     preflight: bool = _default("preflight")
@@ -120,7 +124,7 @@ class Settings:
     def __post_init__(self) -> None:
         put = object.__setattr__  # frozen for everyone else
         put(self, "input", os.fspath(self.input))
-        for name in ("output", "log_file", "env_file", "files_root"):
+        for name in ("output", "log_file", "env_file", "files_root", "ids"):
             if isinstance(getattr(self, name), str):
                 put(self, name, Path(getattr(self, name)))
         key = cast(object, self.api_key)
@@ -148,6 +152,7 @@ _AT_LEAST: Mapping[str, tuple[float, bool]] = {  # field: (bound, the bound itse
     "max_runtime": (0, False),
     "rate": (0, False),
     "limit": (1, True),
+    "sample": (1, True),
     "max_tokens": (1, True),
     "max_cost": (0, False),
 }
@@ -265,7 +270,10 @@ def load_settings(
     for flag in FLAGS:
         if flag.dest in given:
             text = given[flag.dest]
-            values[flag.dest] = flag.read(text, flag.name) if isinstance(text, str) else text
+            if flag.action == "list":
+                values[flag.dest] = _pairs(flag, text)
+            else:
+                values[flag.dest] = flag.read(text, flag.name) if isinstance(text, str) else text
         elif flag.env and environ.get(flag.env, "").strip():
             values[flag.dest] = flag.read(environ[flag.env], flag.env)
         elif flag.env and (file.get(flag.env) or "").strip():
@@ -290,6 +298,20 @@ def load_settings(
         if unknown:  # perhaps it is the key's name that is misspelt
             error.hint = "\n".join([*unknown, error.hint or ""])
         raise
+
+
+def _pairs(flag: Flag, texts: Iterable[str]) -> dict[str, str]:
+    """The name=value of a flag that is given several times; UsageError where a name comes twice."""
+    pairs: dict[str, str] = {}
+    for text in texts:
+        name, value = flag.read(text, flag.name)
+        if pairs.setdefault(name, value) != value:
+            raise UsageError(
+                f'{flag.name}: "{name}" is given twice, as "{pairs[name]}" and "{value}"',
+                hint="leave one out",
+                code="usage_invalid_flag",
+            )
+    return pairs
 
 
 def _unknown_names(environ: Iterable[str], file: Iterable[str]) -> list[str]:

@@ -63,7 +63,7 @@ BAD = [
     ("--output", "data.csv", '--output and --input are the same file: "data.csv"'),
     ("--log-file", "results.jsonl", '--output and --log-file are the same file: "results.jsonl"'),
     ("--input", "",
-     "-i/--input is missing: the CSV (or .jsonl) with one row for each run; - reads standard input"),
+     "-i/--input is missing: the table with one row for each run; - reads standard input"),
     ("DIFY_API_KEY", "app-xxxxxxxx", "DIFY_API_KEY is still a placeholder, not a key"),
     ("DIFY_API_KEY", "your-api-key", "DIFY_API_KEY is still a placeholder, not a key"),
     ("DIFY_API_KEY", "<your key>", "DIFY_API_KEY is still a placeholder, not a key"),

@@ -20,6 +20,7 @@ from dify_batch.engine.work import Slots
 from dify_batch.errors import DifyBatchError, Exit, StorageError, UsageError
 from dify_batch.ids import DONE, IN_INPUT, INVALID, RETRY, SELECTED, IdIndex
 from dify_batch.input.check import CheckReport, check
+from dify_batch.input.choice import choose, read_ids
 from dify_batch.input.form import BoundForm
 from dify_batch.input.identity import check_known_ids
 from dify_batch.input.rows import RowSource
@@ -162,6 +163,7 @@ class _Batch:
 
     async def run(self) -> BatchReport:
         settings, stats = self._settings, self._stats
+        ids = None if settings.ids is None else read_ids(settings.ids)
         form = await app_form(self._client, settings, stats, self._control, self._seams.clock)
         bound = form.bind(
             self._source.header,
@@ -171,15 +173,20 @@ class _Batch:
             typed=self._source.typed,
             files_root=files_root(settings),
             user=settings.user,
+            constants=settings.constants,
+            renames=settings.renames,
         )
         selection = Selection(settings, self._source, bound, self._index, stats)
         selection.check_user_template()
         state, report = await self._look(bound)
-        warnings = (*report.warnings, *self._warnings_of(state))
+        selection.chosen, unlisted = choose(self._index, ids=ids, sample=settings.sample, name=self._source.name)
+        warnings = [*report.warnings, *self._warnings_of(state)]
+        if unlisted is not None:
+            warnings.append(unlisted)
         for warning in warnings:
             log.warning("%s", warning)
         selection.wanted = selection.ids_to_retry(state) if settings.retry else None
-        to_run = selected(self._index, settings, selection.wanted)
+        to_run = selected(self._index, settings, selection.wanted, selection.chosen)
         self._count_left_out(report)
         stats.rows = report.rows + stats.left_out
         stats.to_run = to_run
@@ -187,7 +194,7 @@ class _Batch:
         stats.state = ""
         if settings.dry_run:
             first = [item for item, _ in zip(selection.new_rows(), range(3), strict=False)]
-            plan = make_plan(self._index, settings, to_run=to_run, first=first, warnings=warnings)
+            plan = make_plan(self._index, settings, to_run=to_run, first=first, warnings=tuple(warnings))
             return BatchReport(summarise(stats, self._index, state), plan=plan)
         if self._control.signal_error is not None:
             return BatchReport(summarise(stats, self._index, state), self._control.signal_error)

@@ -80,15 +80,20 @@ def files_root(settings: Settings) -> Path | None:
     return root
 
 
-def selected(index: IdIndex, settings: Settings, wanted: frozenset[str] | None) -> int:
-    """How many rows this invocation would send."""
+def selected(
+    index: IdIndex, settings: Settings, wanted: frozenset[str] | None, chosen: frozenset[str] | None = None
+) -> int:
+    """How many rows this invocation would send. `wanted`: the ids that --retry replays; `chosen`: those of --ids and
+    --sample."""
+    barred = DONE | OPEN | RETRY | INVALID
     if wanted is not None:
-        count = sum(1 for row_id in wanted if index.has(row_id, IN_INPUT) and not index.has(row_id, INVALID))
+        found = wanted if chosen is None else wanted & chosen
+        number = sum(1 for row_id in found if index.has(row_id, IN_INPUT) and not index.has(row_id, INVALID))
+    elif chosen is not None:
+        number = sum(1 for row_id in chosen if not index.has(row_id, barred))
     else:
-        total = index.count(IN_INPUT)
-        barred = DONE | OPEN | RETRY | INVALID
-        count = total - sum(1 for row_id in index.ids(IN_INPUT) if index.has(row_id, barred))
-    return count if settings.limit is None else min(count, settings.limit)
+        number = sum(1 for row_id in index.ids(IN_INPUT) if not index.has(row_id, barred))
+    return number if settings.limit is None else min(number, settings.limit)
 
 
 def make_plan(

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 
 from dify_batch.engine.work import Item, columns_of
-from dify_batch.errors import InvalidInput, UsageError
+from dify_batch.errors import UsageError
 from dify_batch.ids import DONE, IN_INPUT, INVALID, OPEN, RETRY, SELECTED, IdIndex
 from dify_batch.input.check import valid_rows
 from dify_batch.input.form import BoundForm
@@ -25,7 +25,8 @@ log = logging.getLogger("dify_batch")
 class Selection:
     """The rows of one checked input.
 
-    `wanted`: the ids that --retry replays; None without --retry. `claims`: {user: run ids that rows have}.
+    `wanted`: the ids that --retry replays; None without --retry. `chosen`: those of --ids and --sample, None for all.
+    `claims`: {user: run ids that rows have}.
     """
 
     def __init__(self, settings: Settings, source: RowSource, bound: BoundForm, index: IdIndex, stats: Stats) -> None:
@@ -35,6 +36,7 @@ class Selection:
         self._index = index
         self._stats = stats
         self.wanted: frozenset[str] | None = None
+        self.chosen: frozenset[str] | None = None
         self.claims: Mapping[str, frozenset[str]] = {}
 
     def check_user_template(self) -> None:
@@ -57,14 +59,14 @@ class Selection:
     def new_rows(self, ledger: Ledger | None = None) -> Iterator[Item]:
         """The rows to send, in the order of the input. Without a ledger nothing is noted (a dry run).
 
-        Raises InvalidInput if the file is not any more what was checked.
+        Raises InputChanged if the file is not any more what was checked.
         """
         index, wanted = self._index, self.wanted
         left = self._settings.limit if self._settings.limit is not None else math.inf
         barred = DONE | OPEN | SELECTED | (0 if wanted is not None else RETRY)
         if left <= 0:
             return
-        for entry in valid_rows(self._source, self._bound, index):
+        for entry in valid_rows(self._source, self._bound, index, self.chosen):
             if isinstance(entry, Problem):
                 if ledger is not None:
                     self._note_invalid(entry, ledger)
@@ -84,11 +86,6 @@ class Selection:
             left -= 1
             if left <= 0:
                 return
-        if ledger is not None and self._source.changed():
-            raise InvalidInput(
-                f"{self._source.name} was changed while the batch ran, so it is not what was checked",
-                hint="run the same command again: done rows are skipped",
-            )
 
     def _note_invalid(self, problem: Problem, ledger: Ledger) -> None:
         """--skip-invalid: the ids of bad rows go into `.retry`, with the reason in the journal."""

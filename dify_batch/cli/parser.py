@@ -64,14 +64,15 @@ def add_flag(group: argparse._ActionsContainer, flag: Flag, version: str, *, com
         group.add_argument(*flag.names, action="version", version=f"dify-batch {version}", help=text)
     elif flag.action == "count":
         group.add_argument(*flag.names, dest=flag.dest, action="count", help=text)
-    elif flag.action == "value":
+    elif flag.action in ("value", "list"):
         notes = [f"default {flag.shown}"] if flag.shown else ["required"] if flag.required else []
         notes += [flag.env] if flag.env else []
         full = text + (f" ({'; '.join(notes)})".replace("%", "%%") if notes else "")
-        action = group.add_argument(*flag.names, dest=flag.dest, metavar=flag.metavar, help=full)
+        how = "append" if flag.action == "list" else "store"
+        action = group.add_argument(*flag.names, dest=flag.dest, metavar=flag.metavar, help=full, action=how)
         if complete and flag.choices:
             action.choices = flag.choices
-        if complete and flag.metavar == "PATH":
+        if complete and flag.metavar in ("PATH", "FILE"):
             action.complete = FILE  # type: ignore[attr-defined]
     else:
         group.add_argument(*flag.names, dest=flag.dest, action="store_const", const=flag.action == "on", help=text)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from array import array
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from dify_batch.errors import InputChanged, InvalidInput
@@ -216,8 +216,11 @@ def _exactly(id_: str) -> str:
     return json.dumps(id_[:60])
 
 
-def valid_rows(source: RowSource, form: BoundForm, index: IdIndex) -> Iterator[tuple[Row, Inputs] | Problem]:
+def valid_rows(
+    source: RowSource, form: BoundForm, index: IdIndex, chosen: Container[str] | None = None
+) -> Iterator[tuple[Row, Inputs] | Problem]:
     """The sending pass: each row that passes, with its inputs; a Problem for everything else, by the rules of `check`.
+    Only of the `chosen` ids, None for all.
 
     A row with several problems gives several. What passed the check and does not any more (a file has gone that it
     names) gets INVALID in the index with its Problem. Uses the flag SEEN of the index for repeated ids (it is cleared
@@ -236,7 +239,8 @@ def valid_rows(source: RowSource, form: BoundForm, index: IdIndex) -> Iterator[t
         if isinstance(item, Problem):
             if item.id is not None:
                 add(item.id, SEEN)
-            yield item
+            if chosen is None or item.id in chosen:
+                yield item
         elif not add(item.id, SEEN):
             yield _duplicate(item, source.id_column)
         else:
@@ -245,12 +249,15 @@ def valid_rows(source: RowSource, form: BoundForm, index: IdIndex) -> Iterator[t
                 expected = place <= last and checked[place] == item.digest
                 if not expected and index.has(item.id, INVALID):  # as the check had it, whatever has come since
                     late = Problem("not_checked", "it did not pass the check", item.line, None, item.id)
-                    yield from problems or [late]
+                    if chosen is None or item.id in chosen:
+                        yield from problems or [late]
                     continue
                 # What nothing ends may have been cut off by a program that goes on writing.
                 if not expected or (place == last and source.unfinished and source.changed()):
                     raise _changed(source, item)
                 place += 1
+            if chosen is not None and item.id not in chosen:
+                continue
             if problems:
                 index.add(item.id, INVALID)
                 yield from problems
