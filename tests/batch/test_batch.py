@@ -482,6 +482,37 @@ async def test_rows_that_come_while_the_batch_runs_are_told_and_left(
     assert (report.exit_status, report.summary.success, report.summary.done_before) == (0, 1, 10)
 
 
+async def test_a_sample_is_run_first_and_the_rest_later(folder: Folder) -> None:
+    report = await folder.run(sample=3)
+    assert (report.exit_status, report.summary.success, report.summary.untouched) == (0, 3, 7)
+    first = result_ids(folder.output)
+    report = await folder.run(sample=3)
+    assert (report.exit_status, report.summary.posts, report.summary.done_before) == (0, 0, 3)
+    report = await folder.run(sample=5)
+    assert report.summary.posts == 2
+    report = await folder.run()
+    assert (report.summary.success, report.summary.done_before) == (5, 5)
+    assert result_ids(folder.output)[:3] == first
+    assert executed_more_than_once(folder.server) == {}
+
+
+async def test_only_listed_ids_are_run(folder: Folder) -> None:
+    (folder.path / "ids.txt").write_text("r2\nr9\n", encoding="utf-8")
+    plan = (await folder.run(ids=folder.path / "ids.txt", dry_run=True)).plan
+    assert plan is not None
+    assert (plan.to_run, len(plan.payloads)) == (2, 2)
+    report = await folder.run(ids=folder.path / "ids.txt")
+    assert (report.exit_status, report.summary.success, report.summary.untouched) == (0, 2, 8)
+    assert sorted(result_ids(folder.output)) == ["r2", "r9"]
+
+
+async def test_a_constant_and_a_renamed_column(folder: Folder) -> None:
+    folder.data.write_text("id,frage\na,wie\n", encoding="utf-8")
+    report = await folder.run(constants={"language": "de"}, renames={"frage": "query"})
+    assert report.exit_status == 0
+    assert results(folder.output)[0]["inputs"] == {"id": "a", "language": "de", "query": "wie"}
+
+
 async def test_files_are_uploaded_with_the_run_s_own_user(folder: Folder) -> None:
     (folder.path / "notes.txt").write_text("hello", encoding="utf-8")
     folder.data.write_text("id,doc\na,notes.txt\nb,notes.txt\n", encoding="utf-8")
