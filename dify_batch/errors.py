@@ -45,6 +45,7 @@ EXIT_OF_CODE: Mapping[str, Exit] = {
     "invalid_csv": Exit.USAGE,
     "invalid_rows": Exit.USAGE,
     "other_ids": Exit.USAGE,
+    "other_app": Exit.USAGE,
     # authenticate
     "not_logged_in": Exit.AUTH,
     "auth_expired": Exit.AUTH,

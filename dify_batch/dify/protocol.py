@@ -103,6 +103,7 @@ def run_result(data: Mapping[str, Any], ref: RunRef) -> RunResult:
         total_tokens=_whole(data.get("total_tokens")),
         total_steps=_whole(data.get("total_steps")),
         finished_at=_whole(data.get("finished_at")),
+        workflow_id=_text(data.get("workflow_id")) or None,
     )
 
 

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from dify_batch.errors import StorageError
-from dify_batch.ledger.disk import Disk
+from dify_batch.ledger.disk import OPEN_TO_ALL, Disk
 from dify_batch.ledger.formats import BOM, parse_any
 
 # Step of the search for a last newline: larger than almost any line, small against memory.
@@ -36,7 +36,7 @@ class AppendFile:
         self._fd = fd
 
     @classmethod
-    def open(cls, path: Path, disk: Disk, *, head: bytes = b"") -> AppendFile:
+    def open(cls, path: Path, disk: Disk, *, head: bytes = b"", mode: int = OPEN_TO_ALL) -> AppendFile:
         """Opens for appending. A torn last line goes; one that only lacks its newline gets it.
 
         A new file begins with `head`. Raises StorageError, also for a last line that this package never began: it is
@@ -44,7 +44,7 @@ class AppendFile:
         """
         try:
             keep, end = whole_length(path)
-            fd = disk.open_append(path)
+            fd = disk.open_append(path, mode)
             try:
                 if disk.size(fd) > keep:
                     disk.truncate(fd, keep)

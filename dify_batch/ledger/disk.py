@@ -10,19 +10,40 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from filelock import BaseFileLock, FileLock
 
+from dify_batch.seams import REAL, Chance
+
+OPEN_TO_ALL = 0o666  # less the umask: results, and what is made of them
+PRIVATE = 0o600  # the journal and `.paused` hold tokens with which a form can be answered
+# A link that somebody has put where a file of ours belongs must not lead elsewhere. Windows has no such flag.
+_OWN = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+
+
+_NEW = ".new"
+_NAME_KEPT = 200  # characters of a name of at most 255 bytes that leave room for what `beside` adds
+
 
 class Disk:
-    """Files by descriptor. Every method may raise OSError."""
+    """Files by descriptor. Every method may raise OSError.
 
-    def open_append(self, path: Path) -> int:
-        """A descriptor that appends to `path`, made if it is missing."""
-        return os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o644)
+    `chance` names the temporary files, so that nobody can put something in their place beforehand.
+    """
+
+    chance: Chance = REAL.chance
+
+    def open_append(self, path: Path, mode: int = OPEN_TO_ALL) -> int:
+        """A descriptor that appends to `path`, made if it is missing. One that is there is made PRIVATE if asked."""
+        fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | _OWN, mode)
+        if mode == PRIVATE and hasattr(os, "fchmod"):
+            with contextlib.suppress(OSError):  # another user's file, or a file system without modes
+                if os.fstat(fd).st_mode & 0o077:
+                    os.fchmod(fd, mode)
+        return fd
 
     def size(self, fd: int) -> int:
         """Bytes."""
@@ -52,11 +73,11 @@ class Disk:
     def close(self, fd: int) -> None:
         os.close(fd)
 
-    def replace(self, path: Path, data: bytes) -> None:
+    def replace(self, path: Path, data: bytes, mode: int = OPEN_TO_ALL) -> None:
         """Puts `data` in the place of `path` in one step."""
-        temporary = path.with_name(f".{path.name}.new")
+        temporary = self.beside(path)
         try:
-            fd = self.open_new(temporary)
+            fd = self.open_new(temporary, mode)
             try:
                 self.write(fd, data)
                 self.sync(fd)
@@ -70,15 +91,20 @@ class Disk:
         self.sync_folder(path)
 
     @contextlib.contextmanager
-    def replacing(self, path: Path) -> Iterator[BinaryIO]:
+    def replacing(self, path: Path, mode: int = OPEN_TO_ALL) -> Iterator[BinaryIO]:
         """A new file to write to, which takes the place of `path` in one step when the block ends well, and goes when
         it does not."""
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
+        with self.replacing_by_name(path, mode) as (_, fd), open(fd, "wb", buffering=1 << 20, closefd=False) as file:
+            yield file
+
+    @contextlib.contextmanager
+    def replacing_by_name(self, path: Path, mode: int = OPEN_TO_ALL) -> Iterator[tuple[Path, int]]:
+        """As `replacing`, for what opens its file itself: the path of the new file, and a descriptor of it."""
+        temporary = self.beside(path)
         try:
-            fd = self.open_new(temporary)
+            fd = self.open_new(temporary, mode)
             try:
-                with open(fd, "wb", buffering=1 << 20, closefd=False) as file:
-                    yield file
+                yield temporary, fd
                 self.sync(fd)
             finally:
                 self.close(fd)
@@ -89,9 +115,21 @@ class Disk:
             raise
         self.sync_folder(path)
 
+    def beside(self, path: Path) -> Path:
+        """A name for the file that is to take the place of `path`: nobody can guess it."""
+        return path.with_name(f".{path.name[:_NAME_KEPT]}.{self.chance.token(8)}{_NEW}")
+
+    def sweep(self, folder: Path, names: Iterable[str]) -> None:
+        """Removes what processes that were killed have left of their replacements of files of these names."""
+        heads = tuple(f".{name[:_NAME_KEPT]}." for name in names)
+        with contextlib.suppress(OSError):
+            for name in os.listdir(folder):
+                if name.endswith(_NEW) and name.startswith(heads):
+                    self.remove(folder / name)
+
     def overwrite(self, path: Path, data: bytes) -> None:
-        """Writes a file that nobody needs after a crash."""
-        fd = self.open_new(path)
+        """Writes a private file that nobody needs after a crash, and that this process holds the lock of."""
+        fd = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_CREAT | _OWN, PRIVATE)
         try:
             self.write(fd, data)
         finally:
@@ -99,11 +137,11 @@ class Disk:
 
     def lock(self, path: Path) -> BaseFileLock:
         """The operating system's lock on a file; it is gone with its process."""
-        return FileLock(path, thread_local=False)
+        return FileLock(path, mode=PRIVATE, thread_local=False)
 
-    def open_new(self, path: Path) -> int:
-        """A descriptor that writes to `path`, which is made, or emptied."""
-        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_CLOEXEC", 0), 0o644)
+    def open_new(self, path: Path, mode: int = OPEN_TO_ALL) -> int:
+        """A descriptor that writes to `path`, which is made: what stands there already is an error."""
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _OWN, mode)
 
     def rename(self, path: Path, target: Path) -> None:
         os.replace(path, target)

@@ -12,21 +12,25 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from dify_batch.ids import read_id
 from dify_batch.outcomes import PausedForm, RunRef, RunResult
 from dify_batch.strictjson import json_object
 
 BOM = b"\xef\xbb\xbf"
 # Made once: json.dumps makes an encoder for each call that is not of the plainest kind.
-_PLAIN = json.JSONEncoder(ensure_ascii=False)
-_COMPACT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+_PLAIN = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
+_COMPACT = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+# What some readers take for the end of a line (str.splitlines, Node's readline): the same JSON as an escape.
+_LINE_ENDS = {0x85: "\\u0085", 0x2028: "\\u2028", 0x2029: "\\u2029"}
 STATUS_WORDS = {"succeeded": "success", "partial-succeeded": "partial-success"}
 """Dify's status, and the word for it in the results."""
 
@@ -43,6 +47,10 @@ class Paths:
 
     @classmethod
     def of(cls, output: Path) -> Paths:
+        """Those beside the file that `output` leads to: the same results under two names are one output."""
+        if os.path.islink(output):
+            output = Path(os.path.realpath(output))
+
         def beside(suffix: str) -> Path:
             return output.with_name(output.name + suffix)
 
@@ -67,22 +75,68 @@ def _second(whole: int) -> str:
 
 def from_utc(text: str) -> float:
     """Seconds since 1970 of a time written by `utc`; raises ValueError."""
-    return datetime.fromisoformat(text).timestamp()
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except (OverflowError, OSError) as error:  # of years before 1970 that some systems cannot hold
+        raise ValueError(str(error)) from None
+
+
+def server_time(seconds: object) -> str | None:
+    """A time that a server gave, in seconds since 1970, as `utc` writes it; None for what is no such time.
+
+    Milliseconds are none: they would be a year far from now, which no calendar has.
+    """
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < _LAST_SECOND:
+        return None
+    return utc(seconds)
+
+
+_LAST_SECOND = 253_402_300_800  # the year 10,000
 
 
 def json_line(record: Mapping[str, Any], *, compact: bool = False) -> bytes:
-    """One record as a line of UTF-8 JSON.
+    """One record as a line of strict JSON (RFC 8259) in UTF-8.
 
-    A lone surrogate, which JSON can carry and UTF-8 cannot, is written as its escape.
+    What JSON can carry and UTF-8 cannot, a lone surrogate, is written as its escape, as is what some readers take for
+    the end of a line. NaN and infinities, which JSON has not, become texts: see `not_finite`.
     """
+    encoder = _COMPACT if compact else _PLAIN
     try:
-        return (_COMPACT if compact else _PLAIN).encode(record).encode() + b"\n"
-    except UnicodeEncodeError:
-        return json.dumps(record, separators=(",", ":") if compact else None).encode() + b"\n"
+        text = encoder.encode(record)
+    except ValueError:  # NaN or an infinity
+        text = encoder.encode(finite(record))
+    if not text.isascii():
+        if "\u2028" in text or "\u2029" in text or "\x85" in text:
+            text = text.translate(_LINE_ENDS)
+        try:
+            return text.encode() + b"\n"
+        except UnicodeEncodeError:
+            return json.dumps(json.loads(text), separators=(",", ":") if compact else None).encode() + b"\n"
+    return text.encode() + b"\n"
+
+
+def finite(value: Any) -> Any:
+    """A JSON value with "NaN", "Infinity" and "-Infinity" as texts where a number is none that JSON has."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else "NaN" if math.isnan(value) else f"{'-' * (value < 0)}Infinity"
+    if isinstance(value, Mapping):
+        return {name: finite(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return value
+
+
+def not_finite(value: Any) -> bool:
+    """Whether a number in it is none that JSON has."""
+    try:
+        _PLAIN.encode(value)
+    except ValueError:
+        return True
+    return False
 
 
 def result_line(row_id: str, inputs: Mapping[str, Any], result: RunResult, *, retry_count: int, now: float) -> bytes:
-    """A line of the results. `now` stands in for the end of the run where the server gave none."""
+    """A line of the results. `now` stands in for the end of the run where the server gave none that is a time."""
     return json_line(
         {
             "id": row_id,
@@ -90,34 +144,50 @@ def result_line(row_id: str, inputs: Mapping[str, Any], result: RunResult, *, re
             "inputs": inputs,
             "outputs": result.outputs,
             "workflow_run_id": result.ref.run_id,
-            "executed_at": utc(now if result.finished_at is None else result.finished_at),
+            "executed_at": server_time(result.finished_at) or utc(now),
             "retry_count": retry_count,
             "elapsed_time": result.elapsed_time,
             "total_tokens": result.total_tokens,
             "total_steps": result.total_steps,
             "task_id": result.ref.task_id,
+            "workflow_id": result.workflow_id,
         }
     )
 
 
-_FIRST_ID = re.compile(rb'\s*\{"id": ?"([^"\\]*)"')
+_HEAD = re.compile(rb'\s*\{"id": ?"([^"\\]*)", ?"status": ?"(?:success|partial-success)"')
+_WORDS = frozenset(STATUS_WORDS.values())
 
 
 def result_id(line: bytes) -> str | None:
     """The id of a line of the results, or None where the line is none of ours.
 
-    The id stands first, so a line of megabytes costs no more than a short one; any other spelling is parsed whole.
-    What makes a line whole is its closing brace, as a line cut short must not count as a result; a NUL, which no
+    Id and status stand first, so a line of megabytes costs no more than a short one; any other spelling is parsed
+    whole. What makes a line whole is its closing brace, as a line cut short must not count as a result; a NUL, which no
     JSON has, is what a power cut leaves where data was not yet on the disk.
     """
-    if (match := _FIRST_ID.match(line)) and line.rstrip().endswith(b"}") and b"\0" not in line:
+    if (match := _HEAD.match(line)) and line.rstrip().endswith(b"}") and b"\0" not in line:
         try:
-            return match[1].decode()
+            return read_id(match[1].decode())
         except UnicodeDecodeError:
             return None
     record = json_object(line)
-    row_id = record.get("id") if record is not None else None
-    return row_id if isinstance(row_id, str) else None
+    return None if record is None else id_of_result(record)
+
+
+def id_of_result(record: Mapping[str, Any]) -> str | None:
+    """The id of a result, read as that of an input is; None for what is no result of ours."""
+    return read_id(record.get("id")) if record.get("status") in _WORDS else None
+
+
+_VERSION = re.compile(rb'"workflow_id": ?"([^"\\]*)"[^{}]*\}\s*$')
+_VERSION_WITHIN = 400  # bytes at the end of a line that hold it
+
+
+def result_version(line: bytes) -> str | None:
+    """The version of the workflow that answered, of a result line; None where it does not say."""
+    match = _VERSION.search(line, max(0, len(line) - _VERSION_WITHIN))
+    return match[1].decode("utf-8", "replace") if match else None
 
 
 def retry_bytes(ids: Iterable[str]) -> bytes:
@@ -135,24 +205,36 @@ def parse_retry(data: bytes) -> list[str]:
     return list(dict.fromkeys(line for line in lines if line))
 
 
-def paused_record(row_id: str, ref: RunRef, forms: Iterable[PausedForm], base_url: str) -> dict[str, Any]:
-    """A line of `.paused`: what a person needs to answer the form. The first form stands at the top level."""
-    all_forms = []
+def forms_shown(forms: Iterable[PausedForm], base_url: str, user: str) -> list[dict[str, Any]]:
+    """Forms as `.paused` and the journal have them, each with the whole request that answers it.
+
+    `answer_body` is complete but for the person's words: the action is the first of `actions`. `user` must be that of
+    the run.
+    """
+    shown = []
     for form in forms:
-        shown = form.as_dict()
-        if form.expires_at is not None:
-            shown["expires_at"] = utc(form.expires_at)
+        one = form.as_dict() | {"expires_at": server_time(form.expires_at)}
         if form.token is not None:
-            shown["answer_with"] = f"POST {base_url}/form/human_input/{form.token}"
-        all_forms.append(shown)
-    first = all_forms[0] if all_forms else {}
+            one["answer_with"] = f"POST {base_url}/form/human_input/{form.token}"
+            one["answer_body"] = {
+                "action": form.actions[0] if form.actions else "",
+                "inputs": dict.fromkeys(form.inputs, ""),
+                "user": user,
+            }
+        shown.append(one)
+    return shown
+
+
+def paused_record(row_id: str, ref: RunRef | None, forms: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """A line of `.paused`: what a person needs to answer the form. The first form stands at the top level."""
+    first = forms[0] if forms else {}
     return {
         "id": row_id,
-        "workflow_run_id": ref.run_id,
-        "task_id": ref.task_id,
+        "workflow_run_id": ref and ref.run_id,
+        "task_id": ref and ref.task_id,
         "form_token": first.get("form_token"),
         "expires_at": first.get("expires_at"),
-        "forms": all_forms,
+        "forms": list(forms),
     }
 
 
@@ -163,12 +245,6 @@ def journal_head(line: bytes) -> tuple[bytes, bytes] | None:
     """(event, id) of a journal line at the cost of a glance; None where it has to be parsed."""
     match = _JOURNAL_HEAD.match(line)
     return (match[1], match[2]) if match else None
-
-
-def parse_journal_line(line: bytes) -> dict[str, Any] | None:
-    """A journal record, or None for a line that is none."""
-    record = json_object(line)
-    return record if record is not None and isinstance(record.get("event"), str) else None
 
 
 def parse_any(line: bytes) -> bool:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Container, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TypeAlias
 
 from dify_batch.ledger.appendfile import storage_error
-from dify_batch.ledger.disk import Disk
+from dify_batch.ledger.disk import OPEN_TO_ALL, Disk
 from dify_batch.ledger.formats import BOM, parse_retry, retry_bytes
 
 Stamp: TypeAlias = tuple[int, int]
@@ -46,24 +46,24 @@ def torn_id(data: bytes, failed: Iterable[str]) -> tuple[bytes, list[str]]:
 
 
 class RetryFile:
-    """Writes `.retry`. Ids that a person adds meanwhile are kept.
+    """Writes `.retry`. Ids that a person adds meanwhile are kept, whatever the batch knows of their rows.
 
-    `seen`: the stamp of the file when it was read.
+    `seen`: the stamp of the file when it was read; `ids`: what was in it.
     """
 
-    def __init__(self, path: Path, disk: Disk, seen: Stamp | None) -> None:
+    def __init__(self, path: Path, disk: Disk, seen: Stamp | None, ids: Iterable[str] = ()) -> None:
         self._path = path
         self._disk = disk
         self._seen = seen
+        # What has been in the file already may stand in a copy that a person saves only now, so it is no addition.
+        self._ever = set(ids)
 
-    def write(self, ids: Iterable[str], known: Container[str]) -> int:
-        """Puts the file in place, or removes it if there are no ids. Gives their number.
-
-        `known`: ids of which the batch itself knows where they belong. Raises StorageError.
-        """
+    def write(self, ids: Iterable[str]) -> int:
+        """Puts the file in place, or removes it if there are no ids. Gives their number. Raises StorageError."""
         wanted = dict.fromkeys(ids)
         if stamp_of(self._path) != self._seen:
-            wanted |= dict.fromkeys(row_id for row_id in self._there() if row_id not in known)
+            wanted |= dict.fromkeys(row_id for row_id in self._there() if row_id not in self._ever)
+        self._ever.update(wanted)
         put(self._disk, self._path, retry_bytes(wanted) if wanted else b"")
         self._seen = stamp_of(self._path)
         return len(wanted)
@@ -75,11 +75,11 @@ class RetryFile:
             return []  # only ids that no row has could be lost
 
 
-def put(disk: Disk, path: Path, data: bytes) -> None:
+def put(disk: Disk, path: Path, data: bytes, mode: int = OPEN_TO_ALL) -> None:
     """Replaces a file in one step; without data it goes. Raises StorageError."""
     try:
         if data:
-            disk.replace(path, data)
+            disk.replace(path, data, mode)
         else:
             disk.remove(path)
     except OSError as error:

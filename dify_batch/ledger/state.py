@@ -16,11 +16,14 @@ from typing import Any
 from dify_batch.errors import StorageError
 from dify_batch.ids import DONE, OPEN, PAUSED, RETRY, IdIndex
 from dify_batch.ledger import formats
+from dify_batch.ledger.answered import Answered
+from dify_batch.ledger.appendfile import whole_length
+from dify_batch.ledger.identity import Identity
+from dify_batch.ledger.records import journal_record, paused_row
 from dify_batch.ledger.retryfile import Stamp, stamp_of, torn_id
 from dify_batch.ledger.rowstate import Phase as Phase
 from dify_batch.ledger.rowstate import RowState as RowState
 from dify_batch.ledger.rowstate import event_time
-from dify_batch.strictjson import json_object
 
 # Start delays older than so many starts say nothing of the queue of today.
 _DELAYS_KEPT = 200
@@ -31,19 +34,29 @@ class State:
     """All that the files of one output say.
 
     `rows`: the rows that the journal (or `.paused`) knows and that are not done. `retry`: the ids of `.retry` in its
-    order; `retry_stamp`: which state of the file that was; `retry_stale`: it has ids that do not belong there any more.
-    `missing_results`: rows that the journal calls done and the results do not have.
+    order; `retry_stamp`: which state of the file that was; `retry_seen`: all that stood in it; `retry_stale`: it has
+    ids that do not belong there any more. `missing_results`: rows that the journal calls done and the results do not
+    have. `bad_lines`: what is wrong with the results; `strange`: those of them that cannot be read as a result of ours,
+    so that it is not known what is done. `versions`: how many results each version of the workflow gave. `asked`: ids
+    in `.retry` that have a result, as a person put them there to have them run again. `before`: what earlier
+    invocations addressed.
     """
 
     index: IdIndex
     rows: dict[str, RowState] = field(default_factory=dict)
     retry: dict[str, None] = field(default_factory=dict)
     retry_stamp: Stamp | None = None
+    retry_seen: frozenset[str] = frozenset()
     retry_stale: bool = False
     results_size: int = 0
     done: int = 0
     missing_results: int = 0
     bad_lines: list[str] = field(default_factory=list)
+    strange: list[str] = field(default_factory=list)
+    versions: dict[str, int] = field(default_factory=dict)
+    answered: Answered = field(default_factory=Answered)
+    asked: set[str] = field(default_factory=set)
+    before: list[Identity] = field(default_factory=list)
     last_batch: dict[str, Any] | None = None
 
     def failed_ids(self) -> Iterator[str]:
@@ -58,9 +71,13 @@ def read_state(paths: formats.Paths, index: IdIndex | None = None) -> State:
     """
     state = State(index if index is not None else IdIndex())
     _read_results(paths.results, state)
+    raw_retry = _retry_bytes(paths.retry, state)
+    # A torn last id may end within a character; it is parted off once the journal tells the rows that failed.
+    there = (line.decode("utf-8", "replace") for line in raw_retry.removeprefix(formats.BOM).split(b"\n"))
+    state.asked = {row_id for line in there if state.index.has(row_id := line.strip(" \t\r\ufeff"), DONE)}
     _read_journal(paths.journal, state)
     _read_paused(paths.paused, state)
-    _read_retry(paths.retry, state)
+    _read_retry(paths.retry, raw_retry, state)
     for row_id, row in state.rows.items():
         state.missing_results += row.cut
         if row.phase is Phase.PAUSED:
@@ -70,7 +87,9 @@ def read_state(paths: formats.Paths, index: IdIndex | None = None) -> State:
         elif row.phase is Phase.FAILED:
             state.index.add(row_id, RETRY)
     for row_id in list(state.retry):
-        if state.index.has(row_id, DONE | OPEN):
+        if row_id in state.asked:
+            state.index.add(row_id, RETRY)
+        elif state.index.has(row_id, DONE | OPEN):
             del state.retry[row_id]  # written before the row went on; the journal and the results know better
             state.retry_stale = True
         else:
@@ -112,48 +131,82 @@ def _size(path: Path) -> int:
 
 
 def _read_results(path: Path, state: State) -> None:
-    index = state.index
-    number = 0
-    for number, (line, _) in enumerate(lines_of(path), 1):
+    index, versions, answered = state.index, state.versions, state.answered
+    number = end = 0
+    for number, (line, end) in enumerate(lines_of(path), 1):  # noqa: B007 - both are needed after it
         row_id = formats.result_id(line)
         if row_id is not None:
-            if not index.has(row_id, DONE):
-                index.add(row_id, DONE)
+            if index.first(row_id, DONE):
                 state.done += 1
+                answered.add(row_id, line)
+                version = formats.result_version(line)
+                if version is not None:
+                    versions[version] = versions.get(version, 0) + 1
             else:
                 state.bad_lines.append(f"{path}, line {number}: the id {row_id} stands twice")
         elif line.strip():
-            state.bad_lines.append(f"{path}, line {number}: not a result")
+            _note_strange(state, f"{path}, line {number}: not a result")
         if len(state.bad_lines) > 20:
             del state.bad_lines[20:]
     state.results_size = _size(path)
+    if end < state.results_size:
+        try:
+            whole_length(path)
+        except StorageError:  # more than the torn end of a line of ours
+            _note_strange(state, f"{path}, line {number + 1}: not a result")
+        except OSError:
+            pass
+
+
+def _note_strange(state: State, what: str) -> None:
+    if len(state.strange) < 20:
+        state.strange.append(what)
+        state.bad_lines.append(what)
 
 
 def _read_journal(path: Path, state: State) -> None:
-    rows, index = state.rows, state.index
+    rows, index, asked = state.rows, state.index, state.asked
     unflushed: list[RowState] = []
+    again: dict[str, RowState] = {}  # what the journal says of those that were asked for although they are done
+    in_file: set[str] = set()
     for line, _ in lines_of(path):
         head = formats.journal_head(line)
-        if head is not None and index.has(head[1].decode("utf-8", "replace"), DONE):
+        if head is not None and index.has(known := head[1].decode("utf-8", "replace"), DONE) and known not in asked:
             continue  # the results say all that matters of it
-        record = formats.parse_journal_line(line)
+        record = journal_record(line)
         if record is None:
             continue
         event = record["event"]
         if event == "batch":
             state.last_batch = record
+            identity = Identity.of_record(record)
+            if identity not in state.before:
+                state.before.append(identity)
         elif event == "retry_file":
             for row in unflushed:
                 row.flushed = True
             unflushed.clear()
-        elif isinstance(row_id := record.get("id"), str) and not index.has(row_id, DONE):
-            row = rows.get(row_id) or rows.setdefault(row_id, RowState())
+            in_file = {row_id for row_id, row in again.items() if row.phase is Phase.FAILED}
+        elif isinstance(row_id := record.get("id"), str):
+            if not index.has(row_id, DONE):
+                row = rows.get(row_id) or rows.setdefault(row_id, RowState())
+            elif row_id in asked:
+                row = again.setdefault(row_id, RowState())
+            else:
+                continue
+            if event == "superseded":  # the result went out of the results, so that the row runs again
+                fresh = RowState(posts=row.posts)
+                (again if row_id in again else rows)[row_id] = fresh
+                continue
             try:
                 row.apply(record)
             except (KeyError, TypeError, ValueError):
                 continue
-            if row.phase is Phase.FAILED:
+            if row.phase is Phase.FAILED and row_id not in asked:
                 unflushed.append(row)
+    # What stood in `.retry` when the batch last wrote it stands there because it had failed, not because it was asked
+    # for: the process was killed before the file was written again.
+    state.asked = asked - in_file
 
 
 def _read_paused(path: Path, state: State) -> None:
@@ -166,34 +219,32 @@ def _read_paused(path: Path, state: State) -> None:
     except OSError:
         moment = 0.0  # what keeps the file from being read is told below
     for line, _ in lines_of(path):
-        record = json_object(line) or {}
-        row_id, run_id, task_id = (record.get(key) for key in ("id", "workflow_run_id", "task_id"))
-        if not isinstance(row_id, str) or not isinstance(run_id, str):
+        found = paused_row(line)
+        if found is None:
             continue
+        row_id, run_id, task_id, forms = found
         if row_id in state.rows or state.index.has(row_id, DONE):
             continue
-        forms = record.get("forms")
         state.rows[row_id] = RowState(
-            Phase.PAUSED,
-            posts=1,
-            sent_at=moment,
-            run_id=run_id,
-            task_id=task_id if isinstance(task_id, str) else None,
-            started_at=moment,
-            forms=tuple(form for form in forms if isinstance(form, dict)) if isinstance(forms, list) else (),
+            Phase.PAUSED, posts=1, sent_at=moment, run_id=run_id, task_id=task_id, started_at=moment, forms=forms
         )
 
 
-def _read_retry(path: Path, state: State) -> None:
+def _retry_bytes(path: Path, state: State) -> bytes:
     state.retry_stamp = stamp_of(path)
     try:
-        data = path.read_bytes()
+        return path.read_bytes()
     except FileNotFoundError:
-        return
+        return b""
     except OSError as error:
         raise StorageError(
             f"{path} cannot be read: {error.strerror}", hint=f"look at its permissions: ls -l '{path}'"
         ) from error
+
+
+def _read_retry(path: Path, data: bytes, state: State) -> None:
+    if state.retry_stamp is None:
+        return
     whole, torn = torn_id(data, state.failed_ids())
     for row_id in torn:
         state.rows[row_id].flushed = False  # no person took it out
@@ -206,6 +257,7 @@ def _read_retry(path: Path, state: State) -> None:
             hint="save it as UTF-8, one id a line",
         ) from error
     state.retry = dict.fromkeys(ids)
+    state.retry_seen = frozenset(ids)
     state.retry_stale = whole != data or not ids
 
 
@@ -223,7 +275,7 @@ def claimed_runs(paths: formats.Paths, concerns: Callable[[str], bool]) -> tuple
         head = formats.journal_head(line)
         if head is not None and head[0] != b"sent" and head[1].decode("utf-8", "replace") not in user_of:
             continue
-        record = formats.parse_journal_line(line)
+        record = journal_record(line)
         if record is None or not isinstance(row_id := record.get("id"), str):
             continue
         if record["event"] == "sent":

@@ -19,7 +19,7 @@ from dify_batch.errors import StorageError
 from dify_batch.ids import DONE, OPEN, PAUSED, RETRY, IdIndex
 from dify_batch.ledger import formats
 from dify_batch.ledger.appendfile import AppendFile
-from dify_batch.ledger.disk import Disk
+from dify_batch.ledger.disk import PRIVATE, Disk
 from dify_batch.ledger.formats import Paths, json_line
 from dify_batch.ledger.retryfile import RetryFile, put
 from dify_batch.ledger.setaside import set_aside as set_aside
@@ -74,12 +74,13 @@ class Ledger:
         head = formats.BOM if bom else b""
         results = AppendFile.open(paths.results, self._disk, head=head)
         try:
-            journal = AppendFile.open(paths.journal, self._disk)
+            journal = AppendFile.open(paths.journal, self._disk, mode=PRIVATE)
         except BaseException:
             results.close()
             raise
+        self._disk.sweep(paths.results.parent, {path.name for path in paths.data})
         self._writer = Writer(results, journal, on_error, seams.threads)
-        self._retry_file = RetryFile(paths.retry, self._disk, state.retry_stamp)
+        self._retry_file = RetryFile(paths.retry, self._disk, state.retry_stamp, state.retry_seen)
         self._retry_dirty = False
         self._retry_at = 0.0
         self._paused_dirty = False
@@ -91,7 +92,9 @@ class Ledger:
         """Rows that failed when the process was killed before `.retry` was written, and ids that are done, are put
         right."""
         state = self.state
-        wanted = dict.fromkeys(row_id for row_id in state.retry if not self.index.has(row_id, DONE))
+        wanted = dict.fromkeys(
+            row_id for row_id in state.retry if row_id in state.asked or not self.index.has(row_id, DONE)
+        )
         for row_id in state.failed_ids():
             wanted.setdefault(row_id)
         if state.retry_stale or list(wanted) != list(state.retry):
@@ -226,8 +229,7 @@ class Ledger:
     def paused(self, row_id: str, paused: Paused) -> None:
         """The row's run waits for a person."""
         row = self.row(row_id)
-        record = formats.paused_record(row_id, paused.ref, paused.forms, self._base_url)
-        forms = record["forms"] or row.forms
+        forms = formats.forms_shown(paused.forms, self._base_url, row.user) or row.forms
         self._note(row, "paused", row_id, run=paused.ref.run_id, task=paused.ref.task_id or row.task_id, forms=forms)
         self.index.add(row_id, OPEN | PAUSED)
         self._forget_retry(row_id)
@@ -293,28 +295,20 @@ class Ledger:
         ids = list(self.state.retry)
 
         def write() -> list[bytes]:
-            return [self._line("retry_file", None, count=self._retry_file.write(ids, self.index))]
+            return [self._line("retry_file", None, count=self._retry_file.write(ids))]
 
         return write
 
     def _paused_work(self) -> Work:
         rows = self.state.rows.items()
-        lines = [json_line(self._paused_line(row_id, row)) for row_id, row in rows if row.phase is Phase.PAUSED]
+        lines = [
+            json_line(formats.paused_record(row_id, row.ref, row.forms))
+            for row_id, row in rows
+            if row.phase is Phase.PAUSED
+        ]
 
         def write() -> list[bytes]:
-            put(self._disk, self.paths.paused, b"".join(lines))
+            put(self._disk, self.paths.paused, b"".join(lines), PRIVATE)
             return []
 
         return write
-
-    @staticmethod
-    def _paused_line(row_id: str, row: RowState) -> dict[str, Any]:
-        first = row.forms[0] if row.forms else {}
-        return {
-            "id": row_id,
-            "workflow_run_id": row.run_id,
-            "task_id": row.task_id,
-            "form_token": first.get("form_token"),
-            "expires_at": first.get("expires_at"),
-            "forms": list(row.forms),
-        }

@@ -17,6 +17,7 @@ from typing import Any
 from dify_batch.errors import StorageError, UsageError
 from dify_batch.ids import DONE
 from dify_batch.ledger import formats
+from dify_batch.ledger.records import journal_record
 from dify_batch.ledger.state import Phase, RowState, State, lines_of, read_state
 from dify_batch.reports.status_text import next_steps, text_of
 from dify_batch.seams import REAL
@@ -308,7 +309,7 @@ def _end_record(journal: Path) -> dict[str, Any] | None:
         if line.startswith(b'{"event":"batch"'):
             return None
         if line.startswith(b'{"event":"end"'):
-            return formats.parse_journal_line(line)
+            return journal_record(line)
     return None
 
 

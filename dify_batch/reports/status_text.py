@@ -153,8 +153,8 @@ def _batch_line(batch: LastBatch, holder: Holder | None) -> str:
 _REASONS = {
     "rows_failed": "some rows have no result",
     "batch_stopped": "stopped by --max-failures",
+    "budget_reached": "stopped by --max-tokens or --max-cost",
     "not_finished": "not finished",
-    "budget_reached": "the budget was used up",
     "input_changed": "the input was changed meanwhile",
     "interrupted": "stopped by Ctrl-C (SIGINT)",
     "terminated": "stopped by SIGTERM",

@@ -85,7 +85,7 @@ async def test_the_result_line_is_as_promised(folder: Folder) -> None:
     (line,) = results(folder.output)
     assert list(line) == [
         *("id", "status", "inputs", "outputs", "workflow_run_id", "executed_at", "retry_count"),
-        *("elapsed_time", "total_tokens", "total_steps", "task_id"),
+        *("elapsed_time", "total_tokens", "total_steps", "task_id", "workflow_id"),
     ]
     assert (line["id"], line["status"], line["retry_count"]) == ("r1", "success", 0)
     assert line["inputs"] == {"id": "r1", "query": "question r1"}
@@ -175,7 +175,7 @@ async def test_retry_runs_only_what_a_person_left_in_the_file(folder: Folder) ->
     assert report.summary.success == 2, "r2, which failed, and r9, which a person added"
     assert folder.executions() == {"r1": 1, "r2": 2, "r3": 1, "r4": 1, "r9": 1}
     left = folder.retry.read_text(encoding="utf-8-sig").split()
-    assert sorted(left) == ["nobody", "r1", "r3"], "failed rows without a result are never forgotten"
+    assert sorted(left) == ["nobody", "r1", "r3", "r4"], "failed rows without a result are never forgotten"
 
 
 async def test_all_repeats_failed_runs_up_to_max_retries(folder: Folder) -> None:

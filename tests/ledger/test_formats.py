@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from dify_batch.ledger import formats
 from dify_batch.ledger.formats import BOM, Paths
+from dify_batch.ledger.records import journal_record
 from dify_batch.outcomes import PausedForm, RunRef, RunResult
 
 REF = RunRef("run-1", "task-1")
@@ -37,7 +38,7 @@ def test_a_result_line_has_its_keys_in_order_and_text_as_it_is() -> None:
     text = line().decode()
     assert list(json.loads(text)) == [
         *("id", "status", "inputs", "outputs", "workflow_run_id", "executed_at", "retry_count"),
-        *("elapsed_time", "total_tokens", "total_steps", "task_id"),
+        *("elapsed_time", "total_tokens", "total_steps", "task_id", "workflow_id"),
     ]
     assert "Grüße" in text
     assert text.count("\n") == 1
@@ -69,11 +70,14 @@ def test_the_id_of_a_result_is_read_back(row_id: str) -> None:
         b"hello",
         b"[1]",
         b'{"id": 5}',
+        b'{"id": "a", "name": "x"}',
+        b'{"id": "a", "status": "failed"}',
+        b'{"id": 1.5, "status": "success"}',
         b'{"status": "success"}',
         line()[:-2],
         line()[:40],
-        b'{"id": "a", "x": "\0\0\0"}',
-        b'{"id": "\xff"}',
+        b'{"id": "a", "status": "success", "x": "\0\0\0"}',
+        b'{"id": "\xff", "status": "success"}',
         b"[" * 200_000,
     ],
 )
@@ -83,8 +87,9 @@ def test_what_is_no_whole_result(text: bytes) -> None:
 
 def test_another_spelling_of_a_result_is_read_too() -> None:
     assert formats.result_id(b'{"status": "success", "id": "a"}') == "a"
-    assert formats.result_id(b'{"id":"a"}') == "a"
-    assert formats.result_id(BOM + b'{"id": "\\u00e9"}') == "é"
+    assert formats.result_id(b'{"id":"a","status":"partial-success"}') == "a"
+    assert formats.result_id(b'{"id": 12, "status": "success"}') == "12"
+    assert formats.result_id(BOM + b'{"id": "\\u00e9", "status": "success"}') == "é"
 
 
 @given(st.lists(ids, unique=True))
@@ -110,19 +115,65 @@ def test_retry_as_people_write_it(data: bytes, found: list[str]) -> None:
 
 
 def test_a_paused_record_says_how_to_answer() -> None:
-    form = PausedForm("tok", "node", "text", ("yes",), ("comment",), 1_700_000_000)
-    record = formats.paused_record("a", REF, [form], "http://x/v1")
+    form = PausedForm("tok", "node", "text", ("yes", "no"), ("comment",), 1_700_000_000)
+    record = formats.paused_record("a", REF, formats.forms_shown([form], "http://x/v1", "u-1"))
     assert record["form_token"] == "tok"
     assert record["expires_at"] == "2023-11-14T22:13:20Z"
     assert record["forms"][0]["answer_with"] == "POST http://x/v1/form/human_input/tok"
-    assert formats.paused_record("a", REF, [], "http://x/v1")["form_token"] is None
+    assert record["forms"][0]["answer_body"] == {"action": "yes", "inputs": {"comment": ""}, "user": "u-1"}
+    assert formats.paused_record("a", REF, [])["form_token"] is None
+
+
+@pytest.mark.parametrize("moment", [1_700_000_000_000, -1, 0, 10**30, 253_402_300_800])
+def test_a_time_that_no_calendar_has_keeps_no_row_from_its_place(moment: int) -> None:
+    result = RunResult(REF, "succeeded", {}, finished_at=moment)
+    assert json.loads(line(result=result, now=86_400.0))["executed_at"] == "1970-01-02T00:00:00Z"
+    (form,) = formats.forms_shown([PausedForm("tok", None, None, (), (), moment)], "http://x/v1", "u")
+    assert form["expires_at"] is None
+
+
+@pytest.mark.parametrize("seconds", [True, "1700000000", None, [1], float("nan"), float("inf")])
+def test_what_is_no_time_at_all(seconds: object) -> None:
+    assert formats.server_time(seconds) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [(float("nan"), "NaN"), (float("inf"), "Infinity"), (float("-inf"), "-Infinity"), ([1e400, {"x": 1e400}], None)],
+)
+@pytest.mark.parametrize("compact", [True, False])
+def test_numbers_that_json_has_not_are_written_as_texts(value: Any, written: str | None, compact: bool) -> None:
+    def refuse(text: str) -> None:
+        raise AssertionError(text)
+
+    data = formats.json_line({"outputs": {"a": value, "b": 1.5}}, compact=compact)
+    outputs = json.loads(data, parse_constant=refuse)["outputs"]
+    assert outputs == {"a": written or ["Infinity", {"x": "Infinity"}], "b": 1.5}
+    assert formats.not_finite({"a": value})
+    assert not formats.not_finite({"a": 1.5})
+
+
+@pytest.mark.parametrize("char", ["\u0085", "\u2028", "\u2029"])
+@pytest.mark.parametrize("compact", [True, False])
+def test_no_reader_takes_a_character_for_the_end_of_a_line(char: str, compact: bool) -> None:
+    record = {f"k{char}": f"é{char}\ud800" if compact else f"é{char}"}
+    written = formats.json_line(record, compact=compact)
+    assert json.loads(written) == record
+    assert len(written.decode().splitlines()) == 1
+
+
+def test_the_version_that_answered_is_read_at_a_glance() -> None:
+    result = RunResult(REF, "succeeded", {"workflow_id": "not this"}, workflow_id="v-1")
+    assert formats.result_version(line(result=result)) == "v-1"
+    assert formats.result_version(line()) is None
+    assert formats.result_version(json.dumps({"id": "a", "workflow_id": "v-2", "queue_time": 1.5}).encode()) == "v-2"
 
 
 @given(row_id=ids, event=st.sampled_from(["sent", "retry_file"]))
 def test_the_head_of_a_journal_line_agrees_with_the_whole(row_id: str, event: str) -> None:
     text = formats.json_line({"event": event, "id": row_id, "x": 1}, compact=True)
     head = formats.journal_head(text)
-    record = formats.parse_journal_line(text)
+    record = journal_record(text)
     assert record is not None
     if "\\" in row_id or '"' in row_id:
         assert head is None
@@ -133,7 +184,7 @@ def test_the_head_of_a_journal_line_agrees_with_the_whole(row_id: str, event: st
 
 @pytest.mark.parametrize("text", [b"", b"{", b"[]", b"5", b'{"id":"a"}', b'{"event":5}', b"\0\0", b"\xff"])
 def test_what_is_no_journal_record(text: bytes) -> None:
-    assert formats.parse_journal_line(text) is None
+    assert journal_record(text) is None
 
 
 @given(st.floats(0, 4e9))

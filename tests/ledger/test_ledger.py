@@ -141,7 +141,22 @@ async def test_ids_that_a_person_adds_meanwhile_are_kept(output: Path) -> None:
     ledger.paths.retry.write_bytes(b"mine\r\na\r\nb\r\n")
     ledger.failed("c", kind="failed", code="x", message="no")
     await ledger.close()
-    assert parse_retry(ledger.paths.retry.read_bytes()) == ["a", "c", "mine"]
+    assert parse_retry(ledger.paths.retry.read_bytes()) == ["a", "c", "mine", "b"]
+
+
+async def test_an_old_copy_of_retry_that_a_person_saves_late_adds_nothing(output: Path) -> None:
+    """The editor was opened while the row still waited; meanwhile it runs again."""
+    ledger = opened(output)
+    ledger.failed("a", kind="failed", code="x", message="no")
+    await ledger.flush()
+    old = ledger.paths.retry.read_bytes()
+    await ledger.sent("a", user="u", mode="streaming")
+    ledger.succeeded("a", {}, result())
+    await ledger.flush()
+    ledger.paths.retry.write_bytes(old + b"mine\n")
+    ledger.failed("c", kind="failed", code="x", message="no")
+    await ledger.close()
+    assert parse_retry(ledger.paths.retry.read_bytes()) == ["c", "mine"]
 
 
 async def test_an_edit_between_reading_and_opening_is_kept(output: Path) -> None:

@@ -122,7 +122,7 @@ def test_posts_count_those_that_left(tmp_path: Path) -> None:
 
 
 def test_hand_edits_of_retry(tmp_path: Path) -> None:
-    """Unknown ids stay, those of done rows and of rows under way go, and every failed row is there."""
+    """Unknown ids and those of done rows stay, those of rows under way go, and every failed row is there."""
     paths = write(
         tmp_path,
         results=[result("done")],
@@ -130,15 +130,41 @@ def test_hand_edits_of_retry(tmp_path: Path) -> None:
         retry=b"unknown\r\n\r\ndone\r\ngoing\r\nf2\r\n",
     )
     state = read_state(paths)
-    assert list(state.retry) == ["unknown", "f2"]
+    assert list(state.retry) == ["unknown", "done", "f2"]
     assert state.index.has("unknown", RETRY)
-    assert state.index.flags("done") == DONE
+    assert state.index.flags("done") == DONE | RETRY
+    assert state.asked == {"done"}
     repair(paths)
-    assert paths.retry.read_bytes() == BOM + b"unknown\nf2\nf1\n"
+    assert paths.retry.read_bytes() == BOM + b"unknown\ndone\nf2\nf1\n"
+
+
+WROTE_RETRY = {"event": "retry_file", "count": 1}
+DONE_AGAIN = [sent("a"), started("a"), {"event": "done", "id": "a", "run": "r1"}]
+
+
+@pytest.mark.parametrize(
+    ("journal", "asked"),
+    [
+        ([sent("a"), started("a"), failed("a"), WROTE_RETRY, *DONE_AGAIN], set()),  # killed before `.retry` was written
+        ([sent("a"), started("a"), failed("a"), WROTE_RETRY, *DONE_AGAIN, WROTE_RETRY], {"a"}),
+        ([sent("a"), started("a"), failed("a"), WROTE_RETRY, sent("a"), WROTE_RETRY, *DONE_AGAIN[1:]], {"a"}),
+        ([*DONE_AGAIN, sent("b"), failed("b"), WROTE_RETRY], {"a"}),
+        (DONE_AGAIN, {"a"}),
+    ],
+)
+def test_who_put_the_id_of_a_done_row_into_retry(
+    tmp_path: Path, journal: list[dict[str, Any]], asked: set[str]
+) -> None:
+    """The batch itself, before the row had its result; or a person, to have it run again."""
+    state = read_state(write(tmp_path, results=[result("a")], journal=journal, retry=b"a\n"))
+    assert state.asked == asked
+    assert ("a" in state.retry) == bool(asked)
+    assert state.retry_stale != bool(asked)
 
 
 def test_ids_that_are_stale_go_even_if_they_are_all(tmp_path: Path) -> None:
-    paths = write(tmp_path, results=[result("a")], retry=b"a\n")
+    journal = [sent("a"), started("a"), failed("a"), {"event": "retry_file", "count": 1}, sent("a"), started("a")]
+    paths = write(tmp_path, results=[result("a")], journal=journal, retry=b"a\n")
     repair(paths)
     assert not paths.retry.exists()
 

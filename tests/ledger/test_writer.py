@@ -12,7 +12,7 @@ import pytest
 
 from dify_batch.errors import StorageError
 from dify_batch.ledger.appendfile import AppendFile, storage_error, whole_length
-from dify_batch.ledger.disk import Disk
+from dify_batch.ledger.disk import OPEN_TO_ALL, Disk
 from dify_batch.ledger.formats import BOM
 from dify_batch.ledger.writer import Writer
 from tests.support.crashdisk import CrashDisk, Fault
@@ -25,8 +25,8 @@ class Recorder(Disk):
         self.log: list[tuple[str, str, bytes]] = []
         self._paths: dict[int, str] = {}
 
-    def open_append(self, path: Path) -> int:
-        fd = super().open_append(path)
+    def open_append(self, path: Path, mode: int = OPEN_TO_ALL) -> int:
+        fd = super().open_append(path, mode)
         self._paths[fd] = path.name
         return fd
 

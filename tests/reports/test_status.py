@@ -39,7 +39,7 @@ def test_every_row_is_counted_in_one_place(tmp_path: Path) -> None:
         failed("f", "boom"),
         failed("u", "the log is closed", kind="unknown", code="outcome_unknown"),
         {"event": "refused", "id": "free", "reason": "429", "at": AT},
-        {"event": "held", "id": "h", "line": {"id": "h"}},
+        {"event": "held", "id": "h", "line": {"id": "h", "workflow_run_id": "w", "status": "success"}},
         {"event": "retry_file", "count": 2, "at": AT},
         end("rows_failed", rows=12, untouched=3),
     ]

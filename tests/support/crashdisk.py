@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from dify_batch.ledger.disk import Disk
+from dify_batch.ledger.disk import OPEN_TO_ALL, Disk
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,11 +132,11 @@ class CrashDisk(Disk):
         change(self._names)
         self._renames.append(change)
 
-    def open_append(self, path: Path) -> int:
-        return self._opened(path, super().open_append)
+    def open_append(self, path: Path, mode: int = OPEN_TO_ALL) -> int:
+        return self._opened(path, lambda path: Disk.open_append(self, path, mode))
 
-    def open_new(self, path: Path) -> int:
-        fd = self._opened(path, super().open_new)
+    def open_new(self, path: Path, mode: int = OPEN_TO_ALL) -> int:
+        fd = self._opened(path, lambda path: Disk.open_new(self, path, mode))
         self._inodes[fd].since.append(0)
         return fd
 

@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 ROW, FIELD = "\x1d", "\x1e"
-ABOUT, INPUT, INPUT_JSON, OUTPUT, OUTPUT_JSON = "\x01", "\x02", "\x03", "\x04", "\x05"
-"""The kinds of a field: about the row itself; a text, or JSON, of its inputs or outputs."""
+ABOUT, INPUT, INPUT_JSON, OUTPUT, OUTPUT_JSON, OTHER, OTHER_JSON = "\x01\x02\x03\x04\x05\x06\x07"
+"""The kinds of a field: about the row itself; a text, or JSON, of its inputs, of its outputs, of the outputs in another
+file that they are compared with."""
 NAME_DIGITS = "\x0e\x0f\x10\x11\x12\x13\x14\x15\x16\x17\x18\x19"
 
 BLOCK = 1 << 20  # characters: one is unpacked, and looked through, within a frame
@@ -36,22 +37,32 @@ def clean(text: str) -> str:
 
 @dataclass(slots=True)
 class Packer:
-    """Takes rows one after the other, gives the blocks that are full. `names`: of all fields, in order."""
+    """Takes rows one after the other, gives the blocks that are full.
+
+    `names`: of all fields, in order. `size`: characters of all rows so far.
+    """
 
     names: dict[str, int] = field(default_factory=dict)
+    size: int = 0
     _rows: list[str] = field(default_factory=list)
     _size: int = 0
 
     def add(
-        self, about: Mapping[str, str], inputs: Mapping[str, Any] | None, outputs: Mapping[str, Any] | None
+        self,
+        about: Mapping[str, str],
+        inputs: Mapping[str, Any] | None,
+        outputs: Mapping[str, Any] | None,
+        others: Mapping[str, Any] | None = None,
     ) -> str | None:
         """Adds a row; a block if it is full with it. `about`: name → text; empty ones are left out."""
         fields = [self._field(ABOUT, name, text) for name, text in about.items() if text]
         fields += [self._value(INPUT, INPUT_JSON, name, value) for name, value in (inputs or {}).items()]
         fields += [self._value(OUTPUT, OUTPUT_JSON, name, value) for name, value in (outputs or {}).items()]
+        fields += [self._value(OTHER, OTHER_JSON, name, value) for name, value in (others or {}).items()]
         row = FIELD.join(fields)
         self._rows.append(row)
         self._size += len(row)
+        self.size += len(row)
         return self.flush() if self._size >= BLOCK else None
 
     def flush(self) -> str | None:

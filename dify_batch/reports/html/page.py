@@ -37,6 +37,7 @@ def render(
     states: Sequence[str],
     sources: Sequence[str],
     made_at: str,
+    libraries: Sequence[str] = (),
     scripts: Sequence[str] = (),
     live: bool = False,
 ) -> Iterator[str]:
@@ -46,10 +47,10 @@ def render(
         lead_template: the template of what stands above the rows; `figures` are its values.
         meta: what the scripts have to know, see `main.js`.
         columns, blocks: the rows, see `pack`.
-        scripts: further scripts of the page's own, by name, before `main.js`.
+        libraries, scripts: further ones, by their path under `vendor/` and their name in `page/`.
         live: whether the page fetches from where it came from.
     """
-    code = [read(VENDOR / name) for name in LIBRARIES]
+    code = [read(VENDOR / name) for name in (*LIBRARIES, *libraries)]
     code += [read(PAGE / name) for name in (*SCRIPTS, *scripts, "main.js")]
     allowed = " ".join(f"'sha256-{_hash(each)}'" for each in code)
     policy = (
@@ -76,7 +77,7 @@ def render(
             live=live,
             version=__version__,
             made_at=made_at,
-            licences="\n\n".join(read(VENDOR / name / "LICENSE") for name in ("uplot", "datatables")),
+            licences="\n\n".join(_licence(name) for name in (*LIBRARIES, *libraries)),
         )
     )
 
@@ -109,6 +110,11 @@ def raw(text: str) -> Any:
 @cache
 def read(path: Path) -> str:
     return path.read_text(encoding="utf-8")
+
+
+def _licence(library: str) -> str:
+    folder = library.partition("/")[0]
+    return f"{folder}\n\n{read(VENDOR / folder / 'LICENSE')}"
 
 
 def _hash(code: str) -> str:

@@ -2,8 +2,9 @@
 // The rows of the page: columns that are sorted and filtered at once, and blocks of text that are searched as they
 // are. See reports/html/pack.py for what a block holds.
 const ROW = "\x1d", FIELD = "\x1e", FIRST_DIGIT = 0x0e, DIGITS = 12;
-const KINDS = { "\x01": "about", "\x02": "inputs", "\x03": "inputs", "\x04": "outputs", "\x05": "outputs" };
-const JSON_KINDS = "\x03\x05";
+const KINDS = { "\x01": "about", "\x02": "inputs", "\x03": "inputs", "\x04": "outputs", "\x05": "outputs",
+  "\x06": "others", "\x07": "others" };
+const JSON_KINDS = "\x03\x05\x07";
 
 async function unpack(base64) {
   let bytes;
