@@ -34,6 +34,7 @@ class RunResult:
     """One run that ended, from whichever of the three places told it (stream, blocking answer, run detail).
 
     Units: `elapsed_time` seconds, `finished_at` whole seconds since 1970 (None where the server gave none).
+    `total_price`: what its models cost in `currency`, as exact text; only streams tell it.
     `workflow_id`: the version of the workflow that ran.
     """
 
@@ -45,6 +46,8 @@ class RunResult:
     total_tokens: int | None = None
     total_steps: int | None = None
     finished_at: int | None = None
+    total_price: str | None = None
+    currency: str | None = None
     workflow_id: str | None = None
 
 

@@ -8,8 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from decimal import Decimal, InvalidOperation
+from decimal import Context, Decimal, InvalidOperation
 from typing import Any
+
+from dify_batch.outcomes import RunResult
+
+_ROUND = Context(prec=6)  # digits of an estimate
 
 Prices = Mapping[str, Decimal]
 """Currency → amount. A price without a currency stands under ""."""
@@ -32,6 +36,18 @@ class Use:
             parse_price(record.get("total_price")),
             currency if isinstance(currency, str) and currency else None,
         )
+
+    @classmethod
+    def of_run(cls, result: RunResult) -> Use:
+        """The use of a run that ended."""
+        return cls(result.total_tokens, parse_price(result.total_price), result.currency)
+
+    def record(self) -> dict[str, Any]:
+        """Its fields in a journal record; {} where nothing was told."""
+        if self.tokens is None and self.price is None:
+            return {}
+        price = None if self.price is None else exact(self.price)
+        return {"total_tokens": self.tokens, "total_price": price, "currency": self.currency}
 
     @property
     def known_price(self) -> Decimal | None:
@@ -79,12 +95,24 @@ class Total:
                 self.prices[currency] = self.prices.get(currency, Decimal(0)) + price
                 self.most_price[currency] = max(self.most_price.get(currency, Decimal(0)), price)
 
+    def join(self, other: Total) -> None:
+        """Adds the runs of another sum."""
+        self.runs += other.runs
+        self.tokens += other.tokens
+        self.tokens_told += other.tokens_told
+        self.prices_told += other.prices_told
+        self.most_tokens = max(self.most_tokens, other.most_tokens)
+        for currency, price in other.prices.items():
+            self.prices[currency] = self.prices.get(currency, Decimal(0)) + price
+            most = other.most_price[currency]
+            self.most_price[currency] = max(self.most_price.get(currency, Decimal(0)), most)
+
     def for_rows(self, rows: int) -> tuple[int | None, Prices | None]:
         """What `rows` more would use at the mean of those told; None for what nobody told."""
         tokens = round(self.tokens / self.tokens_told * rows) if self.tokens_told else None
         prices = None
         if self.prices_told:
-            prices = {currency: amount / self.prices_told * rows for currency, amount in self.prices.items()}
+            prices = {currency: _ROUND.plus(each / self.prices_told * rows) for currency, each in self.prices.items()}
         return tokens, prices
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from decimal import Decimal
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dify_batch.usage import Total, Use, amount, exact, exact_prices, parse_price, price_text
 
@@ -63,6 +65,22 @@ def test_sums_keep_currencies_apart_and_do_not_drift() -> None:
     assert total.prices_told == 11
     assert exact_prices(total.prices) == {"EUR": "0.2", "USD": "1"}
     assert price_text(total.prices) == "0.20 EUR + 1.00 USD"
+
+
+uses = st.builds(Use, st.none() | st.integers(0, 9), st.none() | st.decimals(0, 9, places=2), st.sampled_from("AB"))
+
+
+@given(st.lists(uses, max_size=6), st.lists(uses, max_size=6))
+def test_two_sums_are_joined_as_if_they_had_been_one(first: list[Use], second: list[Use]) -> None:
+    whole, joined, other = Total(), Total(), Total()
+    for use in (*first, *second):
+        whole.add(use)
+    for use in first:
+        joined.add(use)
+    for use in second:
+        other.add(use)
+    joined.join(other)
+    assert joined == whole
 
 
 def test_the_estimate_goes_by_the_mean_of_what_was_told() -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import statistics
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,11 @@ from dify_batch.engine.work import Item
 from dify_batch.errors import UsageError
 from dify_batch.ids import DONE, IN_INPUT, INVALID, OPEN, PAUSED, RETRY, IdIndex
 from dify_batch.input.files import described
+from dify_batch.ledger.formats import Paths
+from dify_batch.ledger.spent import spent
 from dify_batch.settings import Settings
 from dify_batch.text import count, duration, show
+from dify_batch.usage import exact_prices, price_text
 
 # The estimate takes the run times of the newest results, as workflows change.
 _SAMPLE = 200
@@ -24,7 +29,8 @@ _TAIL = 4 << 20
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Counts of rows; `seconds` is the estimated time, None where no earlier result tells."""
+    """Counts of rows; `seconds`, `tokens`, `price` (currency → amount) are estimates for the rows to run, None or
+    empty where no earlier run tells."""
 
     rows: int
     done: int
@@ -38,6 +44,8 @@ class Plan:
     wait: float
     mode: str
     seconds: float | None
+    tokens: int | None
+    price: Mapping[str, str]
     payloads: tuple[dict[str, Any], ...]
     warnings: tuple[str, ...]
 
@@ -62,6 +70,10 @@ class Plan:
         ]
         if self.seconds is not None:
             lines.append(f"about {duration(self.seconds)} by the run times of earlier results")
+        uses = [f"{self.tokens:,} tokens"] if self.tokens else []
+        uses += [price_text({currency: Decimal(price) for currency, price in self.price.items()})]
+        if uses := [text for text in uses if text]:
+            lines.append(f"about {', '.join(uses)} by what earlier runs used")
         lines += [f"warning: {warning}" for warning in self.warnings]
         if self.payloads:
             lines.append(f"first {len(self.payloads)} of {self.to_run} payloads:")
@@ -126,6 +138,7 @@ def make_plan(
         by_runs = to_run * (median + (settings.wait if places == 1 else 0.0)) / places
         by_starts = to_run * max(1 / settings.rate if settings.rate else 0.0, settings.wait)
         seconds = round(max(by_runs, by_starts), 1)
+    tokens, prices = spent(Paths.of(settings.output)).for_rows(to_run)
     return Plan(
         rows=counts["rows"],
         done=counts["done"],
@@ -139,6 +152,8 @@ def make_plan(
         wait=settings.wait,
         mode=settings.mode,
         seconds=seconds,
+        tokens=tokens,
+        price=exact_prices(prices or {}),
         payloads=tuple(_payload(item, settings) for item in first),
         warnings=warnings,
     )

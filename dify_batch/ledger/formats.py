@@ -150,6 +150,8 @@ def result_line(row_id: str, inputs: Mapping[str, Any], result: RunResult, *, re
             "total_tokens": result.total_tokens,
             "total_steps": result.total_steps,
             "task_id": result.ref.task_id,
+            "total_price": result.total_price,
+            "currency": result.currency,
             "workflow_id": result.workflow_id,
         }
     )

@@ -14,8 +14,8 @@ from dify_batch.strictjson import json_object
 _TYPES: Mapping[str, type] = {
     **dict.fromkeys(("event", "id", "at", "user", "mode", "run", "task", "kind", "code", "message", "reason"), str),
     **dict.fromkeys(("batch", "version", "host", "input", "policy", "status", "server", "app", "app_mode"), str),
-    **dict.fromkeys(("workflow_id", "key", "salt"), str),
-    **dict.fromkeys(("attempt", "pid", "count", "posts"), int),
+    **dict.fromkeys(("workflow_id", "key", "salt", "total_price", "currency"), str),
+    **dict.fromkeys(("attempt", "pid", "count", "posts", "total_tokens"), int),
     **dict.fromkeys(("demo", "found"), bool),
     **dict.fromkeys(("summary", "line"), dict),
     **dict.fromkeys(("forms", "again"), list),

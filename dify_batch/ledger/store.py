@@ -27,6 +27,7 @@ from dify_batch.ledger.state import Phase, RowState, State
 from dify_batch.ledger.writer import Work, Writer
 from dify_batch.outcomes import Paused, RunRef, RunResult
 from dify_batch.seams import REAL, Seams
+from dify_batch.usage import Use
 
 # `.retry` is written whole each time, so it is written at most so often while rows go on failing.
 _RETRY_FILE_EVERY = 1.0
@@ -203,8 +204,10 @@ class Ledger:
         self._forget_retry(row_id)
         self.state.done += 1
 
-    def failed(self, row_id: str, *, kind: str, code: str, message: str, run_id: str | None = None) -> None:
-        """The row ended without a result and can be replayed.
+    def failed(
+        self, row_id: str, *, kind: str, code: str, message: str, run_id: str | None = None, use: Use | None = None
+    ) -> None:
+        """The row ended without a result and can be replayed. `use`: what its run used, as it is paid for all the same.
 
         `kind`: "failed" (the run ended so), "rejected", "stopped" (by the user), "unknown" (whether a run exists
         cannot be told), "invalid" (does not pass the checks).
@@ -212,7 +215,8 @@ class Ledger:
         row = self.row(row_id)
         if row.phase is Phase.PAUSED:
             self._paused_dirty = True
-        facts = {"run": run_id} if run_id else {}
+        facts: dict[str, Any] = {"run": run_id} if run_id else {}
+        facts |= use.record() if use is not None else {}
         self._note(row, "failed", row_id, kind=kind, code=code, message=message, **facts)
         row.message = ""  # the journal has it; a million failures need not be in memory
         self.index.remove(row_id, OPEN | PAUSED)

@@ -23,7 +23,16 @@ from dify_batch.strictjson import json_object
 from dify_batch.text import count
 
 FIRST = ("id", "status", "error")
-LAST = ("workflow_run_id", "executed_at", "retry_count", "elapsed_time", "total_tokens", "total_steps")
+LAST = (
+    "workflow_run_id",
+    "executed_at",
+    "retry_count",
+    "elapsed_time",
+    "total_tokens",
+    "total_steps",
+    "total_price",
+    "currency",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,4 +215,13 @@ def _records(path: Path, look: _Look, until: int | None = None) -> Iterator[tupl
 def _failed_cells(row_id: str, row: RowState, width: int) -> list[Any]:
     error = f"{row.code}: {row.message}" if row.message else row.code
     between = [None] * (width - len(FIRST) - len(LAST))
-    return [row_id, row.kind or "failed", error, *between, row.run_id, None, max(0, row.posts - 1), None, None, None]
+    return [
+        row_id,
+        row.kind or "failed",
+        error,
+        *between,
+        row.run_id,
+        None,
+        max(0, row.posts - 1),
+        *[None] * (len(LAST) - 3),
+    ]

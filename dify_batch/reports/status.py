@@ -9,8 +9,8 @@ import json
 import os
 import re
 import socket
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,12 @@ from dify_batch.errors import StorageError, UsageError
 from dify_batch.ids import DONE
 from dify_batch.ledger import formats
 from dify_batch.ledger.records import journal_record
+from dify_batch.ledger.spent import spent
 from dify_batch.ledger.state import Phase, RowState, State, lines_of, read_state
 from dify_batch.reports.status_text import next_steps, text_of
 from dify_batch.seams import REAL
 from dify_batch.text import pattern_of, plural
+from dify_batch.usage import exact_prices
 
 TOP_GROUPS = 10  # more kinds of failure than fit a screen are not read
 EXAMPLES = 3  # ids of a group: enough to look one up in Dify's log
@@ -92,6 +94,7 @@ class LastBatch:
 class StatusReport:
     """Where the rows of one output are. done = success + partial_success, and no row is counted in two places.
 
+    `total_tokens`, `total_price` (currency → exact amount): of all runs, failed ones included.
     `held`: results that lie in the journal until their turn comes (--keep-order). `retry_waiting`: ids in `.retry`
     of which the journal knows no failure, as a person wrote them there.
     `to_retry`: rows that `--retry` would run. `retry_unknown`: those ids of `.retry` that the journal has never
@@ -111,6 +114,8 @@ class StatusReport:
     paused: tuple[PausedRow, ...] = ()
     in_flight: tuple[InFlight, ...] = ()
     held: int = 0
+    total_tokens: int = 0
+    total_price: Mapping[str, str] = field(default_factory=dict)
     failures: tuple[FailureGroup, ...] = ()
     other_failures: int = 0
     batch: LastBatch | None = None
@@ -139,6 +144,7 @@ def status_report(output: Path, *, now: float | None = None) -> StatusReport:
     state = read_state(paths)
     require_results(paths, state)
     partial = _second_look(paths, state)
+    used = spent(paths)
     holder = _holder(paths.lock)
     running = holder is not None and holder.alive is not False
     by_phase: dict[Phase, list[tuple[str, RowState]]] = {phase: [] for phase in Phase}
@@ -163,6 +169,8 @@ def status_report(output: Path, *, now: float | None = None) -> StatusReport:
         paused=tuple(_paused(row_id, row, moment) for row_id, row in by_phase[Phase.PAUSED]),
         in_flight=tuple(_in_flight(row_id, row) for row_id, row in by_phase[Phase.SENT] + by_phase[Phase.STARTED]),
         held=len(by_phase[Phase.HELD]),
+        total_tokens=used.tokens,
+        total_price=exact_prices(used.prices),
         failures=tuple(groups[:TOP_GROUPS]),
         other_failures=sum(group.count for group in groups[TOP_GROUPS:]),
         batch=_last_batch(paths.journal, state.last_batch),

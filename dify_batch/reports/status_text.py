@@ -5,10 +5,12 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from dify_batch.ledger import formats
 from dify_batch.text import count, duration, one_line, plural, printable
+from dify_batch.usage import price_text
 
 if TYPE_CHECKING:
     from dify_batch.reports.status import Holder, LastBatch, StatusReport
@@ -95,6 +97,10 @@ def _lines(report: StatusReport) -> Iterator[str]:
     )
     counts += [f"{count:,} {name}" for count, name in open_rows if count]
     yield f"{report.output}: {', '.join(counts)}"
+    used = [f"{report.total_tokens:,} tokens"] if report.total_tokens else []
+    used += [price_text({currency: Decimal(price) for currency, price in report.total_price.items()})]
+    if used := [text for text in used if text]:
+        yield f"Used: {', '.join(used)}"
     if report.batch is not None:
         yield _batch_line(report.batch, report.holder)
     elif report.holder is not None:

@@ -14,6 +14,7 @@ from dify_batch.reports.export import export
 from tests.support.result_tables import JOURNAL, put, read_csv, read_xlsx, result, table
 
 FIXED = ["workflow_run_id", "executed_at", "retry_count", "elapsed_time", "total_tokens", "total_steps"]
+FIXED += ["total_price", "currency"]
 
 
 # ---------------------------------------------------------------- columns

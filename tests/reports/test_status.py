@@ -320,3 +320,12 @@ def test_no_batch_for_machines(tmp_path: Path) -> None:
     shown = harness.run(tmp_path, harness.environment("http://127.0.0.1:9/v1"), "status", "x.jsonl", "--json")
     assert (shown.status, shown.out) == (2, "")
     assert shown.error["code"] == "usage_invalid_flag"
+
+
+def test_what_the_runs_used_is_told(tmp_path: Path) -> None:
+    line = {"id": "a", "status": "success", "inputs": {}, "outputs": {}, "total_tokens": 1200, "total_steps": 1,
+            "task_id": "t", "total_price": "0.25", "currency": "USD"}  # fmt: skip
+    failure = failed("b", "no") | {"total_tokens": 300, "total_price": "0.5", "currency": "USD"}
+    report = status_report(put(tmp_path, [batch(), sent("b"), failure, end()], [json_line(line)]))
+    assert (report.total_tokens, report.total_price) == (1500, {"USD": "0.75"})
+    assert "Used: 1,500 tokens, 0.75 USD" in report.text()

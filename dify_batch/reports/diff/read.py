@@ -6,7 +6,6 @@ read as a stream.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from dify_batch.ledger import formats
 from dify_batch.ledger.state import Phase, RowState, State, lines_of, read_state
 from dify_batch.reports.diff.compare import Change, changes, same_inputs
 from dify_batch.reports.status import require_batch, require_results
+from dify_batch.strictjson import json_object
 
 SAME, CHANGED, OTHER_INPUTS, ONLY_A, ONLY_B = KINDS = ("same", "changed", "other inputs", "only in a", "only in b")
 
@@ -71,7 +71,7 @@ class Pair:
         try:
             with self.a.results.open("rb") as file:
                 for _, line in _places(self.b.results, whole=True):
-                    record = json.loads(line)
+                    record = _object(line) or {}
                     row_id = record["id"]
                     if row_id in seen:
                         continue
@@ -85,7 +85,7 @@ class Pair:
                     yield RowDiff(row_id, ONLY_A, _read(file, place), None, why=_why(self._states[1], row_id))
         except FileNotFoundError:  # it has only a journal so far
             for _, line in _places(self.b.results, whole=True):
-                record = json.loads(line)
+                record = _object(line) or {}
                 yield RowDiff(record["id"], ONLY_B, None, record, why=_why(self._states[0], record["id"]))
         except OSError as error:
             raise StorageError(f"{self.a.results} cannot be read: {error.strerror}") from error
@@ -108,11 +108,8 @@ def _places(path: Path, *, whole: bool = False) -> Iterator[tuple[str, Any]]:
 
 
 def _object(line: bytes) -> dict[str, Any] | None:
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return record if isinstance(record, dict) and isinstance(record.get("id"), str) else None
+    record = json_object(line)
+    return record if record is not None and isinstance(record.get("id"), str) else None
 
 
 def _read(file: Any, place: int) -> dict[str, Any]:

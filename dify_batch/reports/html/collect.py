@@ -7,7 +7,6 @@ as a page can hold: all that have no result, and an even sample of the others.
 from __future__ import annotations
 
 import heapq
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,10 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from dify_batch.ledger import formats
+from dify_batch.ledger.spent import spent
 from dify_batch.ledger.state import Phase, RowState, State, lines_of, read_state
 from dify_batch.reports.html.figures import Points, charts
 from dify_batch.reports.html.pack import Packer, sample
 from dify_batch.reports.status import FailureGroup, group_failures, require_batch, require_results, status_report
+from dify_batch.strictjson import json_object
 from dify_batch.usage import Total, Use, exact
 
 MAX_ROWS = 100_000  # rows that a browser opens at once and looks through without delay
@@ -124,6 +125,7 @@ class _Reader:
         self._packed = 0
         self._points = Points()
         self._used = Total()
+        self._seen = 0
         self._counts = dict.fromkeys(STATES, 0)
         self._slow: list[tuple[float, int, Top]] = []
         self._dear: list[tuple[Decimal, int, Top]] = []
@@ -139,6 +141,7 @@ class _Reader:
         warnings: list[str] = []
         untouched, going_on = 0, False
         for number, (paths, state) in enumerate(self._states):
+            self._used.join(spent(paths))
             self._results(number, paths, state)
             failed += self._others(number, state)
             status = status_report(paths.results)
@@ -177,7 +180,7 @@ class _Reader:
             state.rows.pop(row_id, None)  # it got its result since the journal was read
             state.retry.pop(row_id, None)
             use = Use.of(record)
-            self._used.add(use)
+            self._seen += 1
             at, seconds = _moment(record.get("executed_at")), _seconds(record.get("elapsed_time"))
             self._points.add(at, True, seconds, use.tokens)
             name = PARTIAL if record.get("status") == "partial-success" else SUCCESS
@@ -254,9 +257,9 @@ class _Reader:
         text = f"{exact(price)} {use.currency or ''}".rstrip() if price is not None else ""
         top = Top(row_id, source, seconds, use.tokens, text, run)
         if slow and seconds is not None:
-            _push(self._slow, (seconds, -self._used.runs, top))
+            _push(self._slow, (seconds, -self._seen, top))
         if dear and price is not None:
-            _push(self._dear, (price, -self._used.runs, top))
+            _push(self._dear, (price, -self._seen, top))
 
 
 def _push(heap: list[Any], item: Any) -> None:
@@ -268,11 +271,8 @@ def _push(heap: list[Any], item: Any) -> None:
 def results_of(path: Path) -> Iterator[dict[str, Any]]:
     """The records of a results file: JSON objects with an id; other lines are passed over."""
     for line, _ in lines_of(path):
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(record, dict) and isinstance(record.get("id"), str):
+        record = json_object(line)
+        if record is not None and isinstance(record.get("id"), str):
             yield record
 
 
