@@ -200,7 +200,7 @@ class Flag:
 
     `names` is empty for a setting without a flag, `env` None for a flag without a variable. `default` is the
     value, `shown` the same as text. `action` "value" takes a value, "list" one each time it is given; "on" and "off"
-    set `dest`.
+    set `dest`. `again`: it decides what happens to the rows, so commands that are printed as a next step repeat it.
     """
 
     dest: str
@@ -216,6 +216,7 @@ class Flag:
     choices: tuple[str, ...] = ()
     action: Literal["value", "list", "on", "off", "count", "help", "version"] = "value"
     required: bool = False
+    again: bool = True
 
     @property
     def name(self) -> str:
@@ -246,22 +247,28 @@ FLAGS: tuple[Flag, ...] = (
          help="the JSONL that answers are appended to",
          doc="PATH.retry, PATH.paused and PATH.journal stand beside it. The same command again goes on from "
          "there."),
-    Flag(dest="retry", names=("--retry",), action="on", group=WHAT, default=False,
+    Flag(dest="retry", again=False, names=("--retry",), action="on", group=WHAT, default=False,
          help="run only the ids in PATH.retry",
          doc="The file may be edited by hand. Not together with --overwrite."),
-    Flag(dest="limit", names=("--limit",), metavar="N", group=WHAT, parse=parse_positive,
+    Flag(dest="limit", again=False, names=("--limit",), metavar="N", group=WHAT, parse=parse_positive,
          help="at most N rows this time",
          doc="For a first try on a few rows; the same command without it does the rest."),
-    Flag(dest="sample", names=("--sample",), metavar="N", group=WHAT, parse=parse_positive,
+    Flag(dest="sample", again=False, names=("--sample",), metavar="N", group=WHAT, parse=parse_positive,
          help="only N rows, drawn by the hash of their ids",
          doc="The same N each time, whatever their order: a pilot on the same output. The same command without it does "
          "the rest."),
     Flag(dest="ids", names=("--ids",), metavar="FILE", group=WHAT, parse=Path, shown="all",
          help="only the rows whose ids FILE lists",
          doc="One id a line, as in PATH.retry. Ids that are not in the input are told."),
-    Flag(dest="overwrite", names=("--overwrite",), action="on", group=WHAT, default=False,
+    Flag(dest="overwrite", again=False, names=("--overwrite",), action="on", group=WHAT, default=False,
          help="begin anew; the old files are kept under a dated name",
          doc="Every row is sent, and paid for, again. Not together with --retry."),
+    Flag(dest="rerun_changed", again=False, names=("--rerun-changed",), action="on", group=WHAT, default=False,
+         help="also run the rows whose inputs have changed since their result",
+         doc="Their old lines are kept in PATH.superseded. Without it they are counted and named, and not sent."),
+    Flag(dest="allow_other_app", again=False, names=("--allow-other-app",), action="on", group=WHAT, default=False,
+         help="go on although the output holds results of another app or server",
+         doc="By default an output belongs to one app on one server. Results of --demo and real ones never mix."),
     Flag(dest="user", names=("--user",), metavar="TEXT", env="DIFY_BATCH_USER", group=WHAT,
          help="Dify's user; may name columns, as in crm-{customer}",
          doc="By default each slot has a user of its own, so that a lost request is found exactly. With a "
@@ -363,11 +370,11 @@ FLAGS: tuple[Flag, ...] = (
          shown="the input's folder", help="the folder below which cells may name files to upload",
          doc="Symbolic links are followed before it is asked. Relative paths begin at the input's folder. Several "
          "files in one cell stand with | or a new line between them, in JSON lines as a list."),
-    Flag(dest="other_ids", names=("--allow-other-ids",), action="on", group=WHAT, default=False,
+    Flag(dest="other_ids", again=False, names=("--allow-other-ids",), action="on", group=WHAT, default=False,
          help="go on although the ids are not those that the output knows",
          doc="By default an input with fewer than half of the known ids stops before anything is sent, and so does "
          "an id that differs from another only in what cannot be seen."),
-    Flag(dest="dry_run", names=("--dry-run",), action="on", group=LOOK, default=False,
+    Flag(dest="dry_run", again=False, names=("--dry-run",), action="on", group=LOOK, default=False,
          help="all checks, the plan and the first payloads; sends no run",
          doc="The plan goes to standard output. Asks the server for the app's form, which costs nothing."),
     Flag(dest="demo", names=("--demo",), action="on", group=LOOK, default=False,
@@ -376,20 +383,21 @@ FLAGS: tuple[Flag, ...] = (
     Flag(dest="preflight", names=("--no-preflight",), action="off", group=LOOK, default=True,
          help="do not ask for the app's form first",
          doc="Cells are then sent as text and unchecked. For a server that hides its parameters."),
-    Flag(dest="json", names=("--json",), action="on", group=SEE, default=False,
+    Flag(dest="json", again=False, names=("--json",), action="on", group=SEE, default=False,
          help="machine output: one JSON object",
          doc="Success: the summary on standard output, nothing on standard error. Anything else: the error "
          "and the summary on standard error, nothing on standard output."),
-    Flag(dest="quiet", names=("-q", "--quiet"), action="on", group=SEE, default=False,
+    Flag(dest="quiet", again=False, names=("-q", "--quiet"), action="on", group=SEE, default=False,
          help="say only what needs a person",
          doc="No progress, and no summary where all went well. Not together with -v."),
-    Flag(dest="verbose", names=("-v", "--verbose"), action="count", group=SEE, default=0,
+    Flag(dest="verbose", again=False, names=("-v", "--verbose"), action="count", group=SEE, default=0,
          help="log what is done; -vv also each request",
          doc="Goes to standard error and, with --log-file, to the file."),
-    Flag(dest="log_file", names=("--log-file",), metavar="PATH", group=SEE, parse=Path, shown="none",
+    Flag(dest="log_file", again=False, names=("--log-file",), metavar="PATH", group=SEE, parse=Path, shown="none",
          help="append the log to a file",
          doc="The only place for a traceback. It never holds the API key."),
-    Flag(dest="log_format", names=("--log-format",), metavar="FORMAT", env="DIFY_BATCH_LOG_FORMAT", group=SEE,
+    Flag(dest="log_format", again=False, names=("--log-format",), metavar="FORMAT",
+         env="DIFY_BATCH_LOG_FORMAT", group=SEE,
          choices=("text", "json"), default="text", shown="text", help="log lines as text or json",
          doc="json: one object a line, with time, level, row and message, for a log collector."),
     Flag(dest="env_file", names=("--env-file",), metavar="PATH", group=HELP, parse=Path, shown=".env",
@@ -414,6 +422,37 @@ FLAGS: tuple[Flag, ...] = (
 BY_DEST: Mapping[str, Flag] = {flag.dest: flag for flag in FLAGS}
 BY_ENV: Mapping[str, Flag] = {flag.env: flag for flag in FLAGS if flag.env}
 BY_NAME: Mapping[str, Flag] = {name: flag for flag in FLAGS for name in flag.names}
+
+
+def again(values: Mapping[str, Any]) -> list[str]:
+    """The flags, as words of a command, that repeat what decides: those of `values` (dest → value) that are not the
+    default. Whoever pastes a printed command gets the same policy, delimiter, user and so on."""
+    words: list[str] = []
+    for flag in FLAGS:
+        value = values.get(flag.dest, flag.default)
+        if not flag.again or not flag.names or flag.required or value == flag.default or value is None:
+            continue
+        if flag.action == "list":
+            for name, item in value.items():
+                words += [flag.name, f"{name}={item}"]
+        else:
+            words += [flag.name] if flag.action in ("on", "off") else [flag.name, as_word(flag, value)]
+    return words
+
+
+def as_word(flag: Flag, value: Any) -> str:
+    """A value as it is typed; `flag.read` gives it back."""
+    if flag.dest == "rate":
+        unit = next(unit for unit in ("s", "m", "h") if value * _UNITS[unit] >= 1 or unit == "h")
+        return f"{_decimal(value * _UNITS[unit])}/{unit}"
+    if flag.dest == "delimiter":
+        return "tab" if value == "\t" else str(value)
+    return _decimal(value) if isinstance(value, float) else str(value)
+
+
+def _decimal(value: float) -> str:
+    """Without an exponent, which no flag takes."""
+    return str(int(value)) if value == int(value) else f"{value:.12f}".rstrip("0")
 
 
 def readme_table() -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -18,7 +17,8 @@ from typing import Any, Literal, cast
 
 from dify_batch.addressing import check_key, check_workflow_id, mask_url, read_base_url
 from dify_batch.errors import AuthError, UsageError
-from dify_batch.flags import BY_DEST, BY_ENV, DEFAULT_BASE_URL, FLAGS, MAX_CONCURRENCY, Failures, Flag
+from dify_batch.flags import BY_DEST, BY_ENV, DEFAULT_BASE_URL, FLAGS, MAX_CONCURRENCY, Failures, Flag, again
+from dify_batch.ledger.place import require_regular
 from dify_batch.text import nearest
 
 __all__ = ["Failures", "Secret", "Settings", "load_settings", "mask_url", "read_base_url", "read_env_file"]
@@ -98,6 +98,8 @@ class Settings:
     ids: Path | None = None
     keep_order: bool = _default("keep_order")
     overwrite: bool = _default("overwrite")
+    rerun_changed: bool = _default("rerun_changed")
+    allow_other_app: bool = _default("allow_other_app")
     bom: bool = _default("bom")
     encoding: str | None = None
     delimiter: str | None = None
@@ -138,6 +140,10 @@ class Settings:
             put(self, "base_url", read_base_url(self.base_url)[0])
             check_workflow_id(self.workflow_id)
             check_key(self.api_key.reveal())
+
+    def again(self) -> list[str]:
+        """The flags, as words of a command, that decide what happens to the rows."""
+        return again({name: getattr(self, name) for name in self.__dataclass_fields__})
 
 
 _AT_LEAST: Mapping[str, tuple[float, bool]] = {  # field: (bound, the bound itself is allowed)
@@ -209,7 +215,7 @@ def _check_together(settings: Settings) -> None:
             hint="give a file, such as -o results.jsonl",
             code="usage_invalid_flag",
         )
-    _check_output(settings.output)
+    require_regular(settings.output, "--output")
     files = {"--output": settings.output, "--log-file": settings.log_file}
     if settings.input != "-":
         files["--input"] = Path(settings.input)
@@ -229,22 +235,6 @@ def _check_together(settings: Settings) -> None:
             f'--id-column and --files-column are the same column: "{settings.id_column}"',
             code="usage_invalid_flag",
         )
-
-
-def _check_output(path: Path) -> None:
-    """Refuses what is there and is no regular file, before anything waits for a FIFO or reads a device without end."""
-    try:
-        mode = path.stat().st_mode
-    except (OSError, ValueError):
-        return  # not there yet, or whoever opens it says why it cannot be
-    if stat.S_ISDIR(mode):
-        what, hint = "is a folder", f"give a file, such as -o {path / 'results.jsonl'}"
-    elif not stat.S_ISREG(mode):
-        kind = "a pipe" if stat.S_ISFIFO(mode) else "a socket" if stat.S_ISSOCK(mode) else "a device"
-        what, hint = f"is {kind}, and results go to a regular file", "give a file, such as -o results.jsonl"
-    else:
-        return
-    raise UsageError(f'--output: "{path}" {what}', hint=hint, code="usage_invalid_flag")
 
 
 def load_settings(

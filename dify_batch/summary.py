@@ -12,11 +12,34 @@ from dify_batch.usage import Total, exact_prices
 
 
 @dataclass(frozen=True, slots=True)
+class Notice:
+    """What does not stop a batch, and a person should know: `code` for machines, `message` for people."""
+
+    code: str
+    message: str
+
+    def as_dict(self) -> dict[str, str]:
+        return {"code": self.code, "message": self.message}
+
+
+@dataclass(frozen=True, slots=True)
+class PausedRun:
+    """A row whose run waits for a person."""
+
+    id: str
+    workflow_run_id: str | None
+
+    def as_dict(self) -> dict[str, str | None]:
+        return {"id": self.id, "workflow_run_id": self.workflow_run_id}
+
+
+@dataclass(frozen=True, slots=True)
 class Summary:
     """What became of the rows. Each row is counted in exactly one of the states, so they add up to `rows`.
 
     `recovered`: results taken from runs that were looked up. `posts`: POSTs that left for the server.
-    `total_price`: currency → exact amount, of the runs that told one. `elapsed_time`: seconds.
+    `total_price`: currency → exact amount, of the runs that told one. `elapsed_time`: seconds. `paused_rows`: the
+    first PAUSED_SHOWN of those that wait for a person.
     """
 
     rows: int = 0
@@ -34,6 +57,8 @@ class Summary:
     total_tokens: int = 0
     total_price: Mapping[str, str] = field(default_factory=dict)
     elapsed_time: float = 0.0
+    warnings: tuple[Notice, ...] = ()
+    paused_rows: tuple[PausedRun, ...] = ()
 
     STATES: ClassVar[tuple[str, ...]] = (
         "done_before",
@@ -48,7 +73,18 @@ class Summary:
     )
 
     def as_dict(self) -> dict[str, Any]:
-        return {f.name: getattr(self, f.name) for f in fields(self)}
+        found = {f.name: getattr(self, f.name) for f in fields(self)}
+        for name in ("warnings", "paused_rows"):
+            found[name] = [item.as_dict() for item in found[name]]
+        return found
+
+    def counts(self) -> dict[str, Any]:
+        """The numbers alone, for the journal: what it warned of is said there already."""
+        return {name: value for name, value in self.as_dict().items() if not isinstance(value, list)}
+
+
+PAUSED_SHOWN = 1000
+"""More have to be read out of `.paused`."""
 
 
 @dataclass(slots=True)
@@ -82,6 +118,7 @@ class Stats:
     budget_waits: bool = False
     clock: Clock = REAL.clock
     started_at: float = field(init=False)
+    notices: list[Notice] = field(default_factory=list)
     failures: Counter[tuple[str, str]] = field(default_factory=Counter)
     recent_failures: deque[tuple[str, str, str]] = field(default_factory=lambda: deque(maxlen=20))
 
@@ -114,5 +151,6 @@ class Stats:
             posts=self.posts,
             total_tokens=self.total_tokens,
             total_price=exact_prices(self.used.prices),
+            warnings=tuple(self.notices),
             elapsed_time=round(self.clock.monotonic() - self.started_at, 3),
         )

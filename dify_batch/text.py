@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 MESSAGE_WIDTH = 200  # characters of a message on one line; the journal has it whole
 
@@ -22,6 +22,11 @@ def count(number: int, one: str, many: str | None = None) -> str:
 def plural(number: int, one: str, many: str | None = None) -> str:
     """The word alone that fits a number; `many` left out is `one` with an s."""
     return one if number == 1 else f"{one}s" if many is None else many
+
+
+def listed(names: Sequence[str], shown: int = 20) -> str:
+    """The first few of some ids or names, safe to show."""
+    return ", ".join(one_line(name, 60) for name in names[:shown]) + (", …" if len(names) > shown else "")
 
 
 def duration(seconds: float) -> str:

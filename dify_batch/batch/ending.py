@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import shlex
 
 from dify_batch.errors import DifyBatchError
 from dify_batch.ids import DONE, IN_INPUT, RETRY, SELECTED, IdIndex
 from dify_batch.ledger.state import Phase, State
+from dify_batch.reports.nextsteps import Call, Left, steps
 from dify_batch.settings import Settings
-from dify_batch.summary import Stats, Summary
+from dify_batch.summary import PAUSED_SHOWN, PausedRun, Stats, Summary
 from dify_batch.text import count
 
 
@@ -18,11 +18,15 @@ def summarise(stats: Stats, index: IdIndex, state: State, *, on_disk: bool = Fal
 
     `on_disk`: also which rows failed this time is taken from the state, as not all that was counted was written.
     """
+    paused_rows: list[PausedRun] = []
     done = sum(1 for row_id in index.ids(IN_INPUT) if index.has(row_id, DONE))
     paused = running = failed = unknown = 0
     for row_id, row in state.rows.items():
         if index.has(row_id, IN_INPUT):
-            paused += row.phase is Phase.PAUSED
+            if row.phase is Phase.PAUSED:
+                paused += 1
+                if paused <= PAUSED_SHOWN:
+                    paused_rows.append(PausedRun(row_id, row.run_id))
             running += row.phase in (Phase.SENT, Phase.STARTED, Phase.HELD)
             if row.phase is Phase.FAILED and index.has(row_id, SELECTED):
                 unknown += row.kind == "unknown"
@@ -42,6 +46,7 @@ def summarise(stats: Stats, index: IdIndex, state: State, *, on_disk: bool = Fal
         unknown=unknown,
         paused=paused,
         running=running,
+        paused_rows=tuple(paused_rows),
         retry_waiting=max(0, waiting - failed - unknown),
         untouched=max(0, live.rows - stats.left_out - done - paused - running - waiting),
     )
@@ -51,14 +56,28 @@ def summarise(stats: Stats, index: IdIndex, state: State, *, on_disk: bool = Fal
 _GO_ON = frozenset({"rows_failed", "not_finished", "interrupted", "terminated", "batch_stopped"})
 
 
-def closing_error(error: DifyBatchError | None, summary: Summary, settings: Settings) -> DifyBatchError | None:
+def closing_error(
+    error: DifyBatchError | None, summary: Summary, settings: Settings, *, left_out: int = 0, asked: int = 0
+) -> DifyBatchError | None:
     """The error that a batch ends with: what stopped it, else failed rows, else runs that still go on."""
     if error is not None and not (error.code == "not_finished" and not summary.untouched and not summary.running):
         return error
     failed = summary.failed + summary.unknown
+    in_retry = waiting(summary, left_out=left_out, asked=asked)
     if failed:
+        hint = f"dify-batch status {settings.output} tells why; "
+        if in_retry:
+            hint += "run them again with --retry"
+        else:
+            hint = f"they have no id of their own: correct them in {settings.input}"
         return DifyBatchError(
             f"{failed} of {count(summary.rows, 'row')} {'has' if failed == 1 else 'have'} no result",
+            code="rows_failed",
+            hint=hint,
+        )
+    if in_retry and not settings.retry:
+        return DifyBatchError(
+            f"{count(in_retry, 'row waits', 'rows wait')} in {settings.output}.retry",
             code="rows_failed",
             hint=f"dify-batch status {settings.output} tells why; run them again with --retry",
         )
@@ -72,32 +91,26 @@ def closing_error(error: DifyBatchError | None, summary: Summary, settings: Sett
 
 
 def next_steps(
-    summary: Summary, settings: Settings, error: DifyBatchError | None, *, left_out: int = 0
+    summary: Summary, settings: Settings, error: DifyBatchError | None, *, left_out: int = 0, asked: int = 0
 ) -> tuple[str, ...]:
-    """Sentences that say what to type next."""
-    output = shlex.quote(str(settings.output))
-    again = f"dify-batch -i {shlex.quote(settings.input)} -o {output}"
-    if settings.demo:
-        again = again.replace("dify-batch", "dify-batch --demo", 1)
+    """Sentences that say what to type next. `asked`: done rows that wait in `.retry`, as a person put them there."""
     if error is not None and error.code not in _GO_ON:
         return ()  # the error's own hint says what to do
-    steps = []
-    to_retry = summary.failed + summary.unknown + summary.retry_waiting - left_out
-    if to_retry:
-        steps.append(f"{count(to_retry, 'row is', 'rows are')} in {settings.output}.retry; to see why:")
-        steps.append(f"    dify-batch status {output}")
-        steps.append("Run what failed again:")
-        steps.append(f"    {again} --retry")
-    if summary.paused:
-        waits = count(summary.paused, "row waits", "rows wait")
-        steps.append(f"{waits} for a person: {settings.output}.paused says how to answer. Then:")
-        steps.append(f"    {again}")
-    if summary.running:
-        steps.append(
-            f"{count(summary.running, 'run goes', 'runs go')} on on the server. To collect what they give, later:"
-        )
-        steps.append(f"    {again}")
-    if summary.untouched and not settings.retry:
-        steps.append(f"{count(summary.untouched, 'row has', 'rows have')} not been sent yet. To go on:")
-        steps.append(f"    {again}")
-    return tuple(steps)
+    call = Call(settings.input, str(settings.output), settings.again())
+    left = Left(
+        to_retry=waiting(summary, left_out=left_out, asked=asked),
+        to_answer=summary.paused,
+        under_way=summary.running,
+        untouched=0 if settings.retry else summary.untouched,
+        see_why=True,
+    )
+    found = [line for step in steps(call, left) for line in step.two_lines()]
+    if left_out:
+        rows = count(left_out, "row has", "rows have")
+        found.append(f"{rows} no id of its own: correct the input, and run the same command again")
+    return tuple(found)
+
+
+def waiting(summary: Summary, *, left_out: int, asked: int) -> int:
+    """How many rows wait in `.retry`."""
+    return summary.failed + summary.unknown + summary.retry_waiting - left_out + asked

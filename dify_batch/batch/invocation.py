@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
-from collections.abc import Iterator
+import os
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from dify_batch.batch.belonging import Comparison, identify, notices
 from dify_batch.batch.control import Control
 from dify_batch.batch.ending import closing_error, next_steps, summarise
 from dify_batch.batch.plan import Plan, files_root, make_plan, selected
@@ -17,22 +20,26 @@ from dify_batch.batch.selection import Selection
 from dify_batch.dify.client import DifyClient
 from dify_batch.engine.limit import FixedLimit, Limit
 from dify_batch.engine.work import Slots
-from dify_batch.errors import DifyBatchError, Exit, StorageError, UsageError
+from dify_batch.errors import DifyBatchError, Exit, StorageError
 from dify_batch.ids import DONE, IN_INPUT, INVALID, RETRY, SELECTED, IdIndex
 from dify_batch.input.check import CheckReport, check
 from dify_batch.input.choice import choose, read_ids
 from dify_batch.input.form import BoundForm
 from dify_batch.input.identity import check_known_ids
 from dify_batch.input.rows import RowSource
+from dify_batch.ledger.answered import Answered
 from dify_batch.ledger.disk import Disk
 from dify_batch.ledger.formats import Paths
+from dify_batch.ledger.identity import Identity
 from dify_batch.ledger.lock import OutputLock
+from dify_batch.ledger.place import require_ours, require_output
 from dify_batch.ledger.state import Phase, State, claimed_runs, read_state
 from dify_batch.ledger.store import Held, Ledger, set_aside
+from dify_batch.ledger.supersede import supersede
 from dify_batch.seams import REAL, Seams
 from dify_batch.settings import Secret, Settings
-from dify_batch.summary import Stats, Summary
-from dify_batch.text import count
+from dify_batch.summary import Notice, Stats, Summary
+from dify_batch.text import count, listed
 
 if TYPE_CHECKING:
     from dify_batch.dify.transport import AnyTransport
@@ -85,9 +92,7 @@ async def run_batch(
     control = control or Control()
     stats = stats or Stats(clock=seams.clock)
     disk = disk or Disk()
-    folder = settings.output.resolve().parent
-    if not folder.is_dir():
-        raise UsageError(f"{settings.output}: there is no folder {folder}", hint=f"make it first: mkdir -p '{folder}'")
+    paths = require_output(settings.output, settings.input, overwrite=settings.overwrite)
     control.watch_over(asyncio.current_task())
     async with contextlib.AsyncExitStack() as stack:
         source = stack.enter_context(
@@ -103,7 +108,6 @@ async def run_batch(
                 )
             )
         )
-        paths = Paths.of(settings.output)
         if not settings.dry_run:
             lock = OutputLock(paths.lock, disk)
             lock.acquire()
@@ -160,11 +164,16 @@ class _Batch:
         self._paths = paths
         self._client = client
         self._index = IdIndex()
+        self._info: Mapping[str, Any] = {}
+        self._identity = Identity()
+        self._comparison = Comparison(self._index, Answered())
+        self._again: frozenset[str] = frozenset()
+        self._asked = 0
 
     async def run(self) -> BatchReport:
         settings, stats = self._settings, self._stats
         ids = None if settings.ids is None else read_ids(settings.ids)
-        form = await app_form(self._client, settings, stats, self._control, self._seams.clock)
+        form, self._info = await app_form(self._client, settings, stats, self._control, self._seams.clock)
         bound = form.bind(
             self._source.header,
             id_column=self._source.id_column,
@@ -180,12 +189,11 @@ class _Batch:
         selection.check_user_template()
         state, report = await self._look(bound)
         selection.chosen, unlisted = choose(self._index, ids=ids, sample=settings.sample, name=self._source.name)
-        warnings = [*report.warnings, *self._warnings_of(state)]
+        self._warn(*(Notice("input", text) for text in report.warnings), *self._warnings_of(state))
         if unlisted is not None:
-            warnings.append(unlisted)
-        for warning in warnings:
-            log.warning("%s", warning)
-        selection.wanted = selection.ids_to_retry(state) if settings.retry else None
+            self._warn(Notice("ids_not_in_input", unlisted))
+        await self._choose_again(state, selection.chosen)
+        selection.wanted = selection.ids_to_retry(state) | self._again if settings.retry else None
         to_run = selected(self._index, settings, selection.wanted, selection.chosen)
         self._count_left_out(report)
         stats.rows = report.rows + stats.left_out
@@ -194,7 +202,7 @@ class _Batch:
         stats.state = ""
         if settings.dry_run:
             first = [item for item, _ in zip(selection.new_rows(), range(3), strict=False)]
-            plan = make_plan(self._index, settings, to_run=to_run, first=first, warnings=tuple(warnings))
+            plan = make_plan(self._index, settings, to_run=to_run, first=first, warnings=tuple(stats.notices))
             return BatchReport(summarise(stats, self._index, state), plan=plan)
         if self._control.signal_error is not None:
             return BatchReport(summarise(stats, self._index, state), self._control.signal_error)
@@ -208,9 +216,13 @@ class _Batch:
             state = State(self._index)
         else:
             state = await self._seams.threads.run(lambda: read_state(self._paths, self._index))
+        require_ours(self._paths, state.strange)
+        self._identity, found = identify(settings, self._info, state, self._seams.chance)
+        self._warn(*found)
         self._stats.state = f"checking {self._source.name}"
+        self._comparison = Comparison(self._index, state.answered)
         report = await self._seams.threads.run(
-            lambda: check(self._source, bound, self._index, other_ids=settings.other_ids)
+            lambda: check(self._source, bound, self._index, other_ids=settings.other_ids, look=self._comparison.look)
         )
         report.raise_if_any(skip_invalid=settings.skip_invalid)
         if not settings.other_ids:
@@ -228,19 +240,44 @@ class _Batch:
                     log.warning("left out: %s", problem, extra={"row": problem.id} if problem.id else None)
             log.warning("%d rows of %s have no id of their own and are left out", left_out, self._source.name)
 
-    def _warnings_of(self, state: State) -> list[str]:
-        warnings = list(state.bad_lines)
+    async def _choose_again(self, state: State, chosen: Container[str] | None) -> None:
+        """Which done rows run again: those that a person put into `.retry`, and with --rerun-changed those whose inputs
+        have changed. They count as done no more; their old lines are kept once the batch begins."""
+        settings, index = self._settings, self._index
+        changed = await self._seams.threads.run(lambda: self._comparison.changed(self._paths.results))
+        rerun = [i for i in changed if chosen is None or i in chosen] if settings.rerun_changed else []
+        rerun = rerun[: settings.limit]
+        asked = [i for i in state.asked if index.has(i, IN_INPUT) and not index.has(i, INVALID)]
+        self._asked = 0 if settings.retry else len(asked)
+        self._again = frozenset(rerun) | frozenset(asked if settings.retry else ())
+        self._warn(*notices(index, state, changed, rerun=settings.rerun_changed, source=self._source.name))
+        if self._asked:
+            ids = count(self._asked, "row that has a result stands", "rows that have a result stand")
+            text = f"{ids} in {self._paths.retry}: {listed(asked)}; --retry runs what is in it again"
+            self._warn(Notice("done_in_retry", text))
+        for row_id in self._again:
+            index.remove(row_id, DONE)
+
+    def _warn(self, *found: Notice) -> None:
+        for notice in found:
+            self._stats.notices.append(notice)
+            log.warning("%s", notice.message)
+
+    def _warnings_of(self, state: State) -> list[Notice]:
+        found = [Notice("bad_result_line", line) for line in state.bad_lines]
         if state.missing_results:
-            warnings.append(
-                f"{self._paths.results} lacks {state.missing_results} results that the journal calls done; "
-                "they are fetched from the server again"
+            text = (
+                f"{self._paths.results} lacks {state.missing_results} results that the journal calls done; they are "
+                f"fetched from the server again (to have a row run anew, put its id into {self._paths.retry.name} once "
+                "it has its result, and add --retry)"
             )
+            found.append(Notice("missing_results", text))
         unknown = [row_id for row_id in state.retry if not self._index.has(row_id, IN_INPUT)]
         if unknown:
-            shown = ", ".join(unknown[:5]) + (", …" if len(unknown) > 5 else "")
             ids = count(len(unknown), "id is", "ids are")
-            warnings.append(f"{self._paths.retry}: {ids} not in {self._source.name}: {shown}")
-        return warnings
+            text = f"{self._paths.retry}: {ids} not in {self._source.name}: {listed(unknown)}"
+            found.append(Notice("unknown_in_retry", text))
+        return found
 
     # ---------------------------------------------------------------- the work
 
@@ -259,6 +296,9 @@ class _Batch:
             for name in set_aside(self._paths, self._disk, self._seams.clock):
                 log.warning("kept the old file as %s", name)
         threads = self._seams.threads
+        if self._again:
+            superseded = await threads.run(lambda: supersede(self._paths, self._again, self._disk, self._seams.clock))
+            state.drop(superseded)
         delays = await threads.run(lambda: self._read_claims(selection, state))
         items = await threads.run(lambda: selection.open_items(state))
         number_of = {item.id: item.number for item in items}
@@ -282,9 +322,11 @@ class _Batch:
             ledger.begin(
                 batch,
                 input=settings.input,
+                input_path=_real(settings.input),
                 mode=settings.mode,
                 policy=settings.retry_policy,
-                **({"demo": True} if settings.demo else {}),
+                again=settings.again(),
+                **self._identity.facts(),
             )
             engine = Engine(
                 settings,
@@ -323,9 +365,11 @@ class _Batch:
                 self._control.detach()
             log.info("%d runs in flight was the limit at the end", engine.limit.current)
             summary = summarise(stats, self._index, ledger.state)
-            error = closing_error(engine.stopping.error, summary, settings)
+            self._warn(*ledger.notices())
+            summary = dataclasses.replace(summary, warnings=tuple(stats.notices))
+            error = closing_error(engine.stopping.error, summary, settings, left_out=stats.left_out, asked=self._asked)
             await ledger.flush()
-            ledger.end(summary.as_dict(), error.code if error is not None else "finished")
+            ledger.end(summary.counts() | {"left_out": stats.left_out}, error.code if error is not None else "finished")
         except StorageError as storage:
             if engine is None:
                 raise
@@ -336,7 +380,9 @@ class _Batch:
         if isinstance(engine.stopping.error, StorageError):
             error = engine.stopping.error
             summary = await threads.run(self._as_on_disk)
-        return BatchReport(summary, error, next_steps=next_steps(summary, settings, error, left_out=stats.left_out))
+        return BatchReport(
+            summary, error, next_steps=next_steps(summary, settings, error, left_out=stats.left_out, asked=self._asked)
+        )
 
     def _read_claims(self, selection: Selection, state: State) -> list[float]:
         """What look-ups have to know of the journal: which runs rows have, and how long runs took to start."""
@@ -375,6 +421,11 @@ class _Batch:
                 )
 
         return asyncio.get_running_loop().call_later(limit, too_long)
+
+
+def _real(source: str) -> str:
+    """Where the input stands, for whoever must not write over it."""
+    return source if source == "-" else os.path.realpath(source)
 
 
 def _new_batch_id(seams: Seams) -> str:

@@ -18,6 +18,7 @@ from dify_batch.input.files import described
 from dify_batch.ledger.formats import Paths
 from dify_batch.ledger.spent import spent
 from dify_batch.settings import Settings
+from dify_batch.summary import Notice
 from dify_batch.text import count, duration, show
 from dify_batch.usage import exact_prices, price_text
 
@@ -47,7 +48,7 @@ class Plan:
     tokens: int | None
     price: Mapping[str, str]
     payloads: tuple[dict[str, Any], ...]
-    warnings: tuple[str, ...]
+    warnings: tuple[Notice, ...]
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -74,7 +75,7 @@ class Plan:
         uses += [price_text({currency: Decimal(price) for currency, price in self.price.items()})]
         if uses := [text for text in uses if text]:
             lines.append(f"about {', '.join(uses)} by what earlier runs used")
-        lines += [f"warning: {warning}" for warning in self.warnings]
+        lines += [f"warning: {warning.message}" for warning in self.warnings]
         if self.payloads:
             lines.append(f"first {len(self.payloads)} of {self.to_run} payloads:")
             lines += [json.dumps(payload, ensure_ascii=False) for payload in self.payloads]
@@ -114,7 +115,7 @@ def make_plan(
     *,
     to_run: int,
     first: list[Item],
-    warnings: tuple[str, ...],
+    warnings: tuple[Notice, ...],
 ) -> Plan:
     """The plan of a checked input. `first`: its first items, whose payloads are shown."""
     counts = {"rows": 0, "done": 0, "retry": 0, "open": 0, "paused": 0, "invalid": 0}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, TypeVar
 
 from dify_batch.batch.control import Control
 from dify_batch.dify.client import DifyClient
@@ -25,15 +25,16 @@ _SPEAKS_HTTP = "WRONG_VERSION_NUMBER"
 
 async def app_form(
     client: DifyClient, settings: Settings, stats: Stats, control: Control, clock: Clock = REAL.clock
-) -> Form:
-    """The form of the app behind the key. Waits for a server that is away, up to --max-outage, or until a signal.
+) -> tuple[Form, Mapping[str, Any]]:
+    """The form of the app behind the key, and what GET /info says of it ({} where it was not asked). Waits for a server
+    that is away, up to --max-outage, or until a signal.
 
     Raises:
         AuthError, AppError: the key or the app will not do.
         ConnectionFailed, ServerError, RateLimited: the server stayed away.
     """
     if not settings.preflight:
-        return Form.absent()
+        return Form.absent(), {}
     stats.state = f"asking {client.base_url} for the app's form"
     parameters = await _patiently(client.parameters, settings, stats, control, clock)
     info = await _patiently(client.info, settings, stats, control, clock)
@@ -45,7 +46,7 @@ async def app_form(
             hint="use the API key of a workflow app: its page in Dify, API Access, API Key",
             server={"code": "not_workflow_app", "message": f"mode is {mode}", "status": 200},
         )
-    return Form.from_parameters(parameters)
+    return Form.from_parameters(parameters), info
 
 
 async def _patiently(

@@ -45,10 +45,10 @@ def run(given: Mapping[str, Any]) -> int:
             logging.getLogger("dify_batch").warning("%s", warning)
         try:
             from dify_batch.seams import Seams
-            from dify_batch.summary import Stats
+            from dify_batch.summary import Notice, Stats
 
             seams = Seams()
-            stats = Stats(clock=seams.clock)
+            stats = Stats(clock=seams.clock, notices=[Notice("setting", warning) for warning in warnings])
             report = asyncio.run(_run(settings, stats, logs, seams))
             return _end(settings, stats, report)
         except DifyBatchError as error:

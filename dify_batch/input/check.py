@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from array import array
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from dify_batch.errors import InputChanged, InvalidInput
@@ -110,7 +110,14 @@ class _Found:
         self.structural = True
 
 
-def check(source: RowSource, form: BoundForm, index: IdIndex, *, other_ids: bool = False) -> CheckReport:
+def check(
+    source: RowSource,
+    form: BoundForm,
+    index: IdIndex,
+    *,
+    other_ids: bool = False,
+    look: Callable[[str, Inputs], object] | None = None,
+) -> CheckReport:
     """One streaming pass over all rows: ids, structure, and every value against the form.
 
     Marks each usable id IN_INPUT and that of a bad row INVALID; both flags are cleared first. Of a repeated id the
@@ -118,6 +125,7 @@ def check(source: RowSource, form: BoundForm, index: IdIndex, *, other_ids: bool
 
     Args:
         other_ids: let ids pass that differ from others in what cannot be seen (--allow-other-ids).
+        look: called with the id and the inputs of each row that passes.
     """
     index.clear(IN_INPUT | INVALID)
     found = _Found()
@@ -148,7 +156,7 @@ def check(source: RowSource, form: BoundForm, index: IdIndex, *, other_ids: bool
             note(_duplicate(item, source.id_column))
         else:
             rows += 1
-            problems = inputs(item)[1]
+            values, problems = inputs(item)
             if problems:
                 invalid += 1
                 index.add(item.id, INVALID)
@@ -156,6 +164,8 @@ def check(source: RowSource, form: BoundForm, index: IdIndex, *, other_ids: bool
                     note(problem)
             else:
                 remember(item.digest)
+                if look is not None:
+                    look(item.id, values)
     source.remember(digests)
     warnings += source.notes.texts()
     if not found.stopped and not other_ids:

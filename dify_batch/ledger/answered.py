@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from dify_batch.ledger import formats
-from dify_batch.strictjson import json_object
 
 _BUCKETS = 256  # by the last byte of the hash: sorting one of them takes no memory that counts
 _INPUTS = b', "inputs": '
@@ -57,7 +56,7 @@ def changed(suspects: Mapping[str, int], lines: Iterable[tuple[bytes, int]]) -> 
     for line, _ in lines if suspects else ():
         row_id = formats.result_id(line)
         if row_id is not None and row_id in suspects:
-            record = json_object(line) or {}
+            record = formats.line_object(line) or {}
             inputs = record.get("inputs")
             if not isinstance(inputs, dict) or meaning(inputs) == suspects[row_id]:
                 same.add(row_id)

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, cast
 
 from filelock import BaseFileLock, FileLock
 
@@ -25,7 +26,29 @@ _OWN = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, 
 
 
 _NEW = ".new"
-_NAME_KEPT = 200  # characters of a name of at most 255 bytes that leave room for what `beside` adds
+_NAME_KEPT = 200  # bytes of a name of at most 255 bytes that leave room for what `beside` adds
+
+
+def _kept(name: str) -> str:
+    while len(os.fsencode(name)) > _NAME_KEPT:
+        name = name[:-1]
+    return name
+
+
+class _Writing(io.RawIOBase):
+    """A file whose every write goes through the disk."""
+
+    def __init__(self, disk: Disk, fd: int) -> None:
+        self._disk = disk
+        self._fd = fd
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        found = bytes(data)
+        self._disk.write(self._fd, found)
+        return len(found)
 
 
 class Disk:
@@ -94,7 +117,10 @@ class Disk:
     def replacing(self, path: Path, mode: int = OPEN_TO_ALL) -> Iterator[BinaryIO]:
         """A new file to write to, which takes the place of `path` in one step when the block ends well, and goes when
         it does not."""
-        with self.replacing_by_name(path, mode) as (_, fd), open(fd, "wb", buffering=1 << 20, closefd=False) as file:
+        with (
+            self.replacing_by_name(path, mode) as (_, fd),
+            io.BufferedWriter(cast(io.RawIOBase, _Writing(self, fd)), 1 << 20) as file,
+        ):
             yield file
 
     @contextlib.contextmanager
@@ -117,11 +143,11 @@ class Disk:
 
     def beside(self, path: Path) -> Path:
         """A name for the file that is to take the place of `path`: nobody can guess it."""
-        return path.with_name(f".{path.name[:_NAME_KEPT]}.{self.chance.token(8)}{_NEW}")
+        return path.with_name(f".{_kept(path.name)}.{self.chance.token(8)}{_NEW}")
 
     def sweep(self, folder: Path, names: Iterable[str]) -> None:
         """Removes what processes that were killed have left of their replacements of files of these names."""
-        heads = tuple(f".{name[:_NAME_KEPT]}." for name in names)
+        heads = tuple(f".{_kept(name)}." for name in names)
         with contextlib.suppress(OSError):
             for name in os.listdir(folder):
                 if name.endswith(_NEW) and name.startswith(heads):

@@ -1,8 +1,9 @@
-"""The formats of the batch's four files, in one place. Pure: bytes in, values out, and back.
+"""The formats of the batch's files, in one place. Pure: bytes in, values out, and back.
 
     results.jsonl           one JSON object a line: a row that has its result
     results.jsonl.retry     one id a line: rows that ended without a result and can be replayed
     results.jsonl.paused    one JSON object a line: rows that wait for a person
+    results.jsonl.superseded  the lines of rows that were run again although they were done
     results.jsonl.journal   one JSON object a line: what was sent, started, failed and why
 
 `results.jsonl.lock` beside them holds no data of the batch: it names the process that writes.
@@ -14,7 +15,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -42,6 +43,7 @@ class Paths:
     results: Path
     retry: Path
     paused: Path
+    superseded: Path
     journal: Path
     lock: Path
 
@@ -54,11 +56,17 @@ class Paths:
         def beside(suffix: str) -> Path:
             return output.with_name(output.name + suffix)
 
-        return cls(output, beside(".retry"), beside(".paused"), beside(".journal"), beside(".lock"))
+        return cls(
+            output, beside(".retry"), beside(".paused"), beside(".superseded"), beside(".journal"), beside(".lock")
+        )
 
     @property
     def data(self) -> tuple[Path, ...]:
-        return (self.results, self.retry, self.paused, self.journal)
+        return (self.results, self.retry, self.paused, self.superseded, self.journal)
+
+    @property
+    def all(self) -> tuple[Path, ...]:
+        return (*self.data, self.lock)
 
 
 def utc(seconds: float, *, milliseconds: bool = False) -> str:
@@ -94,17 +102,21 @@ def server_time(seconds: object) -> str | None:
 _LAST_SECOND = 253_402_300_800  # the year 10,000
 
 
-def json_line(record: Mapping[str, Any], *, compact: bool = False) -> bytes:
+def json_line(
+    record: Mapping[str, Any], *, compact: bool = False, not_finite: Callable[[], object] | None = None
+) -> bytes:
     """One record as a line of strict JSON (RFC 8259) in UTF-8.
 
     What JSON can carry and UTF-8 cannot, a lone surrogate, is written as its escape, as is what some readers take for
-    the end of a line. NaN and infinities, which JSON has not, become texts: see `not_finite`.
+    the end of a line. NaN and infinities, which JSON has not, become texts, and `not_finite` is called.
     """
     encoder = _COMPACT if compact else _PLAIN
     try:
         text = encoder.encode(record)
     except ValueError:  # NaN or an infinity
         text = encoder.encode(finite(record))
+        if not_finite is not None:
+            not_finite()
     if not text.isascii():
         if "\u2028" in text or "\u2029" in text or "\x85" in text:
             text = text.translate(_LINE_ENDS)
@@ -126,17 +138,17 @@ def finite(value: Any) -> Any:
     return value
 
 
-def not_finite(value: Any) -> bool:
-    """Whether a number in it is none that JSON has."""
-    try:
-        _PLAIN.encode(value)
-    except ValueError:
-        return True
-    return False
-
-
-def result_line(row_id: str, inputs: Mapping[str, Any], result: RunResult, *, retry_count: int, now: float) -> bytes:
-    """A line of the results. `now` stands in for the end of the run where the server gave none that is a time."""
+def result_line(
+    row_id: str,
+    inputs: Mapping[str, Any],
+    result: RunResult,
+    *,
+    retry_count: int,
+    now: float,
+    not_finite: Callable[[], object] | None = None,
+) -> bytes:
+    """A line of the results. `now` stands in for the end of the run where the server gave none that is a time.
+    `not_finite` is called where a number had to become a text."""
     return json_line(
         {
             "id": row_id,
@@ -153,7 +165,8 @@ def result_line(row_id: str, inputs: Mapping[str, Any], result: RunResult, *, re
             "total_price": result.total_price,
             "currency": result.currency,
             "workflow_id": result.workflow_id,
-        }
+        },
+        not_finite=not_finite,
     )
 
 
@@ -173,8 +186,17 @@ def result_id(line: bytes) -> str | None:
             return read_id(match[1].decode())
         except UnicodeDecodeError:
             return None
-    record = json_object(line)
+    record = line_object(line)
     return None if record is None else id_of_result(record)
+
+
+def line_object(line: bytes) -> dict[str, Any] | None:
+    """The object of a line of one of our files, None for what is none. The json module would take UTF-16 as well, and
+    a file in it has lines that end elsewhere."""
+    try:
+        return json_object(line.decode("utf-8-sig"))
+    except UnicodeDecodeError:
+        return None
 
 
 def id_of_result(record: Mapping[str, Any]) -> str | None:

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dify_batch.strictjson import json_object
+from dify_batch.ledger import formats
 
 _TYPES: Mapping[str, type] = {
     **dict.fromkeys(("event", "id", "at", "user", "mode", "run", "task", "kind", "code", "message", "reason"), str),
     **dict.fromkeys(("batch", "version", "host", "input", "policy", "status", "server", "app", "app_mode"), str),
-    **dict.fromkeys(("workflow_id", "key", "salt", "total_price", "currency"), str),
+    **dict.fromkeys(("workflow_id", "key", "salt", "input_path", "total_price", "currency"), str),
     **dict.fromkeys(("attempt", "pid", "count", "posts", "total_tokens"), int),
     **dict.fromkeys(("demo", "found"), bool),
     **dict.fromkeys(("summary", "line"), dict),
@@ -26,7 +26,7 @@ _MUST: Mapping[str, tuple[str, ...]] = {"started": ("id", "run"), "paused": ("id
 
 def journal_record(line: bytes) -> dict[str, Any] | None:
     """The record of a journal line, or None for a line that is none (torn, or written over by a failing disk)."""
-    record = json_object(line)
+    record = formats.line_object(line)
     if record is None or not isinstance(record.get("event"), str):
         return None
     wrong = [name for name, value in record.items() if (kind := _TYPES.get(name)) and type(value) is not kind]
@@ -48,7 +48,7 @@ def journal_record(line: bytes) -> dict[str, Any] | None:
 
 def paused_row(line: bytes) -> tuple[str, str, str | None, tuple[dict[str, Any], ...]] | None:
     """(id, run id, task id, forms) of a line of `.paused`; None where it names no run of a row."""
-    record = json_object(line) or {}
+    record = formats.line_object(line) or {}
     row_id, run_id, task_id = (record.get(name) for name in ("id", "workflow_run_id", "task_id"))
     if not isinstance(row_id, str) or not isinstance(run_id, str):
         return None

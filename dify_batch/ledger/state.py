@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,14 @@ class State:
     asked: set[str] = field(default_factory=set)
     before: list[Identity] = field(default_factory=list)
     last_batch: dict[str, Any] | None = None
+
+    def drop(self, superseded: Mapping[str, int]) -> None:
+        """The lines of these rows ({id: POSTs of before}) have gone from the results: they are to be run again."""
+        for row_id, posts in superseded.items():
+            self.index.remove(row_id, DONE)
+            self.rows[row_id] = RowState(posts=posts)
+            self.asked.discard(row_id)
+        self.done -= len(superseded)
 
     def failed_ids(self) -> Iterator[str]:
         return (row_id for row_id, row in self.rows.items() if row.phase is Phase.FAILED)
@@ -195,7 +203,7 @@ def _read_journal(path: Path, state: State) -> None:
             else:
                 continue
             if event == "superseded":  # the result went out of the results, so that the row runs again
-                fresh = RowState(posts=row.posts)
+                fresh = RowState(posts=record.get("posts", row.posts))
                 (again if row_id in again else rows)[row_id] = fresh
                 continue
             try:

@@ -27,6 +27,8 @@ from dify_batch.ledger.state import Phase, RowState, State
 from dify_batch.ledger.writer import Work, Writer
 from dify_batch.outcomes import Paused, RunRef, RunResult
 from dify_batch.seams import REAL, Seams
+from dify_batch.summary import Notice
+from dify_batch.text import count, listed
 from dify_batch.usage import Use
 
 # `.retry` is written whole each time, so it is written at most so often while rows go on failing.
@@ -85,6 +87,7 @@ class Ledger:
         self._retry_dirty = False
         self._retry_at = 0.0
         self._paused_dirty = False
+        self._not_finite: list[str] = []
         self._restore_retry()
         if any(row.phase is Phase.PAUSED for row in state.rows.values()) or paths.paused.exists():
             self._paused_dirty = True  # told again from the journal: repairs a torn file
@@ -112,6 +115,14 @@ class Ledger:
 
     def end(self, summary: Mapping[str, Any], reason: str) -> None:
         self._record("end", None, reason=reason, summary=summary)
+
+    def notices(self) -> list[Notice]:
+        """What a person should know of the results that were written."""
+        if not self._not_finite:
+            return []
+        rows = count(len(self._not_finite), "row", "rows")
+        text = f"the outputs of {rows} hold NaN or an infinity, which JSON has not, so it is written as text: "
+        return [Notice("not_finite", text + listed(self._not_finite))]
 
     # ---------------------------------------------------------------- what happened to a row
 
@@ -191,7 +202,14 @@ class Ledger:
 
     def _result_line(self, row_id: str, inputs: Mapping[str, Any], result: RunResult) -> bytes:
         retry_count = max(0, self.row(row_id).posts - 1)
-        return formats.result_line(row_id, inputs, result, retry_count=retry_count, now=self._clock.wall())
+        return formats.result_line(
+            row_id,
+            inputs,
+            result,
+            retry_count=retry_count,
+            now=self._clock.wall(),
+            not_finite=lambda: self._not_finite.append(row_id),
+        )
 
     def _write_result(self, row_id: str, line: bytes, run_id: str, status: str) -> None:
         done = self._line("done", row_id, run=run_id, status=formats.STATUS_WORDS.get(status, status))

@@ -78,7 +78,8 @@ class Holder:
 class LastBatch:
     """The last invocation: times in ISO 8601, UTC; `reason` is "finished" or an error's code, None if it did not end.
 
-    `untouched`: rows of its input that had not been sent when it ended.
+    `untouched`: rows of its input that had not been sent when it ended; `left_out`: those that had no id of their own.
+    `again`: the flags that decide what happens to the rows, as words of a command.
     """
 
     started_at: str
@@ -88,6 +89,8 @@ class LastBatch:
     rows: int | None = None
     untouched: int | None = None
     demo: bool = False
+    left_out: int = 0
+    again: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,6 +295,7 @@ def _last_batch(journal: Path, record: dict[str, Any] | None) -> LastBatch | Non
         return None
     end = _end_record(journal)
     found = LastBatch(str(record.get("at", "")), str(record.get("input", "")), demo=record.get("demo") is True)
+    found = replace(found, again=tuple(record.get("again") or (["--demo"] if found.demo else [])))
     if end is None:
         return found
     summary = end.get("summary")
@@ -302,6 +306,7 @@ def _last_batch(journal: Path, record: dict[str, Any] | None) -> LastBatch | Non
         reason=str(end.get("reason", "")),
         rows=numbers.get("rows"),
         untouched=numbers.get("untouched"),
+        left_out=int(numbers.get("left_out", 0)),
     )
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import shlex
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from dify_batch.ledger import formats
-from dify_batch.text import count, duration, one_line, plural, printable
+from dify_batch.reports.nextsteps import Call, Left, steps
+from dify_batch.text import count, duration, listed, one_line, plural, printable
 from dify_batch.usage import price_text
 
 if TYPE_CHECKING:
@@ -25,40 +26,37 @@ UNKNOWN_MEANS = (
 
 def next_steps(report: StatusReport, *, running: bool) -> Iterator[str]:
     """Sentences that end with what to type."""
-    source = report.batch.input if report.batch and report.batch.input else "data.csv"
-    demo = "--demo " if report.batch and report.batch.demo else ""
-    again = f"dify-batch {demo}-i {shlex.quote(source)} -o {shlex.quote(report.output)}"
-    if source == "-":
-        again = "… | " + again  # standard input: only the person knows what it was
-    answered = [row for row in report.paused if not row.expired]
+    batch = report.batch
+    source = batch.input if batch and batch.input else "data.csv"
+    call = Call(source, report.output, batch.again if batch else ())
+    answerable = sum(not row.expired for row in report.paused)
     if running:
         assert report.holder is not None
         if report.holder.alive is None:
-            yield f"Whether it still runs, {report.holder.host} knows: ps -p {report.holder.pid}"
+            yield f"whether it still runs, {report.holder.host} knows: ps -p {report.holder.pid}"
         else:
-            yield f"A batch is under way: let it end, or stop it gently with: kill {report.holder.pid}"
-    if answered:
-        yield f"{count(len(answered), 'row')} to answer ({report.output}.paused says how); then collect with: {again}"
-    if running:
+            yield f"a batch is under way: let it end, or stop it gently with: kill {report.holder.pid}"
+        yield from (step.one_line() for step in steps(call, Left(to_answer=answerable)))
         return
-    expired = len(report.paused) - len(answered)
-    if expired:
-        yield f"{count(expired, 'row')} with an expired form; how the run ended is collected by: {again}"
-    if report.in_flight or report.held:
-        yield f"{count(len(report.in_flight) + report.held, 'row')} under way; collect with: {again}"
-    if report.batch is not None and report.batch.ended_at is None:
-        yield f"The last batch did not end by itself; go on with: {again}"
-    elif report.batch is not None and report.batch.untouched:
-        yield f"{count(report.batch.untouched, 'row')} not sent yet: {again}"
-    known = report.to_retry - len(report.retry_unknown)
-    if known:
-        yield f"{count(known, 'row')} to run again, once the cause is gone: {again} --retry"
+    killed = batch is not None and batch.ended_at is None
+    left = Left(
+        to_retry=report.to_retry - len(report.retry_unknown),
+        to_answer=answerable,
+        expired=len(report.paused) - answerable,
+        under_way=len(report.in_flight) + report.held,
+        untouched=(batch.untouched or 0) if batch else 0,
+        killed=killed,
+    )
+    yield from (step.one_line() for step in steps(call, left))
+    if batch is not None and batch.left_out:
+        yield (
+            f"{count(batch.left_out, 'row')} of the input could not be read in the last batch: correct the input, and "
+            f"run the same command again"
+        )
     if report.retry_unknown:
-        ids = ", ".join(one_line(row_id) for row_id in report.retry_unknown[:SHOWN])
-        more = ", …" if len(report.retry_unknown) > SHOWN else ""
         are = plural(len(report.retry_unknown), "id was", "ids were")
         yield (
-            f"{len(report.retry_unknown):,} {are} never sent: {ids}{more}; "
+            f"{len(report.retry_unknown):,} {are} never sent: {listed(report.retry_unknown, SHOWN)}; "
             f"take out of {report.output}.retry what is not in {'the input' if source == '-' else source}"
         )
 
@@ -140,7 +138,9 @@ def _lines(report: StatusReport) -> Iterator[str]:
 def _how_to_answer(form: dict[str, Any]) -> str:
     how = str(form.get("answer_with") or form.get("form_token") or "")
     actions = [str(action) for action in form.get("actions") or ()]
-    return one_line(how, 300) + (f"  actions: {one_line(', '.join(actions))}" if how and actions else "")
+    body = json.dumps(form["answer_body"], ensure_ascii=False) if form.get("answer_body") else ""
+    more = f" {one_line(body, 300)}" if body else ""
+    return one_line(how, 300) + more + (f"  actions: {one_line(', '.join(actions))}" if how and actions else "")
 
 
 def _batch_line(batch: LastBatch, holder: Holder | None) -> str:

@@ -63,10 +63,10 @@ def test_every_row_is_counted_in_one_place(tmp_path: Path) -> None:
     assert second == f"Last batch: data.csv, begun {AT}, ended after 7 min: some rows have no result"
     again = f"dify-batch -i data.csv -o {output}"
     steps = report.next_steps
-    assert f"3 rows not sent yet: {again}" in steps
-    assert f"2 rows to run again, once the cause is gone: {again} --retry" in steps
+    assert f"3 rows not sent yet; go on with: {again}" in steps
+    assert f"2 rows are to run again, once the cause is gone: {again} --retry" in steps
     assert f"1 id was never sent: by-hand; take out of {output}.retry what is not in data.csv" in steps
-    assert f"3 rows under way; collect with: {again}" in steps
+    assert f"3 rows under way; collect with, later: {again}" in steps
     assert json.loads(json.dumps(report.as_dict()))["next_steps"] == list(steps)
 
 
@@ -196,7 +196,14 @@ def test_what_to_type_is_what_was_typed(tmp_path: Path) -> None:
     output = put(tmp_path, [batch("my data.csv"), sent("a"), end()])
     assert "-i 'my data.csv'" in status_report(output).next_steps[0]
     output = put(tmp_path, [batch() | {"demo": True}, sent("a"), end()])
-    assert "dify-batch --demo -i data.csv" in status_report(output).next_steps[0]
+    assert status_report(output).next_steps[0].endswith(f"dify-batch -i data.csv -o {output} --demo")
+    flags = ["--delimiter", ";", "--retry-policy", "strict", "--user", "crm-{customer}"]
+    output = put(tmp_path, [batch() | {"again": flags}, sent("a"), end()])
+    assert (
+        status_report(output)
+        .next_steps[0]
+        .endswith(f"dify-batch -i data.csv -o {output} --delimiter ';' --retry-policy strict --user 'crm-{{customer}}'")
+    )
     output = put(tmp_path, [batch("-"), sent("a"), end()])
     assert "… | dify-batch -i - -o" in status_report(output).next_steps[0]
 

@@ -1,0 +1,301 @@
+"""Whose results an output holds, and whether they are answers to the rows as they are now."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dify_batch.errors import Exit, UsageError
+from dify_batch.simulator import Config, Simulator
+from tests.support.batchfolder import BatchFolder, codes
+from tests.support.harness import places, results
+
+CONFIG = Config(latency=0.02, workers=None, linger_after_finish=0.1, snapshot_delay=0.01)
+
+
+@pytest.fixture
+def server() -> Iterator[Simulator]:
+    with Simulator(CONFIG) as simulator:
+        yield simulator
+
+
+@pytest.fixture
+def folder(tmp_path: Path, server: Simulator) -> BatchFolder:
+    return BatchFolder(tmp_path, server)
+
+
+# ------------------------------------------------------------ one app on one server
+
+
+async def test_the_journal_says_whose_results_they_are(folder: BatchFolder) -> None:
+    await folder.run(limit=1, delimiter=",", retry_policy="strict")
+    head = folder.journal()[0]
+    assert head["server"] == folder.server.base_url.removeprefix("http://")
+    assert head["app"]
+    assert head["app_mode"] == "workflow"
+    assert len(head["key"]) == 8
+    assert head["again"][:2] == ["--initial-retry-delay", "0.05"]
+    assert "strict" in head["again"]
+    assert b"app-echo" not in (folder.path / "results.jsonl.journal").read_bytes()
+
+
+async def test_another_server_stops_before_anything_is_sent(folder: BatchFolder, tmp_path: Path) -> None:
+    await folder.run(limit=3)
+    with Simulator(CONFIG) as other:
+        for retry in (False, True):
+            with pytest.raises(UsageError) as caught:
+                await folder.run(base_url=other.base_url, retry=retry)
+            assert (caught.value.code, caught.value.exit_status) == ("other_app", Exit.USAGE)
+            assert "--allow-other-app" in str(caught.value.hint)
+        assert other.state(runs=False)["executions"] == {}
+        allowed = await folder.run(base_url=other.base_url, allow_other_app=True)
+        assert (allowed.exit_status, allowed.summary.success) == (0, 7)
+        assert "other_app" in codes(allowed)
+        both = await folder.run(base_url=other.base_url)
+        assert both.exit_status == 0
+    assert (await folder.run()).exit_status == 0
+
+
+async def test_overwrite_begins_with_whatever_app_there_is(folder: BatchFolder) -> None:
+    await folder.run(limit=3)
+    with Simulator(CONFIG) as other:
+        assert (await folder.run(base_url=other.base_url, overwrite=True)).summary.success == 10
+
+
+async def test_demo_and_real_results_never_stand_in_one_file(folder: BatchFolder) -> None:
+    await folder.run(limit=1)
+    for allowed in (False, True):
+        with pytest.raises(UsageError, match="the demo") as caught:
+            await folder.run(demo=True, allow_other_app=allowed)
+        assert caught.value.code == "other_app"
+    demo = {"output": folder.path / "demo.jsonl", "demo": True}
+    assert (await folder.run(**demo, limit=2)).summary.success == 2
+    assert (await folder.run(**demo)).summary.success == 8
+    with pytest.raises(UsageError, match="a real server"):
+        await folder.run(output=folder.path / "demo.jsonl")
+
+
+async def test_an_output_of_an_earlier_version_goes_on(folder: BatchFolder) -> None:
+    """Its journal does not say whose results they are."""
+    await folder.run(limit=4)
+    path = folder.path / "results.jsonl.journal"
+    own = {"server", "app", "app_mode", "key", "salt", "again", "input_path", "workflow_id"}
+    old = [{name: value for name, value in record.items() if name not in own} for record in folder.journal()]
+    path.write_text("".join(json.dumps(record, separators=(",", ":")) + "\n" for record in old), encoding="utf-8")
+    report = await folder.run()
+    assert (report.exit_status, report.summary.done_before, report.summary.success) == (0, 4, 6)
+    assert set(folder.executions().values()) == {1}
+
+
+# ------------------------------------------------------------ rows that have changed
+
+
+async def test_rows_that_have_changed_are_named_and_not_sent(folder: BatchFolder) -> None:
+    await folder.run()
+    assert codes(await folder.run()) == []
+    folder.change("r3", "another question")
+    folder.change("r7", "and another")
+    for dry in (True, False):
+        report = await folder.run(dry_run=dry)
+        assert codes(report) == ["rows_changed"]
+        message = report.summary.warnings[0].message
+        assert "2 rows have changed" in message
+        assert "r3, r7" in message
+        assert "--rerun-changed" in message
+        assert report.summary.posts == 0
+    assert report.exit_status == 0
+    assert report.summary.as_dict()["warnings"] == [{"code": "rows_changed", "message": message}]
+
+
+async def test_rerun_changed_keeps_the_old_lines_and_leaves_one_an_id(folder: BatchFolder) -> None:
+    await folder.run()
+    before = {line["id"]: line for line in results(folder.output)}
+    folder.change("r3", "another question")
+    report = await folder.run(rerun_changed=True)
+    assert (report.exit_status, report.summary.success, report.summary.done_before) == (0, 1, 9)
+    assert folder.answers()["r3"] == "another question"
+    assert len(results(folder.output)) == 10
+    assert folder.output.read_bytes().startswith(b"\xef\xbb\xbf{")
+    assert [json.loads(line) for line in folder.superseded.read_text().splitlines()] == [before["r3"]]
+    assert {line["id"]: line["retry_count"] for line in results(folder.output)}["r3"] == 1
+    assert places(folder.output).done == {f"r{number}" for number in range(1, 11)}
+    assert codes(await folder.run(rerun_changed=True)) == []
+    assert folder.executions() == {f"r{number}": 1 + (number == 3) for number in range(1, 11)}
+
+
+async def test_rerun_changed_sends_new_rows_too_and_obeys_the_limit(folder: BatchFolder) -> None:
+    await folder.run(limit=5)
+    for row in ("r1", "r2", "r3"):
+        folder.change(row, "another question")
+    plan = (await folder.run(rerun_changed=True, dry_run=True)).plan
+    assert plan is not None
+    assert (plan.to_run, plan.done) == (8, 2)
+    assert not folder.superseded.exists()
+    await folder.run(rerun_changed=True, limit=2)
+    assert sum(query == "another question" for query in folder.answers().values()) == 2
+    assert (await folder.run(rerun_changed=True)).exit_status == 0
+    assert len(results(folder.output)) == 10
+    assert sum(query == "another question" for query in folder.answers().values()) == 3
+
+
+async def test_a_crash_before_the_changed_row_has_its_new_result_loses_nothing(folder: BatchFolder) -> None:
+    await folder.run()
+    folder.change("r3", "another question")
+    folder.server.faults(rows={"r3": ["rejected"]})
+    report = await folder.run(rerun_changed=True)
+    assert (report.exit_status, report.summary.failed) == (1, 1)
+    assert places(folder.output).retry == {"r3"}
+    assert len(folder.superseded.read_text().splitlines()) == 1
+    assert (await folder.run(retry=True)).exit_status == 0
+    assert folder.answers()["r3"] == "another question"
+
+
+async def test_a_changed_form_or_spelling_is_no_change_of_a_row(folder: BatchFolder) -> None:
+    """Without the form cells are sent as text; numbers that were numbers are then texts of the same meaning."""
+    await folder.run()
+    assert codes(await folder.run(preflight=False)) == []
+
+
+async def test_rows_that_have_gone_are_counted_and_stay(folder: BatchFolder) -> None:
+    await folder.run()
+    lines = folder.data.read_text().splitlines()
+    folder.data.write_text("\n".join(lines[:-2]) + "\n")
+    report = await folder.run()
+    assert codes(report) == ["rows_gone"]
+    assert "2 results" in report.summary.warnings[0].message
+    assert "r9, r10" in report.summary.warnings[0].message
+    assert (report.exit_status, report.summary.rows) == (0, 8)
+    assert len(results(folder.output)) == 10
+
+
+async def test_more_than_one_version_is_told(folder: BatchFolder) -> None:
+    await folder.run()
+    assert all(line["workflow_id"] for line in results(folder.output))
+    text = folder.output.read_bytes()
+    version = results(folder.output)[0]["workflow_id"].encode()
+    folder.output.write_bytes(text.replace(version, b"3b1f0d4e-7c2a-4e57-9f0b-2d6c8a1e5f90", 3))
+    for dry in (True, False):
+        report = await folder.run(dry_run=dry)
+        assert codes(report) == ["several_versions"]
+        assert version.decode() in report.summary.warnings[0].message
+
+
+# ------------------------------------------------------------ what is done is known, or nothing is sent
+
+
+ROW = '{"id": "r1", "status": "success", "inputs": {"id": "r1", "query": "question r1"}, "outputs": {}}'
+FOREIGN: dict[str, str | bytes] = {
+    "array": f"[{ROW}]\n",
+    "array without an end": f"[{ROW}]",
+    "pretty": json.dumps(json.loads(ROW), indent=2) + "\n",
+    "utf-16": (ROW + "\n").encode("utf-16"),
+    "failed": ROW.replace("success", "failed") + "\n",
+    "status unknown": ROW.replace("success", "fine") + "\n",
+    "no status": '{"id": "r1", "outputs": {}}\n',
+    "a csv": "id,query\nr1,x\n",
+    "an image": b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\xff\xfe\xfd",
+    "no end": "precious notes",
+    "someone's": '{"name": "x", "id": 5}\n',
+    "mixed": ROW + "\n" + "not json\n",
+    "a fraction as an id": ROW.replace('"r1", "status"', '1.5, "status"') + "\n",
+}
+
+
+@pytest.mark.parametrize("journal", [False, True])
+@pytest.mark.parametrize("name", FOREIGN)
+async def test_a_line_that_cannot_be_read_as_ours_stops_before_sending(
+    folder: BatchFolder, name: str, journal: bool
+) -> None:
+    data = FOREIGN[name]
+    raw = data if isinstance(data, bytes) else data.encode()
+    folder.output.write_bytes(raw)
+    if journal:
+        (folder.path / "results.jsonl.journal").write_bytes(b'{"event":"batch","batch":"b"}\n')
+    for more in ({}, {"retry": True}, {"dry_run": True}):
+        with pytest.raises(UsageError, match=r"results\.jsonl, line \d+: not a result") as caught:
+            await folder.run(**more)
+        assert caught.value.exit_status == Exit.USAGE
+        assert "--overwrite" in str(caught.value.hint)
+    assert folder.output.read_bytes() == raw
+    assert folder.executions() == {}
+    assert (await folder.run(overwrite=True)).summary.success == 10
+
+
+async def test_ids_that_another_program_made_numbers_are_ids(tmp_path: Path, server: Simulator) -> None:
+    folder = BatchFolder(tmp_path, server)
+    folder.data.write_text("id,query\n1,one\n2,two\n3,three\n")
+    line = {"status": "success", "inputs": {"id": 1, "query": "one"}, "outputs": {}}
+    folder.output.write_text("".join(json.dumps({"id": number} | line) + "\n" for number in (1, 2)))
+    report = await folder.run()
+    assert (report.summary.done_before, report.summary.success) == (2, 1)
+    assert folder.executions() == {"3": 1}
+
+
+# ------------------------------------------------------------ a done row asked for again
+
+
+async def test_a_done_id_in_retry_waits_and_is_told(folder: BatchFolder) -> None:
+    await folder.run()
+    folder.retry.write_text("r4\n")
+    report = await folder.run()
+    assert (report.exit_status, report.summary.posts) == (1, 0)
+    assert codes(report) == ["done_in_retry"]
+    assert "r4" in report.summary.warnings[0].message
+    assert report.error is not None
+    assert "--retry" in str(report.error.hint)
+    assert folder.retry.read_text(encoding="utf-8-sig").split() == ["r4"]
+    again = await folder.run(retry=True)
+    assert (again.exit_status, again.summary.success) == (0, 1)
+    assert not folder.retry.exists()
+    assert folder.executions()["r4"] == 2
+    assert len(folder.superseded.read_text().splitlines()) == 1
+    assert len(results(folder.output)) == 10
+
+
+async def test_a_done_id_that_is_not_in_the_input_stays_in_retry(folder: BatchFolder) -> None:
+    await folder.run()
+    lines = folder.data.read_text().splitlines()
+    folder.data.write_text("\n".join(lines[:-1]) + "\n")
+    folder.retry.write_text("r10\n")
+    report = await folder.run(retry=True)
+    assert report.summary.posts == 0
+    assert set(codes(report)) == {"rows_gone", "unknown_in_retry"}
+    assert folder.retry.read_text(encoding="utf-8-sig").split() == ["r10"]
+    assert len(results(folder.output)) == 10
+
+
+async def test_a_deleted_result_is_fetched_again_and_how_to_run_it_anew_is_told(folder: BatchFolder) -> None:
+    await folder.run()
+    lines = folder.output.read_bytes().splitlines(keepends=True)
+    folder.output.write_bytes(b"".join(lines[:-1]))
+    report = await folder.run()
+    assert (report.exit_status, report.summary.posts) == (0, 0)
+    assert codes(report) == ["missing_results"]
+    assert "run anew" in report.summary.warnings[0].message
+    assert len(results(folder.output)) == 10
+
+
+# ------------------------------------------------------------ odd answers
+
+
+async def test_a_plain_rerun_says_what_waits(folder: BatchFolder) -> None:
+    folder.server.faults(rows={"r3": ["failed"]})
+    await folder.run()
+    report = await folder.run()
+    assert report.exit_status == 1
+    assert report.error is not None
+    assert report.error.code == "rows_failed"
+    assert any(step.strip().endswith("--retry") for step in report.next_steps)
+
+
+async def test_the_name_of_the_same_results_does_not_matter(folder: BatchFolder) -> None:
+    await folder.run(limit=4)
+    link = folder.path / "other.jsonl"
+    link.symlink_to(folder.output)
+    report = await folder.run(output=link)
+    assert (report.summary.done_before, report.summary.success) == (4, 6)
+    assert not (folder.path / "other.jsonl.journal").exists()
+    assert set(folder.executions().values()) == {1}
