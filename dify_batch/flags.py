@@ -114,6 +114,14 @@ def parse_cost(text: str) -> Decimal:
     return value
 
 
+def parse_duration_or_auto(text: str) -> float | None:
+    """A duration as above, or `auto` → None: the engine finds it."""
+    try:
+        return None if text.strip() == "auto" else parse_duration(text)
+    except ValueError as error:
+        raise ValueError(f"{error}, or auto") from None
+
+
 def parse_rate(text: str) -> float:
     """`5/s`, `120/m`, `1000/h` → starts per second, more than 0."""
     match = _RATE.fullmatch(text.strip())
@@ -250,6 +258,9 @@ FLAGS: tuple[Flag, ...] = (
     Flag(dest="retry", again=False, names=("--retry",), action="on", group=WHAT, default=False,
          help="run only the ids in PATH.retry",
          doc="The file may be edited by hand. Not together with --overwrite."),
+    Flag(dest="retry_unknown", again=False, names=("--retry-unknown",), action="on", group=WHAT, default=False,
+         help="with --retry: also rows that may still be queued or running; they may run twice",
+         doc="--retry alone sends what failed, and what certainly never started. Look at Dify's log for the rest."),
     Flag(dest="limit", again=False, names=("--limit",), metavar="N", group=WHAT, parse=parse_positive,
          help="at most N rows this time",
          doc="For a first try on a few rows; the same command without it does the rest."),
@@ -314,9 +325,10 @@ FLAGS: tuple[Flag, ...] = (
          parse=parse_seconds, default=10.0, shown="10", help="the least time before an empty log counts",
          doc="A run that waits in Dify's queue is in no log. Raise it if the server's queue is long."),
     Flag(dest="stuck_after", names=("--stuck-after",), metavar="DURATION", env="DIFY_BATCH_STUCK_AFTER",
-         group=WRONG, parse=parse_duration, default=3600.0, shown="1h",
-         help="when a run that still says running is given up as unknown",
-         doc="A dead worker leaves a run so for ever. Raise it if your runs take longer than an hour."),
+         group=WRONG, parse=parse_duration_or_auto, shown="auto",
+         help="when a run that still says running is given up as unknown, such as 40m; or auto",
+         doc="A dead worker leaves a run so for ever. auto: 25 minutes, or a quarter more than the longest run that "
+         "this output has seen, whichever is longer. Dify itself stops runs after 20 minutes by default."),
     Flag(dest="max_outage", names=("--max-outage",), metavar="DURATION", env="DIFY_BATCH_MAX_OUTAGE",
          group=STOP, parse=parse_duration, default=900.0, shown="15m",
          help="how long an unreachable or throttling server is waited for",

@@ -106,9 +106,12 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
+    """`foreign`: not Dify said so, but something in front of it (a firewall about this row's text)."""
+
     code: str
     message: str
     http_status: int | None = None
+    foreign: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,15 +123,20 @@ class Throttled:
 
 @dataclass(frozen=True, slots=True)
 class Unreachable:
+    """`charged`: the server was reached and failed at an upload, which uses up one of the row's retries."""
+
     message: str
+    charged: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """The run is known and its end is not. `reason` says how sight of it was lost."""
+    """The run is known and its end is not. `reason` says how sight of it was lost; `silent`: its worker's pings
+    stopped, though the connection stood."""
 
     ref: RunRef
     reason: str
+    silent: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,6 +76,7 @@ class Settings:
     output: Path
     api_key: Secret = NO_KEY
     retry: bool = _default("retry")
+    retry_unknown: bool = _default("retry_unknown")
     wait: float = _default("wait")
     concurrency: int | Literal["auto"] = NOT_GIVEN
     rate: float | None = None
@@ -86,7 +87,7 @@ class Settings:
     max_retry_delay: float = _default("max_retry_delay")
     retry_policy: Literal["strict", "safe", "all"] = _default("retry_policy")
     settle: float = _default("settle")
-    stuck_after: float = _default("stuck_after")
+    stuck_after: float | None = None
     max_outage: float = _default("max_outage")
     max_failures: Failures | None = None
     max_runtime: float | None = None
@@ -199,6 +200,12 @@ def _check_together(settings: Settings) -> None:
         raise UsageError(
             "--max-cost and --mode blocking contradict each other: a blocking answer tells no price",
             hint="leave --mode out, or limit the tokens in place of the cost: --max-tokens N",
+            code="usage_invalid_flag",
+        )
+    if settings.retry_unknown and not settings.retry:
+        raise UsageError(
+            "--retry-unknown says which rows --retry runs, and --retry is not given",
+            hint="give both: --retry --retry-unknown",
             code="usage_invalid_flag",
         )
     if settings.quiet and settings.verbose:

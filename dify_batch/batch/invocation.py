@@ -19,7 +19,7 @@ from dify_batch.batch.preflight import app_form
 from dify_batch.batch.selection import Selection
 from dify_batch.dify.client import DifyClient
 from dify_batch.engine.limit import FixedLimit, Limit
-from dify_batch.engine.work import Slots
+from dify_batch.engine.slots import is_own
 from dify_batch.errors import DifyBatchError, Exit, StorageError
 from dify_batch.ids import DONE, IN_INPUT, INVALID, RETRY, SELECTED, IdIndex
 from dify_batch.input.check import CheckReport, check
@@ -36,14 +36,14 @@ from dify_batch.ledger.place import require_ours, require_output
 from dify_batch.ledger.state import Phase, State, claimed_runs, read_state
 from dify_batch.ledger.store import Held, Ledger, set_aside
 from dify_batch.ledger.supersede import supersede
-from dify_batch.seams import REAL, Seams
+from dify_batch.seams import REAL, Clock, Seams
 from dify_batch.settings import Secret, Settings
 from dify_batch.summary import Notice, Stats, Summary
 from dify_batch.text import count, listed
 
 if TYPE_CHECKING:
     from dify_batch.dify.transport import AnyTransport
-    from dify_batch.engine.runner import Engine
+    from dify_batch.engine.runner import Engine, Options
 
 log = logging.getLogger("dify_batch")
 
@@ -300,14 +300,14 @@ class _Batch:
             superseded = await threads.run(lambda: supersede(self._paths, self._again, self._disk, self._seams.clock))
             state.drop(superseded)
         delays = await threads.run(lambda: self._read_claims(selection, state))
-        items = await threads.run(lambda: selection.open_items(state))
-        number_of = {item.id: item.number for item in items}
+        works = await threads.run(lambda: selection.open_rows(state))
+        number_of = {work.id: work.number for work in works}
         held = sorted(
             (number_of[row_id], row_id, row.line)
             for row_id, row in state.rows.items()
             if row.phase is Phase.HELD and row.line is not None
         )
-        items = [item for item in items if state.rows[item.id].phase is not Phase.HELD]
+        works = [work for work in works if state.rows[work.id].phase is not Phase.HELD]
         ledger = Ledger(
             self._paths,
             state,
@@ -329,32 +329,29 @@ class _Batch:
                 **self._identity.facts(),
             )
             engine = Engine(
-                settings,
+                _options(settings),
                 self._client,
                 ledger,
                 stats,
+                self._seams,
                 batch=batch,
-                limit=_limit(settings),
+                limit=_limit(settings, self._seams.clock),
                 rows=selection.new_rows(ledger),
-                recovered=[item for item in items if item.ref is not None],
+                recovered=works,
             )
-            for item in items:
-                engine.books.begun_before(item)
             for number, row_id, line in held:
                 engine.books.held_before(number, row_id, Held.of_journal(line))
                 stats.done_before += number > 0
             if settings.max_failures is not None:
                 engine.stopping.limit_failures(settings.max_failures.limit(to_run))
-            for item in items:
-                if item.ref is None:
-                    item.known_runs = selection.claims.get(item.user, frozenset())
-                    engine.followup.look_up(item)
-            engine.expect_delays(delays)
-            for user, runs in selection.claims.items():
-                if not Slots.is_own(user):
-                    for run_id in runs:
-                        engine.recovery.claim(run_id)
-            log.info("batch %s: %d rows to run, %d runs of before to collect", batch, to_run, len(items))
+            engine.health.expect_delays(delays)
+            for row_id, row in state.rows.items():
+                if row.run_id is not None:
+                    engine.claims.resume(row.run_id, row_id)
+            for runs in selection.claims.values():
+                for run_id in runs:
+                    engine.claims.resume_settled(run_id)
+            log.info("batch %s: %d rows to run, %d runs of before to collect", batch, to_run, len(works))
             self._control.attach(engine)
             timer = self._runtime_timer(engine)
             try:
@@ -363,7 +360,7 @@ class _Batch:
                 if timer is not None:
                     timer.cancel()
                 self._control.detach()
-            log.info("%d runs in flight was the limit at the end", engine.limit.current)
+            log.info("%d runs in flight was the limit at the end", engine.health.limit.current)
             summary = summarise(stats, self._index, ledger.state)
             self._warn(*ledger.notices())
             summary = dataclasses.replace(summary, warnings=tuple(stats.notices))
@@ -390,7 +387,7 @@ class _Batch:
         own_user = self._settings.user is None
         if not users and own_user:
             return []
-        claims, delays = claimed_runs(self._paths, lambda user: user in users or not (own_user or Slots.is_own(user)))
+        claims, delays = claimed_runs(self._paths, lambda user: user in users or not (own_user or is_own(user)))
         selection.claims = {user: frozenset(runs) for user, runs in claims.items()}
         return delays
 
@@ -433,9 +430,32 @@ def _new_batch_id(seams: Seams) -> str:
     return f"{int(seams.clock.wall()):x}{seams.chance.token(3)}"
 
 
-def _limit(settings: Settings) -> Limit:
+def _limit(settings: Settings, clock: Clock) -> Limit:
     if settings.concurrency == "auto":
         from dify_batch.engine.auto import AutoLimit
 
-        return AutoLimit()
-    return FixedLimit(settings.concurrency)
+        return AutoLimit(clock=clock.monotonic)
+    return FixedLimit(settings.concurrency, clock=clock.monotonic)
+
+
+def _options(settings: Settings) -> Options:
+    """What the engine is told of the settings."""
+    from dify_batch.engine.runner import Options
+
+    return Options(
+        policy=settings.retry_policy,
+        max_retries=settings.max_retries,
+        initial_retry_delay=settings.initial_retry_delay,
+        max_retry_delay=settings.max_retry_delay,
+        concurrency=settings.concurrency,
+        rate=settings.rate,
+        wait=settings.wait,
+        mode=settings.mode,
+        timeout=settings.timeout,
+        settle=settings.settle,
+        stuck_after=settings.stuck_after,
+        max_outage=settings.max_outage,
+        user=settings.user,
+        keep_order=settings.keep_order,
+        look_with=f"dify-batch status {settings.output}",
+    )

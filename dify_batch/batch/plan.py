@@ -11,7 +11,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from dify_batch.engine.work import Item
+from dify_batch.engine.work import Work
 from dify_batch.errors import UsageError
 from dify_batch.ids import DONE, IN_INPUT, INVALID, OPEN, PAUSED, RETRY, IdIndex
 from dify_batch.input.files import described
@@ -114,7 +114,7 @@ def make_plan(
     settings: Settings,
     *,
     to_run: int,
-    first: list[Item],
+    first: list[Work],
     warnings: tuple[Notice, ...],
 ) -> Plan:
     """The plan of a checked input. `first`: its first items, whose payloads are shown."""
@@ -160,10 +160,10 @@ def make_plan(
     )
 
 
-def _payload(item: Item, settings: Settings) -> dict[str, Any]:
-    body: dict[str, Any] = {"inputs": described(item.values), "response_mode": settings.mode}
-    if item.inputs is not None and item.inputs.files is not None:
-        body["files"] = described(item.inputs.files)
+def _payload(work: Work, settings: Settings) -> dict[str, Any]:
+    body: dict[str, Any] = {"inputs": described(work.values), "response_mode": settings.mode}
+    if work.inputs is not None and work.inputs.files is not None:
+        body["files"] = described(work.inputs.files)
     return body
 
 

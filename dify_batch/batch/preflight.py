@@ -7,9 +7,9 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
+from dify_batch.backoff import Backoff
 from dify_batch.batch.control import Control
 from dify_batch.dify.client import DifyClient
-from dify_batch.engine.policy import RetryPolicy
 from dify_batch.errors import AppError, AuthError, ConnectionFailed, RateLimited, ServerError
 from dify_batch.input.form import Form
 from dify_batch.seams import REAL, Clock
@@ -52,7 +52,7 @@ async def app_form(
 async def _patiently(
     ask: Callable[[], Awaitable[T]], settings: Settings, stats: Stats, control: Control, clock: Clock
 ) -> T:
-    policy = RetryPolicy(initial=settings.initial_retry_delay, maximum=settings.max_retry_delay)
+    backoff = Backoff(settings.initial_retry_delay, settings.max_retry_delay)
     began, tries = clock.monotonic(), 0
     while True:
         try:
@@ -67,4 +67,4 @@ async def _patiently(
             if tries == 1:
                 log.warning("%s; waiting for it, %.0f s at most", error.message, left)
             stats.state = f"waiting for the server: {error.message}"
-            await control.unless_halted(asyncio.sleep(min(policy.wait(tries), left)))
+            await control.unless_halted(asyncio.sleep(min(backoff.seconds(tries), left)))

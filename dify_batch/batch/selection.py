@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator, Mapping
-from datetime import datetime
 
-from dify_batch.engine.work import Item, columns_of
+from dify_batch.engine.course import Ask
+from dify_batch.engine.resume import asked_for, resumed
+from dify_batch.engine.slots import columns_of
+from dify_batch.engine.work import Work
 from dify_batch.errors import UsageError
 from dify_batch.ids import DONE, IN_INPUT, INVALID, OPEN, RETRY, SELECTED, IdIndex
 from dify_batch.input.check import valid_rows
@@ -56,7 +58,7 @@ class Selection:
         ids |= {row_id for row_id, row in state.rows.items() if row.phase is Phase.FAILED and not row.flushed}
         return frozenset(ids)
 
-    def new_rows(self, ledger: Ledger | None = None) -> Iterator[Item]:
+    def new_rows(self, ledger: Ledger | None = None) -> Iterator[Work]:
         """The rows to send, in the order of the input. Without a ledger nothing is noted (a dry run).
 
         Raises InputChanged if the file is not any more what was checked.
@@ -75,14 +77,14 @@ class Selection:
             if index.has(row.id, barred) or (wanted is not None and row.id not in wanted):
                 continue
             index.add(row.id, SELECTED)
-            item = Item(row.id, row.number, inputs, cells=row.values)
+            work = Work(row.id, row.number, inputs, cells=row.values)
             if wanted is not None and ledger is not None:
                 known = ledger.state.rows.get(row.id)
-                if known is not None and known.kind == "unknown" and known.user:
-                    item.remember(known)
-                    item.asked_again = item.from_before = True
-                    item.known_runs = self.claims.get(known.user, frozenset())
-            yield item
+                ask = asked_for(known, anyway=self._settings.retry_unknown) if known is not None else Ask.NOTHING
+                if known is not None and ask is not Ask.NOTHING:
+                    work.row = resumed(known, may_send=True, ask=ask)
+                    work.known_runs = self.claims.get(known.user, frozenset())
+            yield work
             left -= 1
             if left <= 0:
                 return
@@ -102,30 +104,26 @@ class Selection:
         self._stats.failures[problem.kind, problem.message[:200]] += 1
         log.warning("left out: %s", problem, extra={"row": row_id})
 
-    def open_items(self, state: State) -> list[Item]:
+    def open_rows(self, state: State) -> list[Work]:
         """Runs of earlier invocations: to be collected before anything new is sent."""
         if not any(row.phase is not Phase.FAILED and row.phase is not Phase.FREE for row in state.rows.values()):
             return []
-        found: dict[str, Item] = {}
+        found: dict[str, Work] = {}
         open_here = {row_id for row_id in self._index.ids(OPEN) if self._index.has(row_id, IN_INPUT)}
         if open_here:
             for entry in valid_rows(self._source, self._bound, self._index):
                 if not isinstance(entry, Problem) and entry[0].id in open_here:
                     row, inputs = entry
-                    found[row.id] = Item(row.id, row.number, inputs, cells=row.values)
+                    found[row.id] = Work(row.id, row.number, inputs, cells=row.values)
                     if len(found) == len(open_here):
                         break
-        items = []
+        works = []
         for row_id, known in state.rows.items():
             if known.phase in (Phase.FAILED, Phase.FREE):
                 continue
-            item = found.get(row_id) or Item(row_id, may_send=False)
-            item.may_send = item.may_send and not self._settings.retry
-            item.remember(known)
-            item.from_before = True
-            item.paused_before = known.phase is Phase.PAUSED
-            sent = datetime.fromtimestamp(known.sent_at).astimezone()
-            item.reason = f"sent at {sent:%H:%M:%S} by an earlier invocation"
-            items.append(item)
+            work = found.get(row_id) or Work(row_id)
+            work.row = resumed(known, may_send=work.inputs is not None and not self._settings.retry)
+            work.known_runs = self.claims.get(known.user, frozenset())
+            works.append(work)
             self._index.add(row_id, SELECTED)
-        return items
+        return works

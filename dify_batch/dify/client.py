@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -116,6 +117,11 @@ class DifyClient(Endpoints):
         await self._transport.aclose()
 
     @property
+    def server_time_known(self) -> bool:
+        """Whether an answer has told the server's time."""
+        return self._date is not None
+
+    @property
     def clock_offset(self) -> float:
         """Seconds by which the server's clock is ahead of ours, good to about half a second; 0.0 until known."""
         if self._date is None:
@@ -199,7 +205,8 @@ class DifyClient(Endpoints):
             if not scope.expired():
                 raise
             if watch is not None and watch.expired:
-                return events.end(f"silent for {silence:g} s after the start")
+                silent = events.end(f"silent for {silence:g} s after the start")
+                return replace(silent, silent=True) if isinstance(silent, Running) else silent
             return _unfinished(events, f"timeout: no end within {timeout:g} s")
         except Broken as broken:
             if broken.meaning == "unreachable" and response is None:

@@ -28,15 +28,29 @@ class Endpoints(ABC):
     async def _json(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """The JSON object that a request is answered with; `path` is quoted and follows the base URL."""
 
-    async def logs(self, *, user: str, after: datetime | None = None, page: int = 1, limit: int = 100) -> LogPage:
-        """GET /workflows/logs: the runs posted with exactly this `user`, newest first, running ones too [14, 14c].
+    async def logs(
+        self,
+        *,
+        user: str | None = None,
+        after: datetime | None = None,
+        before: datetime | None = None,
+        page: int = 1,
+        limit: int = 100,
+    ) -> LogPage:
+        """GET /workflows/logs: the runs of the app, newest first, running ones too [14, 14c].
 
         Args:
-            after: only runs made at or after this moment (aware; sent in whole seconds, rounded down).
+            user: only those posted with exactly this `user`.
+            after, before: only runs made at or after, at or before this moment (aware; sent in whole seconds, rounded
+                down) [14n, 14p].
             page: from 1; paging is by offset, so rows shift while runs are added.
             limit: 1 to 100, else the server answers 400 [14x].
         """
-        query = {"created_by_end_user_session_id": user, "page": str(page), "limit": str(limit)}
+        query = {"page": str(page), "limit": str(limit)}
+        if user is not None:
+            query["created_by_end_user_session_id"] = user
+        if before is not None:
+            query["created_at__before"] = log_time(before)
         if after is not None:
             query["created_at__after"] = log_time(after)
         return log_page(await self._json("GET", f"/workflows/logs?{urlencode(query, quote_via=quote)}"))

@@ -1,205 +1,228 @@
-"""One attempt for one row: upload, intent, POST, and what is told to the ledger and to the pace."""
+"""One attempt for one row: upload, intent, POST, and what is told of it."""
 
 from __future__ import annotations
 
 import logging
-import time
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Literal, Protocol, TypeAlias
 
-from dify_batch.engine.work import Item, Slot
+from dify_batch.engine.claims import Claims
+from dify_batch.engine.facts import Answered, Fact, NotSent, Sent, Started, run_of
+from dify_batch.engine.health import Health
+from dify_batch.engine.pace import Starts
+from dify_batch.engine.slots import Slot, Slots, unusable
+from dify_batch.engine.work import Work
 from dify_batch.errors import AppError, AuthError, ConnectionFailed, DifyBatchError, RateLimited, ServerError
 from dify_batch.input.files import Inputs, find_local, with_uploads
-from dify_batch.outcomes import (
-    Failed,
-    Fatal,
-    Lost,
-    Outcome,
-    Paused,
-    Rejected,
-    Running,
-    RunRef,
-    Succeeded,
-    Throttled,
-    Unreachable,
-)
-
-if TYPE_CHECKING:
-    from dify_batch.engine.runner import Engine
+from dify_batch.outcomes import Failed, Fatal, Lost, Outcome, Rejected, RunRef, Succeeded, Throttled, Unreachable
+from dify_batch.seams import Clock
 
 log = logging.getLogger("dify_batch")
 
-
-def ref_of(outcome: Outcome) -> RunRef | None:
-    """The run that an outcome names."""
-    match outcome:
-        case Succeeded(result=result) | Failed(result=result):
-            return result.ref
-        case Paused(ref=ref) | Running(ref=ref):
-            return ref
-        case _:
-            return None
+Mode: TypeAlias = Literal["streaming", "blocking"]
 
 
-# What is no answer of Dify's: none at all, and a proxy that has waited in vain.
-_NO_ANSWER = (None, 200, 408, 504, 524)
-# Dify answers a longer `user` with 500 [07f].
-_LONGEST_USER = 255
+class Client(Protocol):
+    """What is used of the client."""
+
+    @property
+    def clock_offset(self) -> float: ...
+    @property
+    def server_time_known(self) -> bool: ...
+
+    async def run(
+        self,
+        inputs: Mapping[str, Any],
+        *,
+        user: str,
+        mode: Mode,
+        files: Sequence[Mapping[str, Any]] | None = None,
+        timeout: float,
+        on_started: Callable[[RunRef], None] | None = None,
+    ) -> Outcome: ...
+
+    async def upload(self, path: str, *, user: str, mime: str) -> str: ...
 
 
-def unusable(user: str) -> str | None:
-    """Why a `user` made from a row's cells cannot be sent; None if it can."""
-    if not user.strip():
-        return "the --user made from this row is empty"
-    if len(user) > _LONGEST_USER:
-        return f"the --user made from this row has {len(user)} characters; Dify takes {_LONGEST_USER}"
-    if "\0" in user:
-        return "the --user made from this row has a NUL character"
-    return None
+class Journal(Protocol):
+    """What is used of the ledger."""
+
+    async def sent(self, row_id: str, *, user: str, mode: str, server: float | None = None) -> int: ...
 
 
-async def upload_files(engine: Engine, item: Item, user: str) -> Inputs | Outcome:
-    """Uploads the row's local files with the run's own user. Harmless, so it may be done again at will."""
-    assert item.inputs is not None
-    ids = {}
-    for file in find_local(item.inputs.values, item.inputs.files):
-        try:
-            ids[file] = await engine.client.upload(file.path, user=user, mime=file.mime_type)
-        except ConnectionFailed as error:
-            return Unreachable(error.message)
-        except RateLimited as error:
-            return Throttled(error.message)
-        except AuthError as error:
-            return Fatal("auth", error.code, error.message)
-        except AppError as error:
-            return Rejected("upload_refused", f"{file.path}: {error.message}")
-        except ServerError as error:
-            return Unreachable(f"the upload of {file.path} failed: {error.message}")
-        except OSError as error:
-            return Rejected("file_unreadable", f"{file.path}: {error.strerror or error}")
-        except DifyBatchError as error:
-            return Rejected("upload_refused", f"{file.path}: {error.message}")
-    return with_uploads(item.inputs, ids)
-
-
-async def attempt(engine: Engine, item: Item, *, goes_first: bool) -> Outcome | None:
-    """Sends a row once. On return the ledger knows all that the outcome says about a run existing or not.
-
-    None where the batch stopped before it was sent.
-
-    Raises:
-        StorageError: the intent could not be written; nothing was sent.
+class Attempts:
+    """Args:
+    gate: spaces the requests on the wire, as the disk may hold back several intents and then let them go together.
+    mode: says which response mode the next request takes. `timeout`: seconds for one run.
+    tell: tells the course a fact of a row. `may_send`: whether a row may still be sent.
+    in_flight: how many are. `pause`: sleeps, or less if no more rows are taken.
+    posted: called with 1 for each POST that goes, and -1 for one that turned out not to have left.
     """
-    assert item.inputs is not None
-    settings, ledger, outage = engine.settings, engine.ledger, engine.outage
-    slot = engine.slots.take()
-    user = engine.slots.user(slot, item.cells)
-    outcome: Outcome | None = None
-    try:
-        inputs = item.inputs
-        if refused := unusable(user):
-            outcome = Rejected("invalid_user", refused)
-            if goes_first:
-                outage.not_gone()
-            return outcome
-        if inputs.has_local:
-            uploaded = await upload_files(engine, item, user)
-            if not isinstance(uploaded, Inputs):
-                outcome = uploaded
-                _tell_pace(engine, item, outcome, 0.0, goes_first)
-                return outcome
-            inputs = item.sent = uploaded
-        await ledger.sent(item.id, user=user, mode=settings.mode)
-        if engine.pool.gate.spaced and (delay := engine.pool.gate.claim()) > 0:
-            await engine.stopping.sleep(delay)
-            if not engine.may_send(item):
-                ledger.unsent(item.id, "the batch stopped before it was sent")
-                return None
-        item.user, item.mode, item.sent_at = user, settings.mode, time.time()
-        item.ref, item.recovered, item.from_before, item.failure = None, False, False, None
-        log.debug("sent as %s", user, extra={"row": item.id})
-        engine.stats.posts += 1
-        began = item.posted_at = time.monotonic()
-        started_after: float | None = None
 
-        def remember(ref: RunRef) -> None:
-            slot.runs.append(ref.run_id)
-            if user != slot.user:
-                engine.recovery.claim(ref.run_id)
+    def __init__(
+        self,
+        client: Client,
+        journal: Journal,
+        slots: Slots,
+        claims: Claims,
+        health: Health,
+        gate: Starts,
+        clock: Clock,
+        *,
+        mode: Callable[[], Mode],
+        timeout: float,
+        tell: Callable[[Work, Fact], None],
+        may_send: Callable[[Work], bool],
+        in_flight: Callable[[], int],
+        pause: Callable[[float], Awaitable[None]],
+        posted: Callable[[int], None],
+    ) -> None:
+        self._client = client
+        self._journal = journal
+        self._slots = slots
+        self._claims = claims
+        self._health = health
+        self._gate = gate
+        self._clock = clock
+        self._mode = mode
+        self._timeout = timeout
+        self._tell = tell
+        self._may_send = may_send
+        self._in_flight = in_flight
+        self._pause = pause
+        self._posted = posted
+
+    async def make(self, work: Work, *, goes_first: bool) -> None:
+        """Sends a row once and tells the course what came of it.
+
+        Raises StorageError: the intent could not be written; nothing was sent.
+        """
+        assert work.inputs is not None
+        slot = self._slots.take()
+        lost = True
+        try:
+            with self._health.outage.first(goes_first):
+                lost = await self._send(work, slot, self._slots.user(slot, work.cells), goes_first)
+        finally:
+            self._slots.give(slot, lost=lost)
+
+    async def _send(self, work: Work, slot: Slot, user: str, goes_first: bool) -> bool:
+        """Whether the slot's user may have a run that no row claims."""
+        inputs, clock = work.inputs, self._clock
+        assert inputs is not None
+        mode = self._mode()
+        if refused := unusable(user):
+            self._refuse(work, user, mode, Rejected("invalid_user", refused))
+            return False
+        if inputs.has_local:
+            uploaded = await self._upload(inputs, user)
+            if not isinstance(uploaded, Inputs):
+                now = clock.monotonic()
+                self._health.note(
+                    uploaded, row_id=work.id, seconds=0.0, sent=now, in_flight=self._in_flight(), first=goes_first
+                )
+                self._refuse(work, user, mode, uploaded)
+                return False
+            inputs = work.uploaded = uploaded
+        server = clock.wall() + self._client.clock_offset if self._client.server_time_known else None
+        await self._journal.sent(work.id, user=user, mode=mode, server=server)
+        work.intent = True
+        delay = self._gate.claim() if self._gate.spaced else 0.0
+        if delay > 0:
+            await self._pause(delay)
+        if not self._may_send(work):
+            self._tell(work, NotSent("the batch stopped before it was sent"))
+            return False
+        self._tell(work, Sent(user, mode, clock.wall(), server))
+        log.debug("sent as %s", user, extra={"row": work.id})
+        self._posted(1)
+        work.posted_at = began = clock.monotonic()
+        work.suspect_since, work.overdue = None, False
+        started = False
 
         def on_started(ref: RunRef) -> None:
-            nonlocal started_after
-            started_after = time.monotonic() - began
-            item.ref, item.started_at = ref, time.time()
-            remember(ref)
-            ledger.started(item.id, ref)
-            engine.saw_start(started_after, began)
-            engine.served(began)
+            nonlocal started
+            if not self._claims.claim(ref.run_id, work.id):
+                raise Foreign(ref)
+            started = True
+            work.known_at = clock.monotonic()
+            slot.runs.append(ref.run_id)
+            self._tell(work, Started(ref, clock.wall()))
+            self._health.started(work.known_at - began, mode, self._in_flight(), began)
 
-        outcome = await engine.client.run(
-            inputs.values,
-            user=user,
-            mode=settings.mode,
-            files=inputs.files,
-            timeout=settings.timeout,
-            on_started=on_started,
-        )
-        seconds = time.monotonic() - began
-        ref = ref_of(outcome)
-        if ref is not None and started_after is None:
-            item.ref, item.started_at = ref, item.sent_at
-            remember(ref)
-            # Before the next intent of this slot: its user must not lead to a run that no row seems to have.
-            ledger.started(item.id, ref)
-        if started_after is None and isinstance(outcome, Succeeded | Failed):
+        try:
+            outcome = await self._client.run(
+                inputs.values,
+                user=user,
+                mode=mode,
+                files=inputs.files,
+                timeout=self._timeout,
+                on_started=on_started,
+            )
+        except Foreign as error:
+            outcome = error.outcome
+        seconds = clock.monotonic() - began
+        ref = run_of(outcome)
+        if ref is not None and not started:
+            if self._claims.claim(ref.run_id, work.id):
+                work.known_at = clock.monotonic()
+                slot.runs.append(ref.run_id)
+                # Before the next intent of this slot: its user must not lead to a run that no row seems to have.
+                self._tell(work, Started(ref, clock.wall()))
+            else:
+                outcome = Foreign(ref).outcome
+        if not started and isinstance(outcome, Succeeded | Failed):
             # What a blocking answer took beyond the run itself, it waited for a connection slot.
-            engine.saw_start(max(0.0, seconds - (outcome.result.elapsed_time or 0.0)), began)
-        _note(engine, item, outcome, slot, seconds)
-        _tell_pace(engine, item, outcome, seconds, goes_first)
-        return outcome
-    finally:
-        engine.slots.give(slot, lost=outcome is None or isinstance(outcome, Lost))
-        if outcome is None and goes_first:
-            outage.not_gone()
+            delay = max(0.0, seconds - (outcome.result.elapsed_time or 0.0))
+            self._health.started(delay, mode, self._in_flight(), began)
+        if isinstance(outcome, Unreachable):
+            self._posted(-1)
+        self._health.ended(outcome, mode)
+        self._health.note(
+            outcome, row_id=work.id, seconds=seconds, sent=began, in_flight=self._in_flight(), first=goes_first
+        )
+        if isinstance(outcome, Lost):
+            work.known_runs = frozenset(slot.runs)
+        self._tell(work, Answered(outcome))
+        return isinstance(outcome, Lost)
+
+    def _refuse(self, work: Work, user: str, mode: Mode, outcome: Outcome) -> None:
+        """Something before the POST decides: no intent was written, none is needed."""
+        work.intent = False
+        self._tell(work, Sent(user, mode, self._clock.wall()))
+        self._tell(work, Answered(outcome))
+
+    async def _upload(self, inputs: Inputs, user: str) -> Inputs | Outcome:
+        """Uploads a row's local files with the run's own user. Harmless, so it may be done again at will; but only a
+        server that was not reached leaves the row's retries alone."""
+        ids = {}
+        for file in find_local(inputs.values, inputs.files):
+            try:
+                ids[file] = await self._client.upload(str(file.path), user=user, mime=file.mime_type)
+            except ConnectionFailed as error:
+                return Unreachable(error.message)
+            except RateLimited as error:
+                return Throttled(error.message)
+            except AuthError as error:
+                return Fatal("auth", error.code, error.message)
+            except AppError as error:
+                return Rejected("upload_refused", f"{file.path}: {error.message}")
+            except ServerError as error:
+                message = f"the upload of {file.path} failed: {error.message}"
+                status = error.details.get("http_status")
+                if isinstance(status, int) and status < 500:
+                    return Rejected("upload_refused", message, status)
+                return Unreachable(message, charged=True)
+            except OSError as error:
+                return Rejected("file_unreadable", f"{file.path}: {error.strerror or error}")
+            except DifyBatchError as error:
+                return Rejected("file_unreadable", f"{file.path}: {error.message}")
+        return with_uploads(inputs, ids)
 
 
-def _note(engine: Engine, item: Item, outcome: Outcome, slot: Slot, seconds: float) -> None:
-    """Closes the intent where it is certain that no run was made."""
-    match outcome:
-        case Unreachable(message=message):
-            engine.stats.posts -= 1
-            engine.ledger.unsent(item.id, message)
-        case Throttled(message=message) | Fatal(message=message):
-            engine.ledger.refused(item.id, message)
-        case Lost(reason=reason):
-            item.lost_at, item.reason, item.known_runs = time.monotonic(), reason, frozenset(slot.runs)
-            # An error answer says nothing of a queue; silence, or a proxy's word for it, that it is at least so long.
-            unanswered = outcome.http_status in _NO_ANSWER
-            item.waited = seconds if unanswered else 0.0
-            item.queued = outcome.accepted or (unanswered and seconds >= 0.9 * engine.settings.timeout)
-            engine.lost_together.add(item.id)
-            item.lost_with = engine.lost_together
-            engine.ledger.lost(item.id, reason)
-        case _:
-            pass
+class Foreign(Exception):
+    """An answer named a run that another row has: it is not this row's answer, and what became of its POST is open."""
 
-
-def _tell_pace(engine: Engine, item: Item, outcome: Outcome, seconds: float, goes_first: bool) -> None:
-    """Tells the shared outage and the limit what the attempt says about the server."""
-    outage, limit = engine.outage, engine.limit
-    match outcome:
-        case Unreachable(message=message):
-            outage.begin(message)
-        case Throttled(message=message, retry_after=retry_after):
-            limit.throttled(engine.pool.in_flight)
-            pause = retry_after or 0.0
-            # With others in flight the limit falls and they go on; alone, or asked to by the server, all wait.
-            if engine.pool.in_flight <= 1 or goes_first or pause > engine.settings.max_retry_delay:
-                outage.begin(message, throttled=True, pause=pause)
-        case Lost(server_error=True, reason=reason, retry_after=retry_after):
-            outage.begin(reason, pause=retry_after or 0.0)
-        case Lost() | Fatal() | Running():
-            if goes_first:
-                outage.answered()
-        case _:
-            limit.finished(seconds, engine.pool.in_flight)
-            engine.served(item.posted_at)
+    def __init__(self, ref: RunRef) -> None:
+        super().__init__(ref.run_id)
+        self.outcome = Lost(f"the answer named run {ref.run_id}, which is another row's", server_error=False)

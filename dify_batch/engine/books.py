@@ -3,48 +3,67 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
+from dify_batch.engine.course import GiveUp, Keep
+from dify_batch.engine.facts import Absent, Answered, Fact, NotSent, Started
 from dify_batch.engine.order import Order
-from dify_batch.engine.policy import GiveUp
-from dify_batch.engine.work import Item
+from dify_batch.engine.work import Work
 from dify_batch.ids import SELECTED
 from dify_batch.input.files import described
-from dify_batch.ledger.store import Held
-from dify_batch.outcomes import Outcome, Paused, Succeeded
-
-if TYPE_CHECKING:
-    from dify_batch.engine.runner import Engine
+from dify_batch.ledger.store import Held, Ledger
+from dify_batch.outcomes import Fatal, Lost, Paused, Succeeded, Throttled, Unreachable
+from dify_batch.summary import Stats
 
 log = logging.getLogger("dify_batch")
 
-
-# So many different texts of failures are counted apart.
-_TEXTS = 500
+# So many different texts of failures are counted apart, by so much of each text.
+_TEXTS, _TEXT_COUNTED = 500, 200
 
 
 class Books:
-    """Concludes rows. Each method is called once at the end of a row's way through this invocation."""
+    """Concludes rows: each row's end in this invocation is told here, once.
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._order = Order() if engine.settings.keep_order else None
+    Args:
+        order: with --keep-order, the results that wait for an earlier row.
+        stopped_by_user: whether runs have been stopped on the server because the user said so.
+        on_failure: called for each row that has come to `.retry`. `on_change`: for each row whose turn has come.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        stats: Stats,
+        order: Order | None,
+        *,
+        stopped_by_user: Callable[[], bool],
+        on_failure: Callable[[], None],
+        on_change: Callable[[], None],
+    ) -> None:
+        self._ledger = ledger
+        self._stats = stats
+        self._order = order
+        self._stopped_by_user = stopped_by_user
+        self._on_failure = on_failure
+        self._on_change = on_change
 
     @property
     def held(self) -> int:
         """Results that wait for an earlier row."""
         return len(self._order) if self._order is not None else 0
 
-    def begun(self, item: Item) -> None:
+    # ---------------------------------------------------------------- a row begins
+
+    def begun(self, work: Work) -> None:
         """A row was taken from the input."""
         if self._order is not None:
-            self._order.open(item.number)
-            self._order.read_up_to(item.number)
+            self._order.open(work.number)
+            self._order.read_up_to(work.number)
 
-    def begun_before(self, item: Item) -> None:
+    def begun_before(self, work: Work) -> None:
         """A row of an earlier invocation is under way again; later rows wait for it."""
-        if self._order is not None and item.number:
-            self._order.open(item.number)
+        if self._order is not None and work.number:
+            self._order.open(work.number)
 
     def held_before(self, number: int, row_id: str, held: Held) -> None:
         """A result that an earlier invocation left in the journal: written now, or when its turn comes."""
@@ -52,7 +71,7 @@ class Books:
             self._order.open(number)
             self._order.hold(number, row_id, held)
         else:
-            self._engine.ledger.release(row_id, held)
+            self._ledger.release(row_id, held)
 
     def read_all(self) -> None:
         """No further row comes."""
@@ -60,94 +79,100 @@ class Books:
             self._order.read_up_to(1 << 62)
             self._write_due()
 
-    def kept(self, item: Item, outcome: Outcome) -> None:
+    # ---------------------------------------------------------------- what happens to it
+
+    def record(self, work: Work, fact: Fact) -> None:
+        """Writes into the journal what a fact says of a run existing or not."""
+        ledger = self._ledger
+        match fact:
+            case Started(ref=ref, found=found):
+                ledger.started(work.id, ref, found=found)
+            case NotSent(reason=reason) | Answered(outcome=Unreachable(message=reason)) if work.intent:
+                ledger.unsent(work.id, reason)
+            case Answered(outcome=Throttled(message=message) | Fatal(message=message)) if work.intent:
+                ledger.refused(work.id, message)
+            case Answered(outcome=Lost(reason=reason)):
+                ledger.lost(work.id, reason)
+            case Absent(reason=reason):
+                ledger.absent(work.id, reason)
+            case _:
+                pass
+
+    # ---------------------------------------------------------------- a row ends
+
+    def kept(self, work: Work, step: Keep) -> None:
         """The row has its result, or waits for a person."""
-        engine, stats = self._engine, self._engine.stats
+        outcome = step.outcome
         if isinstance(outcome, Paused):
-            engine.ledger.paused(item.id, outcome)
-            stats.paused += item.counts
-            log.info("paused: it waits for a person; see %s", engine.ledger.paths.paused, extra={"row": item.id})
-            self._settled(item)
-            return
-        assert isinstance(outcome, Succeeded)
-        result = outcome.result
-        stats.success += item.counts and not outcome.partial
-        stats.partial_success += item.counts and outcome.partial
-        stats.recovered += item.recovered
+            self._paused(work, outcome)
+        else:
+            self._succeeded(work, outcome, recovered=step.recovered)
+
+    def _paused(self, work: Work, outcome: Paused) -> None:
+        self._stats.paused += work.counts
+        if not work.row.pending or self._ledger.news(work.id, outcome):
+            self._ledger.paused(work.id, outcome)
+            log.info("paused: it waits for a person; see %s", self._ledger.paths.paused, extra={"row": work.id})
+        self._settled(work)
+
+    def _succeeded(self, work: Work, outcome: Succeeded, *, recovered: bool) -> None:
+        stats, result = self._stats, outcome.result
+        stats.success += work.counts and not outcome.partial
+        stats.partial_success += work.counts and outcome.partial
+        stats.recovered += recovered
         stats.total_tokens += result.total_tokens or 0
         log.info(
-            "%s: run %s, %.1f s", result.status, result.ref.run_id, result.elapsed_time or 0, extra={"row": item.id}
+            "%s: run %s, %.1f s", result.status, result.ref.run_id, result.elapsed_time or 0, extra={"row": work.id}
         )
-        values = item.values
-        if item.sent is None and item.inputs is not None and item.inputs.has_local:
+        values = work.values
+        if work.uploaded is None and work.inputs is not None and work.inputs.has_local and work.sent_inputs is None:
             values = described(values)  # uploaded by an earlier invocation
+        stats.finished += 1
         if self._order is not None:
-            held = engine.ledger.held(item.id, values, result)
-            self._order.hold(item.number, item.id, held)
-            stats.finished += 1
+            self._order.hold(work.number, work.id, self._ledger.held(work.id, values, result))
             self._write_due()
         else:
-            engine.ledger.succeeded(item.id, values, result)
-            stats.finished += 1
+            self._ledger.succeeded(work.id, values, result)
 
-    def given_up(self, item: Item, decision: GiveUp) -> None:
+    def given_up(self, work: Work, step: GiveUp) -> None:
         """To `.retry`."""
-        engine, stats = self._engine, self._engine.stats
-        kind, code, message = decision.kind, decision.code, decision.message
-        if code == "run_stopped" and engine.stopping.stopped_runs:
+        stats, code, message = self._stats, step.code, step.message
+        kind = step.kind
+        if code == "run_stopped" and self._stopped_by_user():
             kind, code = "stopped", "stopped_by_user"
-        engine.ledger.failed(item.id, kind=kind, code=code, message=message, run_id=decision.run_id)
-        engine.ledger.index.add(item.id, SELECTED)
+        self._ledger.failed(work.id, kind=kind, code=code, message=message, run_id=step.run_id)
+        self._ledger.index.add(work.id, SELECTED)
         if kind == "unknown":
-            stats.unknown += item.counts
+            stats.unknown += work.counts
         else:
-            stats.failed += item.counts
-        kind_of = (code, message[:200])
+            stats.failed += work.counts
+        kind_of = (code, message[:_TEXT_COUNTED])
         # Texts that differ from row to row are counted together once there are many of them.
         stats.failures[kind_of if kind_of in stats.failures or len(stats.failures) < _TEXTS else (code, "…")] += 1
-        stats.recent_failures.append((item.id, code, message))
-        log.warning("%s: %s", code, message, extra={"row": item.id})
-        self._settled(item)
-        engine.stopping.count_failure()
+        stats.recent_failures.append((work.id, code, message))
+        log.warning("%s: %s", code, message, extra={"row": work.id})
+        self._settled(work)
+        self._on_failure()
 
-    def lost_sight(self, item: Item, code: str, message: str) -> None:
-        """A run whose end cannot be learnt."""
-        run_id = item.ref.run_id if item.ref else None
-        self.given_up(item, GiveUp("unknown", code, message, run_id))
+    def left(self, work: Work) -> None:
+        """Nothing more is done for it in this invocation; it stays as the journal has it."""
+        self._settled(work, finished=False)
 
-    def still_paused(self, item: Item) -> None:
-        """A form that has not been answered yet: nothing has changed."""
-        self._engine.stats.paused += item.counts
-        self._settled(item)
+    def goes_on(self, work: Work, yes: bool) -> None:
+        """Its run has outlived --timeout, or is probably dead; or (`yes` is false) that is over."""
+        self._stats.running += work.counts if yes else -work.counts
+        if yes and self._order is not None:
+            self._order.skip(work.number)
+            self._write_due()
 
-    def dropped(self, item: Item) -> None:
-        """The batch takes no more rows: one that waits to be sent stays as it is in the journal, and one that waits to
-        be repeated has failed."""
-        if item.failure is not None:
-            self.given_up(item, item.failure)
-        else:
-            self._settled(item, finished=False)
-
-    def left_open(self, item: Item) -> None:
-        """The batch ends before it is known whether a run exists: the next invocation looks it up."""
-        self._settled(item, finished=False)
-
-    def watched(self, item: Item) -> None:
-        """The run outlived --timeout."""
-        self._engine.stats.running += item.counts
-        self._settled(item, finished=False)
-
-    def unwatched(self, item: Item) -> None:
-        self._engine.stats.running -= item.counts
-
-    def _settled(self, item: Item, *, finished: bool = True) -> None:
-        self._engine.stats.finished += finished
+    def _settled(self, work: Work, *, finished: bool = True) -> None:
+        self._stats.finished += finished
         if self._order is not None:
-            self._order.skip(item.number)
+            self._order.skip(work.number)
             self._write_due()
 
     def _write_due(self) -> None:
         assert self._order is not None
         for row_id, held in self._order.due():
-            self._engine.ledger.release(row_id, held)
-        self._engine.pool.wake()
+            self._ledger.release(row_id, held)
+        self._on_change()

@@ -1,16 +1,8 @@
-"""When the next request may start: wait, rate, and the outage that all rows share.
-
-`Starts` keeps the pauses exact, `Outage` makes the whole batch wait as one. How many may be in flight is in `limit.py`.
-"""
+"""When the next request may start: --wait and --rate, kept exact. How many may be in flight is in `limit.py`."""
 
 from __future__ import annotations
 
-import asyncio
-import logging
-import time
-from collections.abc import Awaitable, Callable
-
-log = logging.getLogger("dify_batch")
+from dify_batch.seams import Clock
 
 # A start may catch up on at most this much lateness of the clock and the event loop (timers come about 1 ms late).
 # A start that is later moves the schedule. So in any second at most half a percent more than the rate starts, plus one.
@@ -25,9 +17,7 @@ class Starts:
         wait: seconds between two starts at least (with more than one in flight).
     """
 
-    def __init__(
-        self, *, rate: float | None = None, wait: float = 0.0, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, clock: Clock, *, rate: float | None = None, wait: float = 0.0) -> None:
         self._interval = 1 / rate if rate else 0.0
         self._wait = wait
         self._clock = clock
@@ -40,7 +30,7 @@ class Starts:
 
     def claim(self) -> float:
         """Takes the next start; gives the seconds to wait for it (0 or less: at once)."""
-        now = self._clock()
+        now = self._clock.monotonic()
         start = now
         if self._interval:
             self._due = max(self._due + self._interval, now - _CATCH_UP)
@@ -49,151 +39,3 @@ class Starts:
             start = max(start, self._last + self._wait)
             self._last = start
         return start - now
-
-
-class Outage:
-    """One outage for the whole batch.
-
-    Whoever meets a server that is away calls `begin`. From then on `passed` makes everybody wait, and a harmless
-    request (the probe) asks the server again and again.
-    - It answers at once: it was that one request, not the server; all go on.
-    - The probe failed at least once: the outage is `confirmed`; now one row goes first, and when the server has dealt
-      with it (`answered`) all go on. If it fails, `begin` is called again.
-    - Throttled: no probe can tell, so one row goes first after the wait.
-
-    Args:
-        probe: asks the server something harmless; gives None, or why it is still away.
-        wait: seconds before the n-th probe.
-        limit: seconds that an outage may last; then `on_limit(reason, throttled)` is called, once.
-    """
-
-    def __init__(
-        self,
-        probe: Callable[[], Awaitable[str | None]],
-        wait: Callable[[int], float],
-        limit: float,
-        on_limit: Callable[[str, bool], None],
-    ) -> None:
-        self._probe = probe
-        self._wait = wait
-        self._limit = limit
-        self._on_limit = on_limit
-        self._turn = asyncio.Event()
-        self._turn.set()
-        self._first: bool = False
-        self._task: asyncio.Task[None] | None = None
-        self._began = 0.0
-        self._ready_at = 0.0
-        self._tries = 0
-        self._pause = 0.0
-        self.active = False
-        self.confirmed = False
-        self.throttled = False
-        self.reason = ""
-        self.confirmed_at = float("-inf")
-        self.answers_since = float("-inf")
-        """Monotonic time since when the server answers, as far as is known."""
-
-    async def passed(self) -> bool:
-        """Waits until a request may be sent. True for a row that goes first: it must end with `answered`, `begin` or
-        `not_gone`."""
-        while self.active:
-            if self._first:
-                self._first = False
-                self._turn.clear()
-                self._began += time.monotonic() - self._ready_at  # waiting for a row to send is no outage
-                return True
-            await self._turn.wait()
-        return False
-
-    def begin(self, reason: str, *, throttled: bool = False, pause: float = 0.0) -> None:
-        """A request met a server that is away. `pause`: seconds that the server asked for (Retry-After)."""
-        now = time.monotonic()
-        self.reason, self.throttled = reason, throttled
-        self._pause = max(self._pause, pause)
-        if not self.active:
-            self.active = True
-            self.confirmed = False
-            self._began = now
-            self._tries = 0
-            log.info(
-                "a request failed (%s): no other is sent until the server has been asked for a sign of life", reason
-            )
-        elif self._task is None:
-            self._confirm(reason)  # the row that went first failed as well
-        if self._task is None:
-            self._turn.clear()
-            self._first = False
-            self._task = asyncio.get_running_loop().create_task(self._ask())
-
-    def answered(self, sent: float | None = None) -> None:
-        """The server has dealt with a request, `sent` then (monotonic; None: a probe): the outage is over.
-
-        A request from before the outage says nothing about it, and none cuts a pause short that the server asked for.
-        """
-        if self.active and (sent is None or sent >= self._began):
-            seconds = time.monotonic() - self._began
-            log.log(
-                logging.WARNING if self.confirmed else logging.DEBUG,
-                "the server takes requests (after %.1f s)",
-                seconds,
-            )
-            self.answers_since = time.monotonic()
-            self.close()
-
-    def not_gone(self) -> None:
-        """The row that was to go first did not: the next one may."""
-        if self.active and self._task is None:
-            self._let_one_go()
-
-    def close(self) -> None:
-        """Lets everybody through."""
-        self.active = self._first = False
-        self._pause = 0.0
-        if self._task is not None:
-            self._task.cancel()
-            self._task = None
-        self._turn.set()
-
-    async def _ask(self) -> None:
-        """Waits and probes until a row may go first, or all."""
-        while True:
-            self._tries += 1
-            pause, self._pause = self._pause, 0.0
-            # The first probe goes at once: most often one connection broke, and nobody should wait for that.
-            wait = 0.0 if self._tries == 1 and not self.throttled else self._wait(self._tries)
-            await self._sleep(max(wait, pause))
-            if self.throttled:
-                break
-            failed = await self._probe()
-            if failed is None:
-                self.answers_since = time.monotonic()
-                if self._pause:
-                    pause, self._pause = self._pause, 0.0
-                    await self._sleep(pause)
-                break
-            self._confirm(failed)
-        self._task = None
-        if not self.confirmed and not self.throttled:
-            self.answered()
-            return
-        self._let_one_go()
-
-    def _confirm(self, reason: str) -> None:
-        log.log(logging.DEBUG if self.confirmed else logging.WARNING, "the server is away: %s; all rows wait", reason)
-        self.confirmed = True
-        self.confirmed_at = time.monotonic()
-        self.reason = reason
-
-    def _let_one_go(self) -> None:
-        self._first = True
-        self._ready_at = time.monotonic()
-        self._turn.set()
-
-    async def _sleep(self, seconds: float) -> None:
-        """Sleeps, but not past the limit of the outage."""
-        left = self._began + self._limit - time.monotonic()
-        await asyncio.sleep(max(0.0, min(seconds, left)))
-        if time.monotonic() - self._began >= self._limit:
-            self._on_limit(self.reason, self.throttled)
-            await asyncio.Event().wait()  # the batch ends; it cancels this

@@ -1,27 +1,24 @@
 """The pool of runs in flight: which row goes next, when, and in which place.
 
-Rows come from three places, in this order of preference: rows whose turn has come again (`ready`), runs of earlier
-invocations, new rows of the input. A row holds a place only while its run may be working; while it waits for its turn,
-or for the server's log, others go.
+Rows come from three places, in this order of preference: runs that are known and want to be followed, rows whose turn
+has come again, new rows of the input. A row holds a place while its run may be working, also past --timeout: so
+`--concurrency` bounds what may be executing. While it waits for its turn, or for the server's log, others go.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections import deque
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable, Iterator
 
-from dify_batch.engine.attempt import attempt
+from dify_batch.engine.health import Health
 from dify_batch.engine.pace import Starts
-from dify_batch.engine.work import Item
+from dify_batch.engine.work import Work
 from dify_batch.errors import DifyBatchError
-from dify_batch.outcomes import Outcome, Running
-
-if TYPE_CHECKING:
-    from dify_batch.engine.runner import Engine
+from dify_batch.seams import Clock
+from dify_batch.summary import Stats
+from dify_batch.text import one_line
 
 log = logging.getLogger("dify_batch")
 
@@ -30,6 +27,8 @@ log = logging.getLogger("dify_batch")
 _FOLLOWED_AT_LEAST = 5
 # With --keep-order, so many results may wait for an earlier row before no new row is begun.
 _HELD_MOST = 1000
+# So many rows may wait for the server's log before no new row is begun: what they hold is in memory.
+_LOST_MOST = 1000
 
 
 class Pool:
@@ -37,211 +36,267 @@ class Pool:
 
     Args:
         rows: new rows; a DifyBatchError of it stops the batch.
-        recovered: runs of earlier invocations, which go first.
+        known: runs of earlier invocations, which go first.
+        starts: spaces the rows; `pause_after`: with one at a time, seconds from the end of one to the next.
+        bring_on: brings one row on in its place: an attempt, following.
+        may_send, taking, leaving: whether a row may still be sent, rows are taken, nothing is waited for.
+        begin: a new row is taken from the input; false if it needs no place now. `drop`: a row is not sent any more.
+        beside: how many rows wait for their turn, and how many for the server's log.
+        held: results that wait for an earlier row. `read_all`: told when the input is at its end.
+        fail: told the error that ends the batch.
     """
 
-    def __init__(self, engine: Engine, rows: Iterator[Item], recovered: list[Item]) -> None:
-        self._engine = engine
-        settings = engine.settings
-        one_at_a_time = settings.concurrency == 1
-        self._starts = Starts(rate=settings.rate, wait=0.0 if one_at_a_time else settings.wait)
-        # Rows are let into the pool by one schedule and onto the wire by another of the same pace, as the disk may hold
-        # back the intents of several rows and then let them go together.
-        self.gate = Starts(rate=settings.rate, wait=0.0 if one_at_a_time else settings.wait)
-        self._pause_after = settings.wait if one_at_a_time else 0.0
-        self._not_before = 0.0
+    def __init__(
+        self,
+        rows: Iterator[Work],
+        known: list[Work],
+        health: Health,
+        clock: Clock,
+        stats: Stats,
+        *,
+        starts: Starts,
+        pause_after: float,
+        auto: bool,
+        bring_on: Callable[[Work, bool], Awaitable[None]],
+        may_send: Callable[[Work], bool],
+        taking: Callable[[], bool],
+        leaving: Callable[[], bool],
+        sleep: Callable[[float], Awaitable[None]],
+        begin: Callable[[Work], bool],
+        drop: Callable[[Work], None],
+        beside: Callable[[], tuple[int, int]],
+        held: Callable[[], int],
+        read_all: Callable[[], None],
+        fail: Callable[[DifyBatchError], None],
+        crashed: Callable[[BaseException, Work | None], None],
+    ) -> None:
         self._rows = rows
+        self._health = health
+        self._clock = clock
+        self._stats = stats
+        self._starts = starts
+        self._pause_after = pause_after
+        self._auto = auto
+        self._bring_on = bring_on
+        self._may_send = may_send
+        self._taking = taking
+        self._leaving = leaving
+        self._sleep = sleep
+        self._begin_new = begin
+        self._drop = drop
+        self._beside = beside
+        self._held = held
+        self._read_all = read_all
+        self._fail = fail
+        self._crashed = crashed
+        self._not_before = 0.0
         self._rows_left = True
-        self.ready: deque[Item] = deque(recovered)
-        self.running: dict[asyncio.Task[None], Item] = {}
-        self._turn: asyncio.Task[tuple[Item, bool]] | None = None
+        self._known = deque(known)
+        self._ready: deque[Work] = deque()
+        self.running: dict[asyncio.Task[None], Work] = {}
+        self._turn: asyncio.Task[tuple[Work, bool]] | None = None
         self._wake = asyncio.Event()
+        self._last = False
+
+    # ---------------------------------------------------------------- what others ask and tell
 
     @property
     def in_flight(self) -> int:
         return len(self.running)
 
     @property
-    def idle(self) -> bool:
-        """Whether it has nothing under way and nothing left to begin."""
-        return not self._more() and not self.running and self._turn is None
-
-    @property
-    def tasks(self) -> list[asyncio.Task[None] | asyncio.Task[tuple[Item, bool]]]:
+    def tasks(self) -> list[asyncio.Task[None] | asyncio.Task[tuple[Work, bool]]]:
         return [*self.running, *([self._turn] if self._turn is not None else [])]
 
+    def holds(self, work: Work) -> bool:
+        """Whether a row has a place."""
+        return any(one is work for one in self.running.values())
+
+    def follow(self, work: Work) -> None:
+        """A row's run is known, and wants to be followed."""
+        self._known.append(work)
+        self.wake()
+
+    def send(self, work: Work) -> None:
+        """A row's turn has come again."""
+        self._ready.append(work)
+        self.wake()
+
     def wake(self) -> None:
-        """Something has changed that may let a row go."""
+        """Something has changed that may let a row go, or the batch end."""
         self._wake.set()
 
+    @property
+    def last(self) -> bool:
+        """Whether nothing is left to run but what is looked up, or was: rows that were lost go at the end."""
+        if not self._last:
+            delayed, lost = self._beside()
+            nothing_new = not self._more() or lost >= _LOST_MOST
+            self._last = nothing_new and not self._busy and not delayed
+        return self._last
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left but runs that have outlived --timeout."""
+        return not self._more() and not self._busy and not any(self._beside())
+
+    @property
+    def _busy(self) -> bool:
+        return self._turn is not None or any(not work.overdue for work in self.running.values())
+
+    # ---------------------------------------------------------------- the loop
+
     async def work(self) -> None:
-        """Begins rows until all are settled or the batch gives up."""
-        while not self._engine.giving_up:
-            self._engine.stats.limit = self._engine.limit.current
+        """Begins rows until all are settled, or only overdue runs are left, or the batch leaves."""
+        while not self._leaving():
+            self._wake.clear()  # first, as what follows may itself make a row go
+            self._say()
             if self.in_flight < self._places() and self._begin_one():
                 continue
-            if self._engine.idle:
+            if self.done:
                 return
-            self._wake.clear()
             await self._wake.wait()
+
+    def _say(self) -> None:
+        """What the batch waits for, for whoever watches."""
+        stats, outage = self._stats, self._health.outage
+        stats.limit = self._health.limit.current
+        _, lost = self._beside()
+        if outage.active and (outage.confirmed or outage.throttled):
+            stats.state = f"waiting for the server: {one_line(outage.reason)}"
+        elif lost and not self._busy:
+            stats.state = f"looking up {lost} {'row' if lost == 1 else 'rows'} whose answer was lost"
+        else:
+            stats.state = ""
 
     def _begin_one(self) -> bool:
         """Puts one row into the pool; False if none can go now. A run that is known goes before rows that wait for
         their turn to be sent."""
-        known = next((item for item in self.ready if item.ref is not None), None)
-        if known is not None:
-            self.ready.remove(known)
-            self._begin(known, goes_first=False)
+        if self._known:
+            self._begin(self._known.popleft(), goes_first=False)
             return True
         if self._turn is not None:
             if not self._turn.done():
                 return False
-            item, goes_first = self._turn.result()
+            work, goes_first = self._turn.result()
             self._turn = None
-            self._engine.stats.state = ""
         else:
             taken = self._take()
             if taken is None:
                 return False
-            item, goes_first = taken, False
-            if item.ref is None and self._engine.may_send(item) and (self._engine.outage.active or self._spaced):
-                self._turn = asyncio.ensure_future(self._await_turn(item))
+            work, goes_first = taken, False
+            if self._may_send(work) and (self._health.outage.active or self._spaced):
+                self._turn = asyncio.ensure_future(self._await_turn(work))
                 self._turn.add_done_callback(lambda _: self.wake())
                 return True
-        if item.ref is None and not self._engine.may_send(item):
-            if goes_first:
-                self._engine.outage.not_gone()
-            self._engine.books.dropped(item)
+        if self._may_send(work):
+            self._begin(work, goes_first=goes_first)
         else:
-            self._begin(item, goes_first=goes_first)
+            with self._health.outage.first(goes_first):
+                self._drop(work)
         return True
 
-    def _begin(self, item: Item, *, goes_first: bool) -> None:
-        task = asyncio.ensure_future(self._work(item, goes_first))
-        self.running[task] = item
-        self._engine.stats.in_flight = self.in_flight
+    def _begin(self, work: Work, *, goes_first: bool) -> None:
+        task = asyncio.ensure_future(self._in_place(work, goes_first))
+        self.running[task] = work
+        self._stats.in_flight = self.in_flight
         task.add_done_callback(self._done)
 
     @property
     def _spaced(self) -> bool:
         return self._starts.spaced or self._pause_after > 0
 
-    async def _await_turn(self, item: Item) -> tuple[Item, bool]:
+    async def _await_turn(self, work: Work) -> tuple[Work, bool]:
         """Waits until the outage, --rate and --wait let a row be sent; true if it goes first."""
-        goes_first = False
-        if self._engine.outage.active:
-            self._engine.stats.state = f"waiting for the server: {self._engine.outage.reason}"
-            goes_first = await self._engine.outage.passed()
+        goes_first = await self._health.outage.passed() if self._health.outage.active else False
         if self._spaced:
-            await self._spacing()
-        return item, goes_first
+            if self._starts.spaced:
+                delay = self._starts.claim()
+            else:
+                delay = self._not_before - self._clock.monotonic() if self._pause_after else 0.0
+            if delay > 0:
+                await self._sleep(delay)
+        return work, goes_first
 
     def _places(self) -> int:
         """How many rows may be in the pool. Runs of before go on anyway, so an `auto` limit that begins at one does
         not keep them from being looked at."""
-        if (
-            self.ready
-            and self.ready[0].from_before
-            and self.ready[0].ref is not None
-            and self._engine.settings.concurrency == "auto"
-        ):
-            return max(self._engine.limit.current, _FOLLOWED_AT_LEAST)
-        return self._engine.limit.current
+        current = self._health.limit.current
+        return max(current, _FOLLOWED_AT_LEAST) if self._auto and self._known else current
 
     def _done(self, task: asyncio.Task[None]) -> None:
-        self.running.pop(task, None)
-        self._engine.note_crash(task)
-        self._engine.stats.in_flight = self.in_flight
-        self._not_before = time.monotonic() + self._pause_after
+        work = self.running.pop(task, None)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._crashed(error, work)
+        self._stats.in_flight = self.in_flight
+        self._not_before = self._clock.monotonic() + self._pause_after
         self._wake.set()
 
-    async def _spacing(self) -> None:
-        """Waits for the next start that --wait and --rate allow."""
-        if self._starts.spaced:
-            delay = self._starts.claim()
-        else:
-            delay = self._not_before - time.monotonic() if self._pause_after else 0.0
-        if delay > 0:
-            await self._engine.stopping.sleep(delay)
-
     def _more(self) -> bool:
-        return bool(self.ready) or (self._rows_left and self._engine.stopping.taking)
+        return bool(self._known or self._ready) or (self._rows_left and self._taking())
 
-    def _take(self) -> Item | None:
+    def _take(self) -> Work | None:
         """The next row for the pool; None if there is none now."""
         while True:
-            if self.ready:
-                return self.ready.popleft()
-            if not self._rows_left or not self._engine.stopping.taking or self._crowded():
+            if self._ready:
+                return self._ready.popleft()
+            if not self._rows_left or not self._taking() or self._crowded():
                 return None
             try:
-                item = next(self._rows, None)
+                work = next(self._rows, None)
             except DifyBatchError as error:
-                self._engine.stopping.fail(error)
-                item = None
-            if item is None:
+                self._fail(error)
+                work = None
+            if work is None:
                 self._rows_left = False
-                self._engine.books.read_all()
+                self._read_all()
                 continue
-            self._engine.books.begun(item)
-            if item.asked_again and item.ref is None:
-                self._engine.followup.look_up(item)
-                continue
-            if item.asked_again and item.ref is not None:
-                self._engine.ledger.started(item.id, item.ref, found=True)
-            return item
+            if self._begin_new(work):
+                return work
+            if self._known:  # a run that was given up before is looked at once more
+                return None
 
     def _crowded(self) -> bool:
-        """Whether new rows have to wait: for runs that may or may not exist to be found, or for their turn to be
-        written."""
-        return len(self._engine.waiting) > 4 * self._engine.limit.current + 16 or self._engine.books.held > _HELD_MOST
+        """Whether new rows have to wait: for the turn of others, for the server's log, or for their place in the
+        results."""
+        delayed, lost = self._beside()
+        return delayed > 4 * self._health.limit.current + 16 or lost >= _LOST_MOST or self._held() > _HELD_MOST
 
-    async def _work(self, item: Item, goes_first: bool) -> None:
+    # ---------------------------------------------------------------- in a place
+
+    async def _in_place(self, work: Work, goes_first: bool) -> None:
         """A place in the pool: a row in it, and those that follow it there."""
         task = asyncio.current_task()
         assert task is not None
         try:
             while True:
-                await self._bring_on(item, goes_first)
-                follower = self._follower(item)
+                await self._bring_on(work, goes_first)
+                follower = self._follower(work)
                 if follower is None:
                     return
-                item, goes_first = follower, False
-                self.running[task] = item
+                work, goes_first = follower, False
+                self.running[task] = work
                 if self.in_flight < self._places():  # the limit has grown
                     self.wake()
         except DifyBatchError as error:
-            self._engine.stopping.fail(error)
+            self._fail(error)
 
-    async def _bring_on(self, item: Item, goes_first: bool) -> None:
-        """One row in its place in the pool: an attempt, or following a run that is known."""
-        outcome: Outcome | None
-        if item.ref is None:
-            outcome = await attempt(self._engine, item, goes_first=goes_first)
-            if outcome is None:
-                self._engine.books.dropped(item)
-                return
-        else:
-            outcome = Running(item.ref, item.reason or "known from before")
-        if isinstance(outcome, Running) or getattr(outcome, "confirmed", True) is False:
-            outcome = await self._engine.stay(item, outcome)
-        self._engine.followup.next(item, outcome)
-
-    def _follower(self, item: Item) -> Item | None:
-        """The new row that takes the place of `item` at once, where nothing has to be waited for or decided: most
-        rows come this way, and each is spared a task and three turns of the event loop. None: `work` goes on."""
+    def _follower(self, work: Work) -> Work | None:
+        """The new row that takes the place of `work` at once, where nothing has to be waited for or decided: most rows
+        come this way, and each is spared a task and three turns of the event loop. None: `work` goes on."""
         if (
-            not item.posted_at  # it did not wait for the server, so it has to let others go on
-            or self._engine.giving_up
-            or self.ready
+            not work.posted_at  # it did not wait for the server, so it has to let others go on
+            or self._leaving()
+            or self._known
+            or self._ready
             or self._turn is not None
             or self._spaced
-            or self._engine.outage.active
+            or self._health.outage.active
             or self.in_flight > self._places()
         ):
             return None
         follower = self._take()
-        if follower is not None and (follower.ref is not None or not self._engine.may_send(follower)):
-            self.ready.appendleft(follower)
+        if follower is not None and not self._may_send(follower):
+            self._ready.appendleft(follower)
             return None
         return follower

@@ -1,39 +1,67 @@
-"""The engine: what the parts of one batch under way share, and its course from the first row to the last look.
+"""One batch under way: makes the parts of the engine, gives each what it uses, and drives them to the end.
 
-The rows go through `pool.py` (which goes when), `attempt.py` (one POST), `followup.py` (what comes after it).
+A row passes through `pool.py` (which goes when), `attempt.py` (one POST), `course.py` (what follows) and `books.py`
+(what it came to); `conductor.py` carries the steps between them.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
-import time
-from collections import deque
-from collections.abc import Callable, Coroutine, Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal
 
+from dify_batch.backoff import Backoff
+from dify_batch.dify.answers import LogEntry
 from dify_batch.dify.client import DifyClient
+from dify_batch.engine.attempt import Attempts, Mode
+from dify_batch.engine.backlog import Backlog
 from dify_batch.engine.books import Books
-from dify_batch.engine.followup import FollowUp
+from dify_batch.engine.claims import Claims
+from dify_batch.engine.conductor import Conductor, Parts
+from dify_batch.engine.course import PolicyName, Rules
+from dify_batch.engine.following import Following
+from dify_batch.engine.health import Health
 from dify_batch.engine.limit import Limit
-from dify_batch.engine.pace import Outage
-from dify_batch.engine.policy import RetryPolicy
+from dify_batch.engine.lookups import Limits, Lookups
+from dify_batch.engine.order import Order
+from dify_batch.engine.outage import Outage
+from dify_batch.engine.pace import Starts
 from dify_batch.engine.pool import Pool
-from dify_batch.engine.recovery import Recovery
+from dify_batch.engine.slots import PREFIX, Slots
 from dify_batch.engine.stopping import Stopping
-from dify_batch.engine.work import Item, Slots
-from dify_batch.errors import DifyBatchError, RateLimited, ServerError
+from dify_batch.engine.work import Work
+from dify_batch.errors import BatchStopped, DifyBatchError, RateLimited, ServerError
 from dify_batch.ledger.store import Ledger
-from dify_batch.outcomes import Outcome, Running
-from dify_batch.settings import Settings
+from dify_batch.seams import Seams
 from dify_batch.summary import Stats
 
-log = logging.getLogger("dify_batch")
+# Look-ups share the server's connection slots with runs (10 on a default Dify), so only a few at a time.
+LOOKUPS_AT_ONCE = 4
+# `--stuck-after auto`: Dify stops a run after 20 minutes by itself (APP_MAX_EXECUTION_TIME, WORKFLOW_MAX_EXECUTION_TIME
+# 1200 s), so one that says running after 25 has no worker any more; or a quarter more than the longest seen.
+STUCK_AFTER, STUCK_FACTOR = 1500.0, 1.25
 
-# Start delays older than so many starts say nothing of the queue of today.
-_DELAYS_KEPT = 200
-# The settle time is so many times the longest delay seen: a queue may well double while nobody looks.
-_SETTLE_FACTOR = 3.0
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What the engine is told of the settings. Times in seconds, `rate` in starts a second."""
+
+    policy: PolicyName = "safe"
+    max_retries: int = 3
+    initial_retry_delay: float = 1.0
+    max_retry_delay: float = 60.0
+    concurrency: int | Literal["auto"] = 5
+    rate: float | None = None
+    wait: float = 0.0
+    mode: Mode = "streaming"
+    timeout: float = 300.0
+    settle: float = 10.0
+    stuck_after: float | None = None
+    max_outage: float = 900.0
+    user: str | None = None
+    keep_order: bool = False
+    look_with: str = "dify-batch status"
 
 
 class Engine:
@@ -41,185 +69,201 @@ class Engine:
 
     def __init__(
         self,
-        settings: Settings,
+        options: Options,
         client: DifyClient,
         ledger: Ledger,
         stats: Stats,
+        seams: Seams,
         *,
         batch: str,
         limit: Limit,
-        rows: Iterator[Item],
-        recovered: list[Item],
+        rows: Iterator[Work],
+        recovered: list[Work],
     ) -> None:
-        self.settings = settings
-        self.client = client
-        self.ledger = ledger
-        self.stats = stats
-        self.limit = limit
-        self.slots = Slots(batch, settings.user)
-        self.policy = RetryPolicy(
-            settings.retry_policy, settings.max_retries, settings.initial_retry_delay, settings.max_retry_delay
+        clock = seams.clock
+        self._options = options
+        self._stats = stats
+        backoff = Backoff(options.initial_retry_delay, options.max_retry_delay, seams.chance)
+        outage = Outage(client.probe, backoff.seconds, options.max_outage, self._outage_too_long, clock, self._woken)
+        self.health = Health(outage, limit, clock, settle=options.settle, longest_pause=options.max_retry_delay)
+        self.claims = Claims()
+        gate = asyncio.Semaphore(LOOKUPS_AT_ONCE)
+        one_at_a_time = options.concurrency == 1
+        wait = 0.0 if one_at_a_time else options.wait
+        rules = Rules(options.policy, options.max_retries)
+        self.conductor = conductor = Conductor(rules, backoff, clock, timeout=options.timeout)
+        self.stopping = stopping = Stopping(client, clock, self, release=outage.close, look_with=options.look_with)
+        self.books = Books(
+            ledger,
+            stats,
+            Order() if options.keep_order else None,
+            stopped_by_user=lambda: stopping.stopped_runs,
+            on_failure=stopping.count_failure,
+            on_change=self.changed,
         )
-        self.outage = Outage(client.probe, self.policy.wait, settings.max_outage, self._outage_too_long)
-        self.recovery = Recovery(self)
-        self.stopping = Stopping(self)
-        self.books = Books(self)
-        self.followup = FollowUp(self)
-        self.pool = Pool(self, rows, recovered)
-        self.waiting: set[asyncio.Task[None]] = set()
-        self.watched: dict[str, Item] = {}
-        self._delays: deque[float] = deque(maxlen=_DELAYS_KEPT)
-        self._over = asyncio.Event()
-        self.newest_start = float("-inf")
-        """When the newest POST was sent whose run has started: what was sent before it waits in no queue any more."""
-        self.lost_together: set[str] = set()
-
-    # ---------------------------------------------------------------- what the parts ask
-
-    @property
-    def giving_up(self) -> bool:
-        """Nothing is waited for any more; what is open stays in the journal."""
-        return self._over.is_set()
-
-    @property
-    def idle(self) -> bool:
-        """Whether nothing is left to do."""
-        return self.pool.idle and not self.waiting
-
-    def may_send(self, item: Item) -> bool:
-        """Whether a row may still be sent to the server."""
-        return self.stopping.taking and not self.giving_up and item.may_send
-
-    def give_up(self) -> None:
-        self._over.set()
-        self.outage.close()
-        self.pool.wake()
-
-    async def sleep(self, seconds: float) -> None:
-        """Sleeps, or less if the batch gives up."""
-        try:
-            async with asyncio.timeout(seconds):
-                await self._over.wait()
-        except TimeoutError:
-            pass
-
-    def saw_start(self, delay: float, sent: float) -> None:
-        """A run, `sent` then (monotonic), started or was answered so long after its POST (seconds)."""
-        self._delays.append(delay)
-        self.newest_start = max(self.newest_start, sent)
-        self.limit.started(delay, self.pool.in_flight)
-
-    def settle_time(self, item: Item) -> float:
-        """Seconds after which a run that is not in the server's log counts as never started.
-
-        The time that the row itself waited in vain is a start delay that was at least so long.
-        """
-        return max(self.settings.settle, _SETTLE_FACTOR * max(item.waited, max(self._delays, default=0.0)))
-
-    def served(self, sent: float) -> None:
-        """The server has dealt with a request that runs a workflow, `sent` then (monotonic)."""
-        if self.lost_together:
-            self.lost_together = set()
-        self.outage.answered(sent)
-
-    def expect_delays(self, delays: Iterable[float]) -> None:
-        """Start delays that an earlier invocation saw: the queue of then may be the queue of now."""
-        self._delays.extend(delays)
-
-    def has_run(self, run_id: str) -> bool:
-        """Whether a row under way is known to have this run."""
-        under_way = [*self.pool.running.values(), *self.pool.ready, *self.watched.values()]
-        return any(item.ref is not None and item.ref.run_id == run_id for item in under_way)
-
-    def later(self, work: Callable[[], object], seconds: float) -> None:
-        """Does something after a while, or as soon as no more rows are taken."""
-
-        async def wait() -> None:
-            await self.stopping.sleep(seconds)
-            work()
-
-        self.beside(wait())
-
-    def beside(self, work: Coroutine[Any, Any, None]) -> None:
-        """Runs a coroutine for a row that holds no place in the pool."""
-        task = asyncio.ensure_future(self._guarded(work))
-        self.waiting.add(task)
-        task.add_done_callback(self._not_waiting)
-
-    def _not_waiting(self, task: asyncio.Task[None]) -> None:
-        self.waiting.discard(task)
-        self.note_crash(task)
-        self.pool.wake()
-
-    def note_crash(self, task: asyncio.Task[None]) -> None:
-        """An exception that nobody foresaw ends the batch; what it leaves open stays in the journal."""
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.debug("unexpected", exc_info=error)
-            self.stopping.fail(
-                DifyBatchError(
-                    f"internal error: {type(error).__name__}: {error}",
-                    hint="run it with -v --log-file batch.log and report what that says",
-                )
-            )
-
-    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
-        try:
-            await work
-        except DifyBatchError as error:
-            self.stopping.fail(error)
-
-    def _outage_too_long(self, reason: str, throttled: bool) -> None:
-        waited = f"{self.settings.max_outage:g} s"
-        error: DifyBatchError
-        if throttled:
-            error = RateLimited(
-                f"the server refused every run for {waited}: {reason}",
-                hint="run the same command again later; --max-outage sets how long it waits",
-            )
-        else:
-            error = ServerError(
-                f"the server was away for {waited}: {reason}",
-                code="network_connection",
-                hint="run the same command again when the server is back; --max-outage sets how long it waits",
-            )
-        self.stopping.fail(error)
-        self.give_up()
+        self._following = Following(
+            client,
+            self.health,
+            clock,
+            gate=gate,
+            settle=options.settle,
+            stuck_after=self._stuck_after,
+            leaving=lambda: stopping.leaving,
+            pause=stopping.pause,
+        )
+        backlog = Backlog(client, clock, ours=self._is_ours, dead=self._is_dead, stuck_after=self._stuck_after)
+        self._lookups = Lookups(
+            client,
+            backlog,
+            self.health,
+            self.claims,
+            clock,
+            Limits(options.timeout, options.settle, options.max_outage),
+            gate=gate,
+            last=lambda: self.pool.last,
+            taking=lambda: stopping.taking,
+            leaving=lambda: stopping.leaving,
+            others=self.works,
+            pause=stopping.sleep,
+        )
+        attempts = Attempts(
+            client,
+            ledger,
+            Slots(batch, options.user),
+            self.claims,
+            self.health,
+            # Rows are let into the pool by one schedule and onto the wire by another of the same pace, as the disk may
+            # hold back the intents of several rows and then let them go together.
+            Starts(clock, rate=options.rate, wait=wait),
+            clock,
+            mode=lambda: options.mode,
+            timeout=options.timeout,
+            tell=conductor.tell,
+            may_send=conductor.may_send,
+            in_flight=lambda: self.pool.in_flight,
+            pause=stopping.sleep,
+            posted=self._posted,
+        )
+        self.pool = Pool(
+            rows,
+            [],
+            self.health,
+            clock,
+            stats,
+            starts=Starts(clock, rate=options.rate, wait=wait),
+            pause_after=options.wait if one_at_a_time else 0.0,
+            auto=options.concurrency == "auto",
+            bring_on=conductor.bring_on,
+            may_send=conductor.may_send,
+            taking=lambda: stopping.taking,
+            leaving=lambda: stopping.leaving,
+            sleep=stopping.sleep,
+            begin=conductor.begin,
+            drop=conductor.drop,
+            beside=lambda: (conductor.delayed, conductor.looking),
+            held=lambda: self.books.held,
+            read_all=self.books.read_all,
+            fail=stopping.fail,
+            crashed=conductor.crashed,
+        )
+        conductor.parts = Parts(
+            attempts, self._following, self._lookups, self.pool, self.books, stopping, self.health, self.claims
+        )
+        self._recovered = recovered
 
     # ---------------------------------------------------------------- the batch
 
     async def run(self) -> None:
         """Works until all is settled. Errors that stopped it are in `stopping.error`."""
-        watching = asyncio.ensure_future(self.followup.watch())
+        watching = asyncio.ensure_future(self.conductor.watch())
         try:
+            for work in self._recovered:
+                self.conductor.resume(work)
             await self.pool.work()
-            while self.pool.running or self.waiting:
-                await asyncio.wait([*self.pool.running, *self.waiting])
+            await self._end()
             await self.stopping.stopped()
-            await self._last_look()
+            if not self.stopping.abandoned and self.conductor.watched:
+                await self.conductor.look_at_watched()
+                await self.pool.work()  # a watched run has failed, and the policy repeats it
+                await self._end()
+            self.conductor.leave_watched()
         finally:
-            ending = [watching, *self.pool.tasks, *self.waiting]
+            ending = [watching, *self.pool.tasks, *self.conductor.beside]
             for task in ending:
                 task.cancel()
             await asyncio.gather(*ending, return_exceptions=True)
-            self.outage.close()
+            self.health.outage.close()
 
-    async def stay(self, item: Item, outcome: Outcome) -> Outcome:
-        """A run is known and its end is not: follow it until --timeout."""
-        ref = item.ref
-        assert ref is not None
-        reason = outcome.reason if isinstance(outcome, Running) else "the answer says stopped"
-        log.info("its run %s is followed: %s", ref.run_id, reason, extra={"row": item.id})
-        if item.from_before:
-            left = self.settings.timeout if self.stopping.taking else 0.0  # when stopping, one look is enough
+    async def _end(self) -> None:
+        while self.pool.running or self.conductor.beside:
+            await asyncio.wait([*self.pool.running, *self.conductor.beside], timeout=1.0)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.pool.done and not self.pool.running and not self.conductor.beside
+
+    # ---------------------------------------------------------------- rows under way, for `stopping` and look-ups
+
+    def works(self) -> Iterable[Work]:
+        return [*self.pool.running.values(), *self.conductor.watched.values()]
+
+    def cancel(self, *, unnamed_only: bool) -> None:
+        for task, work in list(self.pool.running.items()):
+            if work.ref is None or not unnamed_only:
+                task.cancel()
+        for task in list(self.conductor.beside):
+            task.cancel()
+
+    async def look_again(self, within: float) -> bool:
+        if self.pool.running:
+            await asyncio.wait(list(self.pool.running), timeout=within)
+        elif self.conductor.watched:
+            await asyncio.sleep(within)
+        await self.conductor.look_at_watched()
+        return bool(self.pool.running or self.conductor.watched)
+
+    def changed(self) -> None:
+        self.pool.wake()
+
+    def _woken(self) -> None:
+        self.pool.wake()
+
+    # ---------------------------------------------------------------- what the parts ask
+
+    def _posted(self, more: int) -> None:
+        self._stats.posts += more
+
+    def _stuck_after(self) -> float:
+        asked = self._options.stuck_after
+        return max(STUCK_AFTER, STUCK_FACTOR * self.health.longest_run) if asked is None else asked
+
+    def _is_ours(self, entry: LogEntry) -> bool:
+        return (entry.user or "").startswith(PREFIX) or self.claims.known(entry.run_id)
+
+    def _is_dead(self, run_id: str) -> bool:
+        return any(work.row.dead and work.ref is not None and work.ref.run_id == run_id for work in self.works())
+
+    def _outage_too_long(self) -> None:
+        outage = self.health.outage
+        waited = f"{self._options.max_outage:g} s"
+        error: DifyBatchError
+        if outage.alike:
+            error = BatchStopped(
+                f"{outage.reason}; it was tried again for {waited}",
+                hint="the fault is hardly the rows': look at the workflow, or at its model provider's limits; a lower "
+                "--rate helps against those. Then run the same command again",
+            )
+        elif outage.throttled:
+            error = RateLimited(
+                f"the server refused every run for {waited}: {outage.reason}",
+                hint="run the same command again later; --max-outage sets how long it waits",
+            )
         else:
-            left = self.settings.timeout - (time.time() - item.sent_at)
-        item.recovered = True
-        return await self.recovery.follow(item, until=time.monotonic() + max(0.0, left))
-
-    async def _last_look(self) -> None:
-        """Before the end, each watched run is looked at once more."""
-        if self.stopping.abandoned or not self.watched:
-            return
-        await self.followup.look_at_watched()
-        if self.pool.ready or self.waiting:  # a watched run failed and the policy repeats it
-            await self.pool.work()
+            error = ServerError(
+                f"the server was away for {waited}: {outage.reason}",
+                code="network_connection",
+                hint="run the same command again when the server is back; --max-outage sets how long it waits",
+            )
+        self.stopping.fail(error)
+        self.stopping.leave()

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable
+from typing import Protocol
 
+from dify_batch.engine.work import Work
 from dify_batch.errors import AppError, AuthError, BatchStopped, DifyBatchError, RateLimited
 from dify_batch.outcomes import Fatal
-
-if TYPE_CHECKING:
-    from dify_batch.engine.runner import Engine
+from dify_batch.seams import Clock
+from dify_batch.text import count
 
 log = logging.getLogger("dify_batch")
 
@@ -21,11 +21,44 @@ STOP_WITHIN = 30.0
 _LOOK_AGAIN = 0.5
 
 
-class Stopping:
-    """Why no more rows are taken, and how far the stop goes."""
+class Client(Protocol):
+    """What is used of the client."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    async def stop(self, task_id: str, *, user: str) -> None: ...
+
+
+class UnderWay(Protocol):
+    """The rows under way, as a stop needs them."""
+
+    def works(self) -> Iterable[Work]:
+        """Rows whose request or run may be going on."""
+
+    def cancel(self, *, unnamed_only: bool) -> None:
+        """Ends the waiting for rows; `unnamed_only`: for those whose run has no name yet."""
+
+    async def look_again(self, within: float) -> bool:
+        """Waits for so many seconds at most for runs to end, and looks at them; false if none is left."""
+
+    def changed(self) -> None:
+        """Something has changed that may let the batch end."""
+
+
+class Stopping:
+    """Why no more rows are taken, and how far the stop goes.
+
+    Args:
+        under_way: the rows. `release`: lets everybody go who waits for the server.
+        look_with: what to type to see the failures.
+    """
+
+    def __init__(
+        self, client: Client, clock: Clock, under_way: UnderWay, *, release: Callable[[], None], look_with: str
+    ) -> None:
+        self._client = client
+        self._clock = clock
+        self._under_way = under_way
+        self._release = release
+        self._look_with = look_with
         self.taking = True
         self.error: DifyBatchError | None = None
         self.stopped_runs = False
@@ -33,22 +66,27 @@ class Stopping:
         self._failures = 0
         self._most_failures: int | None = None
         self._halted = asyncio.Event()
+        self._left = asyncio.Event()
         self._stop: asyncio.Task[None] | None = None
+
+    @property
+    def leaving(self) -> bool:
+        """Nothing is waited for any more; what is open stays in the journal."""
+        return self._left.is_set()
 
     async def sleep(self, seconds: float) -> None:
         """Sleeps, or less if no more rows are taken."""
-        try:
-            async with asyncio.timeout(seconds):
-                await self._halted.wait()
-        except TimeoutError:
-            pass
+        await _sleep_or(self._halted, seconds)
+
+    async def pause(self, seconds: float) -> None:
+        """Sleeps, or less if the batch leaves."""
+        await _sleep_or(self._left, seconds)
 
     def fail(self, error: DifyBatchError) -> None:
         """An error ends the batch: no more rows; what runs is finished. The first error is the one that is told."""
         if self.error is None:
-            self.error = error
             log.info("the batch stops: %s", error.message)
-        self._take_no_more()
+        self.drain(error)
 
     def drain(self, error: DifyBatchError) -> None:
         """No more rows; what runs is finished."""
@@ -56,23 +94,28 @@ class Stopping:
             self.error = error
         self._take_no_more()
 
+    def leave(self) -> None:
+        """Nothing is waited for any more."""
+        self._left.set()
+        self._take_no_more()
+
     def _take_no_more(self) -> None:
         self.taking = False
         self._halted.set()
-        self._engine.outage.close()
-        self._engine.pool.wake()
+        self._release()
+        self._under_way.changed()
 
-    def limit_failures(self, count: int | None) -> None:
-        self._most_failures = count
+    def limit_failures(self, most: int | None) -> None:
+        self._most_failures = most
 
     def count_failure(self) -> None:
         self._failures += 1
         if self._most_failures is not None and self._failures >= self._most_failures and self.taking:
-            have = "row has" if self._failures == 1 else "rows have"
+            have = count(self._failures, "row has", "rows have")
             self.fail(
                 BatchStopped(
-                    f"{self._failures} {have} failed, as many as --max-failures allows",
-                    hint="look at the failures with: dify-batch status " + str(self._engine.settings.output),
+                    f"{have} failed, as many as --max-failures allows",
+                    hint=f"look at the failures with: {self._look_with}",
                 )
             )
 
@@ -87,46 +130,55 @@ class Stopping:
             await asyncio.shield(self._stop)
 
     async def _stop_runs(self) -> None:
-        """The second signal: stops the runs on the server and waits until it says how each ended.
+        """Stops the runs on the server and waits until it says how each ended.
 
-        A run whose task id is not known (still queued, or blocking) cannot be stopped by its client: its row stays
-        in the journal and is looked up by the next invocation.
+        A run whose task id is not known cannot be stopped by its client: its row stays in the journal and is looked up
+        by the next invocation.
         """
         self._take_no_more()
         self.stopped_runs = True
-        engine = self._engine
-        for task, item in list(engine.pool.running.items()):
-            if item.ref is None:
-                task.cancel()
-        for task in list(engine.waiting):
-            task.cancel()
-        items = [item for item in [*engine.pool.running.values(), *engine.watched.values()] if item.ref is not None]
-        log.warning("stopping %d runs on the server", len(items))
-        deadline = time.monotonic() + STOP_WITHIN
+        works = list(self._under_way.works())
+        stops = [(work.ref.task_id, work.user) for work in works if work.ref and work.ref.task_id and work.user]
+        log.warning("stopping %s on the server", count(len(stops), "run", "runs"))
+        left = [work for work in works if not (work.ref and work.ref.task_id)]
+        blocking = sum(work.mode == "blocking" for work in left)
+        if blocking:
+            log.warning(
+                "%s no task id yet and cannot be stopped", count(blocking, "blocking run has", "blocking runs have")
+            )
+        if len(left) - blocking:
+            log.warning(
+                "%s not begun, as far as the server has said, and cannot be stopped",
+                count(len(left) - blocking, "request has", "requests have"),
+            )
+        self._under_way.cancel(unnamed_only=True)
+        deadline = self._clock.monotonic() + STOP_WITHIN
 
         async def stop(task_id: str, user: str) -> None:
             try:
-                await engine.client.stop(task_id, user=user)
+                await self._client.stop(task_id, user=user)
             except DifyBatchError as error:
                 log.warning("a run could not be stopped: %s", error.message)
 
-        stops = [stop(item.ref.task_id, item.user) for item in items if item.ref and item.ref.task_id and item.user]
-        await asyncio.gather(*stops)
-        while (engine.pool.running or engine.watched) and time.monotonic() < deadline and not self.abandoned:
-            if engine.pool.running:
-                await asyncio.wait(list(engine.pool.running), timeout=_LOOK_AGAIN)
-            else:
-                await asyncio.sleep(_LOOK_AGAIN)
-            await engine.followup.look_at_watched()
+        await asyncio.gather(*(stop(task_id, user) for task_id, user in stops))
+        while self._clock.monotonic() < deadline and not self.abandoned:
+            if not await self._under_way.look_again(_LOOK_AGAIN):
+                break
         self.abandon()
 
     def abandon(self) -> None:
         """The third signal: ends now, with what is journalled."""
         self.abandoned = True
-        engine = self._engine
-        engine.give_up()
-        for task in [*engine.pool.running, *engine.waiting]:
-            task.cancel()
+        self.leave()
+        self._under_way.cancel(unnamed_only=False)
+
+
+async def _sleep_or(event: asyncio.Event, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        pass
 
 
 def error_of_fatal(outcome: Fatal) -> DifyBatchError:

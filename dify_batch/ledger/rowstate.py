@@ -24,13 +24,15 @@ class Phase(Enum):
 
 @dataclass(slots=True)
 class RowState:
-    """What the journal knows of one row. Times are seconds since 1970; `posts` counts the POSTs that left."""
+    """What the journal knows of one row. Times are seconds since 1970; `server_at`: when it was sent, by the
+    server's own clock. `posts` counts the POSTs that left."""
 
     phase: Phase = Phase.FREE
     posts: int = 0
     user: str = ""
     mode: str = "streaming"
     sent_at: float = 0.0
+    server_at: float | None = None
     run_id: str | None = None
     task_id: str | None = None
     started_at: float = 0.0
@@ -55,6 +57,8 @@ class RowState:
                 self.user = str(record.get("user", ""))
                 self.mode = str(record.get("mode", "streaming"))
                 self.sent_at = event_time(record)
+                server = record.get("server")
+                self.server_at = float(server) if isinstance(server, int | float) else None
                 self.run_id = self.task_id = None
                 self.cut = False
             case "started":

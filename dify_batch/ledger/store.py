@@ -133,14 +133,18 @@ class Ledger:
             row = self.state.rows[row_id] = RowState()
         return row
 
-    async def sent(self, row_id: str, *, user: str, mode: str) -> int:
+    async def sent(self, row_id: str, *, user: str, mode: str, server: float | None = None) -> int:
         """The intent of a POST. When it returns, the intent is durable. Gives the number of the POST, from 1.
+
+        `server`: the server's own time, seconds since 1970, as far as it is known: look-ups compare the times of its
+        log with it, whatever becomes of our clock.
 
         Raises:
             StorageError: it could not be written; the POST must not be sent.
         """
         row = self.row(row_id)
-        self._note(row, "sent", row_id, attempt=row.posts + 1, user=user, mode=mode)
+        facts = {} if server is None else {"server": round(server, 3)}
+        self._note(row, "sent", row_id, attempt=row.posts + 1, user=user, mode=mode, **facts)
         self.index.add(row_id, OPEN)
         self._forget_retry(row_id)
         await self._writer.durable()

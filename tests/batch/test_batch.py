@@ -114,7 +114,7 @@ class Widening:
 
 
 async def test_a_limit_that_grows_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dify_batch.batch.invocation._limit", lambda _: Widening())
+    monkeypatch.setattr("dify_batch.batch.invocation._limit", lambda *_: Widening())
     with Simulator(Config(latency=0.05, workers=None, linger_after_finish=0.1)) as server:
         folder = Folder(tmp_path, server)
         write_csv(folder.data, 20)
@@ -189,9 +189,16 @@ async def test_all_repeats_failed_runs_up_to_max_retries(folder: Folder) -> None
 
 async def test_a_row_that_is_always_lost_uses_up_its_retries(folder: Folder) -> None:
     folder.server.faults(rows={"r4": ["error_500"] * 9})
-    report = await folder.run(max_retries=2)
+    report = await folder.run(max_retries=2, timeout=1)
+    assert (report.summary.success, report.summary.unknown) == (9, 1)
+    assert folder.server.state(runs=False)["posts"]["r4"] == 2, "after its second POST nothing shows that work goes on"
+
+
+async def test_a_row_that_was_lost_without_retries_left_has_failed(folder: Folder) -> None:
+    folder.server.faults(rows={"r4": ["error_500"] * 9})
+    report = await folder.run(max_retries=0)
     assert (report.summary.success, report.summary.failed) == (9, 1)
-    assert folder.server.state(runs=False)["posts"]["r4"] == 3
+    assert folder.server.state(runs=False)["posts"]["r4"] == 1
 
 
 async def test_paused_rows_are_collected_when_their_form_is_answered(folder: Folder) -> None:
@@ -320,11 +327,11 @@ async def test_with_one_user_equal_inputs_are_unknown(folder: Folder) -> None:
 
 
 async def test_with_one_user_a_run_that_a_row_has_is_not_taken_by_its_twin(folder: Folder) -> None:
-    folder.data.write_text("id,query\na,same\nb,same\n", encoding="utf-8")
+    folder.data.write_text("id,query\na,same\nb,same\nc,other\n", encoding="utf-8")
     folder.server.faults(rows={"b": ["cut_before"]})
     report = await folder.run(user="nightly", concurrency=1)
-    assert (report.exit_status, report.summary.success, report.summary.recovered) == (0, 2, 0)
-    assert folder.executions() == {"a": 1, "b": 1}
+    assert (report.exit_status, report.summary.success, report.summary.recovered) == (0, 3, 0)
+    assert folder.executions() == {"a": 1, "b": 1, "c": 1}
 
 
 async def test_the_user_may_name_columns(folder: Folder) -> None:
@@ -533,7 +540,8 @@ async def test_an_error_that_nobody_foresaw_is_told(folder: Folder, monkeypatch:
     monkeypatch.setattr("dify_batch.dify.client.DifyClient.run", broken)
     report = await folder.run()
     assert report.error is not None
-    assert (report.exit_status, report.error.message) == (1, "internal error: ZeroDivisionError: by accident")
+    assert report.exit_status == 1
+    assert report.error.message.startswith("internal error: ZeroDivisionError: by accident (row r1, at stage sent; its")
     assert report.summary.running > 0, "whether a run exists is looked up by the next invocation"
 
 

@@ -79,13 +79,13 @@ async def test_a_lost_row_does_not_take_the_run_of_its_twin_in_flight(folder: Fo
 
 
 async def test_a_lost_row_does_not_take_a_run_of_the_invocation_before(folder: Folder) -> None:
-    folder.data.write_text("id,query\na,same\nb,same\n", encoding="utf-8")
+    folder.data.write_text("id,query\na,same\nb,same\nc,other\n", encoding="utf-8")
     folder.server.faults(rows={"b": ["cut_before"]})
     await folder.run(user="nightly", limit=1)
-    report = await folder.run(user="nightly", limit=1)
-    assert (report.exit_status, report.summary.done_before, report.summary.success) == (0, 1, 1)
-    assert folder.executions() == {"a": 1, "b": 1}
-    assert len({line["workflow_run_id"] for line in results(folder.output)}) == 2
+    report = await folder.run(user="nightly")
+    assert (report.exit_status, report.summary.done_before, report.summary.success) == (0, 1, 2)
+    assert folder.executions() == {"a": 1, "b": 1, "c": 1}
+    assert len({line["workflow_run_id"] for line in results(folder.output)}) == 3
 
 
 def test_inputs_that_neither_match_nor_contradict_decide_nothing() -> None:
@@ -138,21 +138,21 @@ async def test_a_replayed_row_that_now_waits_for_a_person_stands_in_paused_alone
     assert (await folder.run()).summary.unknown == 1
     folder.server.reset()
     folder.server.faults(rows={"r2": ["paused"]})
-    report = await folder.run(retry=True)
+    report = await folder.run(retry=True, retry_unknown=True)
     assert (report.exit_status, report.summary.paused) == (0, 1)
     found = places(folder.output)
     assert not found.retry
     assert found.paused == {"r2"}
 
 
-async def test_a_replayed_row_whose_run_still_goes_on_is_running(folder: Folder) -> None:
+async def test_a_run_that_was_given_up_is_not_waited_for_a_second_time(folder: Folder) -> None:
     folder.server.faults(rows={"r2": ["zombie"]})
     await folder.run(timeout=0.3)
     await folder.run(timeout=0.3, stuck_after=0.01)
     assert places(folder.output).retry == {"r2"}
     report = await folder.run(retry=True, timeout=0.3, stuck_after=3600)
-    assert (report.exit_status, report.summary.running, report.summary.retry_waiting) == (75, 1, 0)
-    assert folder.executions()["r2"] == 1
+    assert (report.exit_status, report.summary.success, report.summary.retry_waiting) == (0, 1, 0)
+    assert folder.executions()["r2"] == 2
 
 
 async def test_a_pause_that_run_detail_tells_gets_its_form_from_the_events(folder: Folder) -> None:
@@ -170,7 +170,9 @@ async def test_a_pause_that_run_detail_tells_gets_its_form_from_the_events(folde
     assert json.loads(line)["form_token"]
 
 
-async def test_what_nobody_could_ask_about_is_not_stuck(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_run_whose_detail_always_fails_is_given_up_as_stuck_and_keeps_nobody_waiting(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from dify_batch.dify.answers import Detail
     from dify_batch.outcomes import Unreachable
 
@@ -179,8 +181,10 @@ async def test_what_nobody_could_ask_about_is_not_stuck(folder: Folder, monkeypa
 
     folder.server.faults(rows={"r1": ["cut_after_start"]})
     monkeypatch.setattr("dify_batch.dify.client.DifyClient.run_detail", broken)
-    report = await folder.run(timeout=0.3, stuck_after=0.01)
-    assert (report.exit_status, report.summary.running, report.summary.unknown) == (75, 1, 0)
+    report = await folder.run(timeout=0.3)
+    assert (report.exit_status, report.summary.running, report.summary.success) == (75, 1, 3)
+    stuck = await folder.run(timeout=0.3, stuck_after=0.01)
+    assert (stuck.exit_status, stuck.summary.unknown) == (1, 1)
 
 
 async def test_keep_order_and_an_abandoned_batch_add_up(folder: Folder) -> None:

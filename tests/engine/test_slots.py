@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dify_batch.engine.attempt import unusable
-from dify_batch.engine.work import Slots, columns_of, fill
+from dify_batch.engine.slots import Slots, columns_of, fill, is_own, unusable
 
 
 def test_a_slot_keeps_its_user_until_a_request_is_lost() -> None:
@@ -18,9 +17,9 @@ def test_a_slot_keeps_its_user_until_a_request_is_lost() -> None:
 
 
 def test_which_users_belong_to_one_request_at_a_time() -> None:
-    assert Slots.is_own("dify-batch-6b02515699c97f-12")
-    assert not Slots.is_own("nightly")
-    assert not Slots.is_own("dify-batch-of-mine")
+    assert is_own("dify-batch-6b02515699c97f-12")
+    assert not is_own("nightly")
+    assert not is_own("dify-batch-of-mine")
 
 
 def test_a_user_of_columns() -> None:
