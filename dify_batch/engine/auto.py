@@ -25,7 +25,6 @@ tries again after `_NO_GAIN_HOLD`); and where starts are as random as the runs a
 from __future__ import annotations
 
 import math
-import time
 from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Callable
@@ -101,7 +100,7 @@ class AutoLimit:
         clock: seconds, monotonic.
     """
 
-    def __init__(self, *, most: int = _MOST, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, *, most: int = _MOST, clock: Callable[[], float]) -> None:
         self._most = most
         self._clock = clock
         # One: its delay is certainly not a queue of our own. Streaming, the second follows as soon as it has started.

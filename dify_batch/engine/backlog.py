@@ -57,7 +57,7 @@ class View:
 class Backlog:
     """Args:
     ours: whether a run, by its id and user, is one of this output, of whose starts and ends the engine knows by itself.
-    dead: whether a run is probably dead or was given up.
+    over: whether a run has ended whatever the log says, is probably dead, or was given up.
     stuck_after: seconds; a run that is older and says running counts as dead.
     """
 
@@ -67,13 +67,13 @@ class Backlog:
         clock: Clock,
         *,
         ours: Callable[[LogEntry], bool],
-        dead: Callable[[str], bool],
+        over: Callable[[str], bool],
         stuck_after: Callable[[], float],
     ) -> None:
         self._log = log
         self._clock = clock
         self._ours = ours
-        self._dead = dead
+        self._over = over
         self._stuck_after = stuck_after
         self._view: View | None = None
         self._looking = asyncio.Lock()
@@ -117,7 +117,7 @@ class Backlog:
                 oldest = min(oldest, float(entry.created_at or now))
                 begun = entry.created_at if entry.created_at is not None else until
                 goes_on = entry.status not in _AT_REST and entry.finished_at is None
-                unfinished += goes_on and floor < begun <= until + SLACK and not self._dead(entry.run_id)
+                unfinished += goes_on and floor < begun <= until + SLACK and not self._over(entry.run_id)
             if not answer.has_more:
                 return unfinished, newest, oldest
         return unfinished or None, newest, oldest

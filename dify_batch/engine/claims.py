@@ -94,6 +94,11 @@ class Claims:
         """Whether another row has it."""
         return self._owner.get(run_id, row_id) != row_id or (run_id not in self._owner and run_id in self._ids)
 
+    def over(self, run_id: str) -> bool:
+        """Whether a row of this output has had it and is done with it, whatever the server says of it: with Dify's
+        database down at its end, run detail and log say running for ever [26l]."""
+        return run_id in self._ids and run_id not in self._owner
+
     def known(self, run_id: str) -> bool:
         """Whether some row of this output has it."""
         return run_id in self._ids

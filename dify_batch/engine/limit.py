@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Protocol
 
@@ -37,7 +36,7 @@ class FixedLimit:
     not before so many runs have ended as may be in flight, one comes back.
     """
 
-    def __init__(self, most: int, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, most: int, *, clock: Callable[[], float]) -> None:
         self._most = most
         self._current = most
         self._clock = clock

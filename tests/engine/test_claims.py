@@ -35,6 +35,8 @@ def test_a_run_that_another_row_has_is_refused_whoever_names_it() -> None:
     assert not claims.taken("run", "a")
     claims.settled("run")
     assert not claims.claim("run", "b"), "the row is done with it; it stays its"
+    assert claims.over("run")
+    assert not claims.over("unheard of")
     claims.resume("old", "c")
     assert claims.claim("old", "c")
     assert not claims.claim("old", "a")
