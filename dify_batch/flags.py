@@ -507,7 +507,7 @@ def env_example() -> str:
         if flag.dest == "api_key":
             lines.append(f"{flag.env}=")
         else:
-            lines.append(f"# {flag.env}={'' if flag.default is None else flag.shown}")
+            lines.append(f"# {flag.env}={'' if flag.shown == 'none' else flag.shown}")
     return "\n".join(lines) + "\n"
 
 

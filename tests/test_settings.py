@@ -36,7 +36,7 @@ def test_defaults_of_the_contract(tmp_path: Path) -> None:
     assert (settings.wait, settings.concurrency, settings.rate, settings.mode) == (0, 5, None, "streaming")
     assert (settings.timeout, settings.max_retries) == (300, 3)
     assert (settings.initial_retry_delay, settings.max_retry_delay) == (1, 60)
-    assert (settings.retry_policy, settings.settle, settings.stuck_after) == ("safe", 10, 3600)
+    assert (settings.retry_policy, settings.settle, settings.stuck_after) == ("safe", 10, None)
     assert (settings.max_outage, settings.max_failures, settings.max_runtime) == (900, None, None)
     assert (settings.base_url, settings.workflow_id) == ("https://api.dify.ai/v1", None)
     assert (settings.bom, settings.preflight, settings.output) == (True, True, Path("results.jsonl"))

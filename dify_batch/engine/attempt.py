@@ -130,9 +130,9 @@ class Attempts:
         delay = self._gate.claim() if self._gate.spaced else 0.0
         if delay > 0:
             await self._pause(delay)
-        if not self._may_send(work):
-            self._tell(work, NotSent("the batch stopped before it was sent"))
-            return False
+            if not self._may_send(work):
+                self._tell(work, NotSent("the batch stopped before it was sent"))
+                return False
         self._tell(work, Sent(user, mode, clock.wall(), server))
         log.debug("sent as %s", user, extra={"row": work.id})
         self._posted(1)
