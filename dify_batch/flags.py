@@ -507,7 +507,7 @@ def env_example() -> str:
         if flag.dest == "api_key":
             lines.append(f"{flag.env}=")
         else:
-            lines.append(f"# {flag.env}={'' if flag.shown == 'none' else flag.shown}")
+            lines.append(f"# {flag.env}={flag.shown if flag.default is not None or flag.shown == 'auto' else ''}")
     return "\n".join(lines) + "\n"
 
 
