@@ -13,7 +13,7 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 
 from .apps import DEFAULT_KEY
-from .config import Config
+from .config import SHAPES, Config
 from .faults import RUN_FAULTS, SERVER_FAULTS, parse_plan
 from .served.core import SimulatorCore
 
@@ -21,6 +21,7 @@ EXAMPLE = '{"rows": {"r2": ["failed"]}}'
 WHOLE = {
     "port", "control_port", "workers", "worker_processes", "prefetch", "connections", "api_processes",
     "max_active_requests",
+    "account_rate", "external_sso", "licensed",
 }  # fmt: skip
 
 
@@ -32,6 +33,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     for field in fields(Config):
         default = None if field.default is MISSING else field.default
+        if field.name == "api_shape":
+            parser.add_argument("--api-shape", choices=SHAPES, default=default, help="of the account surface")
+            continue
         parser.add_argument(
             f"--{field.name.replace('_', '-')}",
             type=whole_number if field.name in WHOLE else number,

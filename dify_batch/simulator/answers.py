@@ -144,7 +144,7 @@ def log_query(params: Mapping[str, str]) -> LogQuery:
         keyword=params.get("keyword") or None,
         after=_moment(params.get("created_at__after")),
         before=_moment(params.get("created_at__before")),
-        nobody=bool(account),
+        account=account or None,
     )
 
 

@@ -72,6 +72,15 @@ def demo_tokens(inputs: Inputs) -> int:
     return 12 + len(inputs["query"]) // 4 + len(demo_answer(inputs)["answer"]) // 4
 
 
+def chat_answer(inputs: Inputs) -> Inputs:
+    """A chatflow's outputs: it repeats the message."""
+    return {"answer": f"Echo: {inputs['sys.query']}", "files": []}
+
+
+def chat_chunks(inputs: Inputs) -> list[Chunk]:
+    return [("Echo: ", "answer", "answer"), (str(inputs["sys.query"]), "sys", "query")]
+
+
 def _chunk_text(value: object) -> str:
     if value is None:
         return ""
@@ -116,7 +125,7 @@ _CATALOGUE = (
     App("app-echo", "W1 echo", ECHO_FORM, early=_echo_chunks),
     App("app-files", "W5 files", FILES_FORM, early=_echo_chunks),
     App("app-human", "W4 human", _QUERY, human=True),
-    App("app-chat", "W7 chatflow", mode="advanced-chat"),
+    App("app-chat", "W7 chatflow", answer=chat_answer, early=chat_chunks, mode="advanced-chat"),
     App("app-unpublished", "W6 unpublished", _QUERY, published=False),
     App("app-disabled", "W1 disabled", _QUERY, enabled=False),
 )

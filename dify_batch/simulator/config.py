@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+SHAPES = ("A", "B", "C")
 TailFunction = Callable[[str, int], float]
 """(row id, nth execution of that id, from 1) -> seconds added to `Config.latency`."""
 
@@ -41,6 +42,13 @@ class Config:
     form_lifetime: float = 129600.0  # 36 hours (dify-wire 18)
     app_slot_expiry: float = 600.0  # a place under max_active_requests that was lost in a crash frees itself then
     clock_skew: float = 0.0  # how far the server's clock is ahead
+    api_shape: str = "A"  # the account surface's: A as 1.14, B as 1.16, C as 1.18 and later
+    account_rate: int | None = 60  # requests a minute of each token (dify-wire 27p); None: no limit
+    device_interval: float = 5.0  # between two polls of a sign-in
+    device_approval: float | None = None  # a sign-in is approved by itself then; None: on the page that it names
+    token_lifetime: float = 1209600.0  # 14 days (dify-wire 27c)
+    external_sso: int = 0  # 1: an enterprise edition with external single sign-on; 2: with run paths of their own
+    licensed: int = 1  # 0: an enterprise licence that has ended
 
     @classmethod
     def docker(cls, **changes: Any) -> Config:
@@ -57,6 +65,8 @@ class Config:
         Raises ValueError on an unknown name, on a port, or on a value of the wrong type.
         """
         for name, value in changes.items():
+            if name == "api_shape" and value in SHAPES:
+                continue
             if name not in _RUN_TIME:
                 known = ", ".join(sorted(_RUN_TIME))
                 raise ValueError(f"config: unknown or fixed setting {name!r}; one of: {known}")
@@ -71,5 +81,7 @@ class Config:
         return replace(self, **changes)  # type: ignore[arg-type]  # checked just above
 
 
-_OPTIONAL = frozenset({"latency_tail", "workers", "connections", "max_active_requests"})
+_OPTIONAL = frozenset(
+    {"latency_tail", "workers", "connections", "max_active_requests", "account_rate", "device_approval"}
+)
 _RUN_TIME = frozenset(f.name for f in fields(Config)) - {"port", "control_port"}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from . import events
@@ -43,6 +43,8 @@ class Task:
     files: FileResolver
     fault: Fault = NORMAL
     channel: Channel | None = None
+    account: dict[str, Any] | None = None  # who posts it, where that is an account
+    system: dict[str, Any] = field(default_factory=dict)  # inputs beside the form's: a chatflow's message
 
 
 class Engine:
@@ -77,7 +79,7 @@ class Engine:
             if task.channel is not None:
                 task.channel.put(events.error_event(e.message))
             return
-        run = self.begin(task, inputs)
+        run = self.begin(task, task.system | inputs)
         await self.execute(run, task.fault)
 
     def begin(self, task: Task, inputs: Inputs) -> Run:
@@ -96,6 +98,7 @@ class Engine:
             json.dumps(inputs),
             means.now(),
             live=live,
+            account=task.account,
         )
         self.registry.add(run)
         self._ledger.begin(execution)

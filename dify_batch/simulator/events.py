@@ -122,7 +122,7 @@ def workflow_finished(
         "elapsed_time": elapsed,
         "total_tokens": tokens,
         "total_steps": steps,
-        "created_by": {"id": run.end_user, "user": run.user},
+        "created_by": run.created_by(),
         "created_at": created_at,
         "finished_at": finished_at,
         "exceptions_count": exceptions,

@@ -68,8 +68,13 @@ class FileStore:
         self._means = means
         self._uploads: dict[str, Upload] = {}
 
-    def upload(self, app_key: str, content_type: str, body: bytes, base: str) -> Answer:
-        """The answer to an upload: 201, each time a new id. Raises Refusal."""
+    def upload(
+        self, app_key: str, content_type: str, body: bytes, base: str, owner: str | None = None, by: str | None = None
+    ) -> Answer:
+        """The answer to an upload: 201, each time a new id. Raises Refusal.
+
+        owner: whose file it is, in place of the body's `user`; by: their id, where that is an account.
+        """
         parts = multipart(content_type, body)
         files = [part for part in parts if part.filename is not None]
         if not any(part.name == "file" for part in files):
@@ -83,7 +88,7 @@ class FileStore:
             raise Refusal(wire.refuse(415, "unsupported_file_type", "File type not allowed."))
         if re.search(r'[/\\:*?"<>|]', part.filename):
             raise Refusal(wire.refuse(400, "invalid_param", "Filename contains invalid characters"))
-        user = next((p.content.decode(errors="replace") for p in parts if p.name == "user"), "") or NO_USER
+        user = owner or next((p.content.decode(errors="replace") for p in parts if p.name == "user"), "") or NO_USER
         now = int(self._means.now())
         file = Upload(self._means.new_id(), part.filename, len(part.content), part.content_type, user, now)
         limit = {"image": IMAGE_LIMIT, "audio": AUDIO_LIMIT, "video": VIDEO_LIMIT}.get(file.kind, DOCUMENT_LIMIT)
@@ -97,7 +102,7 @@ class FileStore:
             "size": file.size,
             "extension": file.extension,
             "mime_type": file.mime_type,
-            "created_by": wire.derived_id("end_user", app_key, user),
+            "created_by": by or wire.derived_id("end_user", app_key, user),
             "created_at": now,
             "preview_url": None,
             "source_url": file.link(self._means, base),

@@ -43,14 +43,19 @@ class Routes:
         return None
 
 
-async def answer(site: Site, routes: Routes, request: Request, connection: Connection) -> Answer | None:
-    """The answer to a request; None if it has been answered, or the connection cut, meanwhile."""
+async def reached(site: Site, connection: Connection) -> bool:
+    """Whether there is an API process to take a request up; it dies with it then."""
     if not site.api.alive:
         await connection.close()
-        return None
+        return False
     task = asyncio.current_task()
     assert task is not None
     site.api.adopt(task)
+    return True
+
+
+async def answer(site: Site, routes: Routes, request: Request, connection: Connection) -> Answer | None:
+    """The answer to a request; None if it has been answered, or the connection cut, meanwhile."""
     if request.path == "/health":  # answers even with Postgres or Redis down (dify-wire 26o4b)
         return Answer(200, json.dumps({"pid": _API_PID, "status": "ok", "version": wire.VERSION}).encode())
     found = routes.find(request.path)
@@ -71,11 +76,19 @@ async def answer(site: Site, routes: Routes, request: Request, connection: Conne
 
 
 async def _answer(exchange: Exchange, handler: Handler) -> Answer | None:
-    site = exchange.site
+    async def handle() -> Answer | None:
+        exchange.authenticate()
+        return await handler(exchange)
+
+    return await admit(exchange.site, exchange.connection, handle)
+
+
+async def admit(site: Site, connection: Connection, handle: Callable[[], Awaitable[Answer | None]]) -> Answer | None:
+    """What `handle` answers, once the faults of the whole server have had their say and a connection slot is free."""
     faults = site.plan.server
     if faults:
         if "hang" in faults:
-            await exchange.connection.until_closed()
+            await connection.until_closed()
             return None
         if "outage_500" in faults:
             return wire.UNKNOWN_500
@@ -83,7 +96,6 @@ async def _answer(exchange: Exchange, handler: Handler) -> Answer | None:
             await asyncio.sleep(faults["redis_down"].seconds or 0.0)
     await site.api.enter()
     try:
-        exchange.authenticate()
-        return await handler(exchange)
+        return await handle()
     finally:
         site.api.leave()

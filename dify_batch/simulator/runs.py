@@ -77,6 +77,11 @@ class Run:
     exceptions: int = 0
     finished_at: float | None = None
     live: Live | None = None
+    account: dict[str, Any] | None = None  # who made it, where that is an account and no end user
+
+    def created_by(self) -> dict[str, Any]:
+        """Who made it, as workflow_finished tells."""
+        return self.account or {"id": self.end_user, "user": self.user}
 
     def system_inputs(self, timestamp: bool) -> dict[str, Any]:
         """Dify's own inputs; `sys.timestamp` is in run detail and snapshots, not in the POST stream."""
@@ -128,10 +133,12 @@ class Run:
                 "exceptions_count": self.exceptions,
             },
             "details": None,
-            "created_from": "service-api",
-            "created_by_role": "end_user",
-            "created_by_account": None,
-            "created_by_end_user": {
+            "created_from": "service-api" if self.account is None else "openapi",
+            "created_by_role": "end_user" if self.account is None else "account",
+            "created_by_account": self.account,
+            "created_by_end_user": None
+            if self.account is not None
+            else {
                 "id": self.end_user,
                 "type": "service-api",
                 "is_anonymous": False,
@@ -159,7 +166,7 @@ class LogQuery:
     keyword: str | None = None
     after: float | None = None
     before: float | None = None
-    nobody: bool = False
+    account: str | None = None  # an e-mail address: this account's runs only
 
 
 class Registry:
@@ -184,16 +191,18 @@ class Registry:
         run = self.by_id.get(run_id)
         return run if run is not None and run.app is app else None
 
+    def of_app(self, app: App) -> list[Run]:
+        """Its runs, oldest first."""
+        return self._by_app.get(app.key, [])
+
     def log(self, app: App, query: LogQuery) -> tuple[int, list[Run]]:
         """(how many match, the asked page of them, newest first)."""
-        if query.nobody:
-            return 0, []
         mine = None if query.user is None else self._by_user.get((app.key, query.user), [])
         runs = self._by_app.get(app.key, []) if mine is None else mine
         low = 0 if query.after is None else bisect_left(runs, query.after, key=_created)
         high = len(runs) if query.before is None else bisect_right(runs, query.before, key=_created)
         start = (query.page - 1) * query.limit
-        if query.status is None and query.keyword is None:
+        if query.status is None and query.keyword is None and query.account is None:
             total = max(0, high - low)
             newest = range(high - 1 - start, max(low, high - start - query.limit) - 1, -1)
             return total, [runs[i] for i in newest]
@@ -202,6 +211,7 @@ class Registry:
             for run in reversed(runs[low:high])
             if (query.status is None or run.status == query.status)
             and (query.keyword is None or run.matches(query.keyword))
+            and (query.account is None or (run.account or {}).get("email") == query.account)
         ]
         return len(found), found[start : start + query.limit]
 

@@ -5,8 +5,10 @@ It does no I/O. The event loop is its timer, a clock and chance are given to it.
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
+from .account import Accounts
 from .api import Api
 from .apps import APPS, App
 from .broker import Broker
@@ -45,6 +47,11 @@ class Site:
         self.post_total = 0
         self.flight = Flight()
 
+    @cached_property
+    def accounts(self) -> Accounts:
+        """The account surface's people, tokens and apps, which a reset leaves: made once somebody asks for them."""
+        return Accounts(self.config, self.means, self.apps)
+
     def reset(self) -> None:
         """Forgets every run, file, counter and fault. What is being executed goes on, and nobody hears of it."""
         self.broker.clear()
@@ -60,6 +67,8 @@ class Site:
     def configure(self, config: Config) -> None:
         """Takes new settings while running."""
         self.config = self.engine.config = self.broker.config = self.api.config = config
+        if "accounts" in self.__dict__:
+            self.accounts.config = config
         self.means.skew = config.clock_skew
         self.broker.pump()
         self.api.admit()

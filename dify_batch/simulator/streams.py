@@ -12,7 +12,7 @@ from .config import Config
 from .exchange import Connection
 from .faults import Fault
 from .runs import Run
-from .wire import stream_head
+from .wire import Headers, stream_head
 
 LAST_EVENTS = ("workflow_finished", "workflow_paused")
 NO_CACHE = (("Cache-Control", "no-cache"),)  # on the events endpoint only (dify-wire 18d)
@@ -21,7 +21,12 @@ STRANGE_EVENT = b'data: {"event":"agent_dream","task_id":"?","workflow_run_id":"
 
 
 async def send_post_stream(
-    connection: Connection, config: Config, channel: Channel, fault: Fault, answered: Callable[[], None]
+    connection: Connection,
+    config: Config,
+    channel: Channel,
+    fault: Fault,
+    answered: Callable[[], None],
+    head: Headers | None = None,
 ) -> None:
     """The answer to a streaming POST: a ping from the API at once, then whatever the worker publishes.
 
@@ -30,7 +35,7 @@ async def send_post_stream(
     if not config.connections:
         connection.when_lost(channel.wake)
     # Else its going is noticed at the next write only, and until then it takes up a connection slot.
-    await connection.start(200, stream_head())
+    await connection.start(200, stream_head() if head is None else head)
     await connection.write(PING.data)
     if fault.name == "silence_before_start":
         await connection.until_closed()
@@ -127,10 +132,16 @@ def _strange(event: Event) -> bytes:
 
 
 async def send_run_events(
-    connection: Connection, config: Config, run: Run, *, with_snapshot: bool, continue_on_pause: bool
+    connection: Connection,
+    config: Config,
+    run: Run,
+    *,
+    with_snapshot: bool,
+    continue_on_pause: bool,
+    head: Headers | None = None,
 ) -> None:
     """GET /v1/workflow/{run id}/events. Here the API itself pings, so a ping proves nothing (dify-wire section 2)."""
-    await connection.start(200, stream_head(NO_CACHE))
+    await connection.start(200, stream_head(NO_CACHE) if head is None else head)
     live = run.live
     if run.has_ended() or live is None:
         await connection.write(events.stored_finish(run))

@@ -11,9 +11,10 @@ from typing import Any
 from aiohttp import web
 from multidict import CIMultiDict
 
+from .. import account_api
 from ..exchange import Connection, Request
 from ..lookups import ROUTES
-from ..routes import answer
+from ..routes import answer, reached
 from ..site import Site
 from ..wire import Answer, Headers
 
@@ -101,8 +102,14 @@ def site_server(site: Site) -> HttpServer:
     """The HTTP server of a simulated Dify. When its API is killed, every connection is cut; whether new ones are then
     refused is up to the network that it is served on."""
 
-    def handle(request: Request, connection: Connection) -> Awaitable[Answer | None]:
-        return answer(site, ROUTES, request, connection)
+    async def handle(request: Request, connection: Connection) -> Answer | None:
+        if not await reached(site, connection):
+            return None
+        if request.path.startswith("/openapi/v1/"):
+            return await account_api.answer(site, request, connection)
+        if request.path == "/device":
+            return await account_api.device_page(site, request)
+        return await answer(site, ROUTES, request, connection)
 
     server = HttpServer(handle, site.config.keep_alive, site.means.now)
     site.api.watch(lambda alive: None if alive else server.drop())

@@ -9,6 +9,7 @@ from collections.abc import Coroutine, Mapping
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from ..account import ADMIN, GUEST
 from ..apps import DEFAULT_KEY
 from ..config import Config
 from .core import SimulatorCore
@@ -147,6 +148,14 @@ class Simulator:
             self.core.reset()
 
         self._run(forget())
+
+    def adopt(self, token: str, *, external: bool = False) -> None:
+        """Takes a token of an earlier server for one of its own: a person stays signed in to the demo."""
+
+        async def take() -> None:
+            self.core.site.accounts.issue(GUEST if external else ADMIN, text=token, label="adopted")
+
+        self._run(take())
 
     def submit_form(self, run_id: str, action: str = "approve", **answers: object) -> None:
         """Fills in the form of a paused run. Raises ValueError if it is not paused."""
