@@ -122,6 +122,24 @@ def parse_duration_or_auto(text: str) -> float | None:
         raise ValueError(f"{error}, or auto") from None
 
 
+def parse_urls(text: str) -> tuple[str, ...]:
+    """One or several URLs with blanks between them; what they mean is checked by what uses them."""
+    urls = tuple(text.split())
+    if not urls or not all(re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*://", url) for url in urls):
+        raise ValueError("a URL such as https://example.com/hook or mailto://...")
+    return urls
+
+
+def parse_metrics(text: str) -> int | Path:
+    """A port, or a file for node_exporter, which reads no others than .prom."""
+    text = text.strip()
+    if text.isascii() and text.isdigit() and 1 <= int(text) <= 65535:
+        return int(text)
+    if not text.endswith(".prom") or text.startswith("."):
+        raise ValueError("a port from 1 to 65535, or a file whose name ends with .prom")
+    return Path(text)
+
+
 def parse_rate(text: str) -> float:
     """`5/s`, `120/m`, `1000/h` → starts per second, more than 0."""
     match = _RATE.fullmatch(text.strip())
@@ -412,6 +430,17 @@ FLAGS: tuple[Flag, ...] = (
          env="DIFY_BATCH_LOG_FORMAT", group=SEE,
          choices=("text", "json"), default="text", shown="text", help="log lines as text or json",
          doc="json: one object a line, with time, level, row and message, for a log collector."),
+    Flag(dest="report", again=False, names=("--report",), metavar="PATH", group=SEE, parse=Path, shown="none",
+         help="write an HTML report at the end",
+         doc="One page that opens without a network: what dify-batch report writes."),
+    Flag(dest="notify", again=False, names=("--notify",), metavar="URL", env="DIFY_BATCH_NOTIFY", group=SEE,
+         parse=parse_urls, shown="none", help="tell somebody at the end, or when a person is needed",
+         doc="https:// gets the summary as JSON; any other URL is one that Apprise knows and needs the extra: "
+         "dify-batch[notify]. Several with blanks between them. Never the key, never what rows hold."),
+    Flag(dest="metrics", again=False, names=("--metrics",), metavar="PORT|FILE", env="DIFY_BATCH_METRICS", group=SEE,
+         parse=parse_metrics, shown="none", help="live figures for Prometheus",
+         doc="At a port of this machine (127.0.0.1), or as a .prom file for node_exporter. Needs the extra: "
+         "dify-batch[metrics]."),
     Flag(dest="env_file", names=("--env-file",), metavar="PATH", group=HELP, parse=Path, shown=".env",
          help="read settings from this file in place of .env",
          doc="A flag goes before the environment, and the environment before the file. The file must exist."),

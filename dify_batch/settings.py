@@ -119,6 +119,9 @@ class Settings:
     quiet: bool = _default("quiet")
     verbose: int = _default("verbose")
     log_file: Path | None = None
+    report: Path | None = None
+    notify: tuple[str, ...] | None = field(default=None, repr=False)  # such a URL often holds a password
+    metrics: int | Path | None = None
     log_format: Literal["text", "json"] = _default("log_format")
     env_file: Path | None = None
     base_url: str = field(default=DEFAULT_BASE_URL, repr=False)  # may hold a password
@@ -127,7 +130,7 @@ class Settings:
     def __post_init__(self) -> None:
         put = object.__setattr__  # frozen for everyone else
         put(self, "input", os.fspath(self.input))
-        for name in ("output", "log_file", "env_file", "files_root", "ids"):
+        for name in ("output", "log_file", "report", "env_file", "files_root", "ids"):
             if isinstance(getattr(self, name), str):
                 put(self, name, Path(getattr(self, name)))
         key = cast(object, self.api_key)
@@ -223,7 +226,8 @@ def _check_together(settings: Settings) -> None:
             code="usage_invalid_flag",
         )
     require_regular(settings.output, "--output")
-    files = {"--output": settings.output, "--log-file": settings.log_file}
+    files = {"--output": settings.output, "--log-file": settings.log_file, "--report": settings.report}
+    files["--metrics"] = settings.metrics if isinstance(settings.metrics, Path) else None
     if settings.input != "-":
         files["--input"] = Path(settings.input)
     seen: dict[str, str] = {}

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
+from dify_batch.outcomes import RunResult
 from dify_batch.seams import REAL, Clock
-from dify_batch.usage import Total, exact_prices
+from dify_batch.usage import Total, Use, exact_prices
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +90,34 @@ PAUSED_SHOWN = 1000
 
 
 @dataclass(slots=True)
+class Buckets:
+    """A histogram: `counts` of the values up to each of `bounds`, and of those above; `total` is their sum."""
+
+    bounds: tuple[float, ...]
+    counts: list[int] = field(init=False)
+    total: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.counts = [0] * (len(self.bounds) + 1)
+
+    def observe(self, value: float) -> None:
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.total += value
+
+
+# Seconds: a run takes from a fifth of a second to an hour; one starts at once, or waits in Dify's queue.
+_RUN_BOUNDS = (0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
+_START_BOUNDS = (0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+
+
+@dataclass(slots=True)
 class Stats:
     """Live figures; the engine writes them, a display reads them when it likes. One thread only.
 
     `left_out`: bad rows without an id of their own, counted as failed. `used`: what the runs of this invocation used,
-    failed ones included. `mode`: the response mode of the newest request, where it changes. `budget_waits`: a row waits
-    until the budget has room for it.
+    failed ones included. `lookups`: questions to the server's log. `run_seconds`, `start_seconds`: how long runs took,
+    and how long from POST to start. `mode`: the response mode of the newest request, where it changes. `budget_waits`:
+    a row waits until the budget has room for it.
     """
 
     rows: int = 0
@@ -107,7 +131,10 @@ class Stats:
     left_out: int = 0
     recovered: int = 0
     posts: int = 0
+    lookups: int = 0
     total_tokens: int = 0
+    run_seconds: Buckets = field(default_factory=lambda: Buckets(_RUN_BOUNDS))
+    start_seconds: Buckets = field(default_factory=lambda: Buckets(_START_BOUNDS))
     used: Total = field(default_factory=Total)
     to_run: int = 0
     finished: int = 0
@@ -124,6 +151,12 @@ class Stats:
 
     def __post_init__(self) -> None:
         self.started_at = self.clock.monotonic()
+
+    def ended(self, result: RunResult) -> None:
+        """A run has ended, well or not: what it used and how long it took."""
+        self.used.add(Use.of_run(result))
+        if result.elapsed_time is not None:
+            self.run_seconds.observe(result.elapsed_time)
 
     def summary(self) -> Summary:
         """The summary as things stand; what is in no other state is untouched."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from dify_batch.cli.channels import Shown, fail, to_json, unexpected, write
@@ -11,6 +12,7 @@ from dify_batch.cli.signals import signals
 from dify_batch.errors import DifyBatchError, Exit
 
 if TYPE_CHECKING:
+    from dify_batch.cli.beside import Beside
     from dify_batch.cli.logs import Logs
     from dify_batch.seams import Seams
     from dify_batch.settings import Settings
@@ -43,21 +45,32 @@ def run(given: Mapping[str, Any]) -> int:
 
         for warning in warnings:
             logging.getLogger("dify_batch").warning("%s", warning)
+        beside: Beside | None = None
         try:
+            from dify_batch.cli.beside import Beside, unexpected_end
             from dify_batch.seams import Seams
             from dify_batch.summary import Notice, Stats
 
             seams = Seams()
             stats = Stats(clock=seams.clock, notices=[Notice("setting", warning) for warning in warnings])
-            report = asyncio.run(_run(settings, stats, logs, seams))
-            return _end(settings, stats, report)
+            beside = Beside(settings, stats, seams)
+            report = asyncio.run(_run(settings, stats, logs, seams, beside))
+            written = beside.report()
+            status = _end(settings, stats, report, page=settings.report if written else None)
+            if not settings.dry_run:
+                beside.ended(report.error, report.summary)
+            return status
         except DifyBatchError as error:
             logs.trace(error.message, error)
+            if beside is not None:
+                beside.ended(error)
             if _nobody_needed(settings, error.exit_status):
                 return int(error.exit_status)
             return fail(error, machine=settings.json, key=settings.api_key.reveal())
         except Exception as error:  # noqa: BLE001 - see main
             logs.trace("unexpected error", error)
+            if beside is not None:
+                beside.ended(unexpected_end(error))
             return fail(unexpected(error, settings), machine=settings.json, key=settings.api_key.reveal())
 
 
@@ -69,7 +82,7 @@ _GC_EVERY = 50_000
 _SWITCH_AFTER = 0.0001
 
 
-async def _run(settings: Settings, stats: Stats, logs: Logs, seams: Seams) -> Report:
+async def _run(settings: Settings, stats: Stats, logs: Logs, seams: Seams, beside: Beside) -> Report:
     """The engine with a display beside it and the signals wired to its control."""
     import asyncio
     import gc
@@ -98,21 +111,23 @@ async def _run(settings: Settings, stats: Stats, logs: Logs, seams: Seams) -> Re
             display.write(text)
 
     task = asyncio.create_task(keep_showing(display, stats))
+    watch = asyncio.create_task(beside.watch())
     try:
         with signals(control, stats, say):
             report: Report = await run_batch(settings, control=control, stats=stats, seams=seams)
             return report
     finally:
-        task.cancel()
-        (ended,) = await asyncio.gather(task, return_exceptions=True)
-        if isinstance(ended, Exception):  # the display is no reason to end a batch
-            logs.trace("the progress display stopped", ended)
+        for what, each in (("the progress display stopped", task), ("metrics and notification stopped", watch)):
+            each.cancel()
+            (ended,) = await asyncio.gather(each, return_exceptions=True)
+            if isinstance(ended, Exception):  # neither is a reason to end a batch
+                logs.trace(what, ended)
         display.close()
         if logs.console is not None:
             logs.console.write = None
 
 
-def _end(settings: Settings, stats: Stats, report: Report) -> int:
+def _end(settings: Settings, stats: Stats, report: Report, *, page: Path | None = None) -> int:
     """Shows what the engine reports, on the channels of the contract."""
     key = settings.api_key.reveal()
     status, plan, error = report.exit_status, report.plan, report.error
@@ -122,7 +137,7 @@ def _end(settings: Settings, stats: Stats, report: Report) -> int:
             # Data is shown as it is but for the key, which has no character that JSON would escape.
             write(sys.stdout, (shown.replace(key, "********") if key else shown).rstrip("\n") + "\n")
         elif not settings.quiet:
-            write(sys.stderr, _summary(settings, stats, report) + "\n")
+            write(sys.stderr, _summary(settings, stats, report, page) + "\n")
         return int(status)
     if error is None:
         error = DifyBatchError("the batch did not end well, and gave no reason")
@@ -130,7 +145,7 @@ def _end(settings: Settings, stats: Stats, report: Report) -> int:
         return fail(error, machine=True, summary=report.summary.as_dict(), status=status, key=key)
     if _nobody_needed(settings, status):
         return int(status)
-    write(sys.stderr, _summary(settings, stats, report) + "\n")
+    write(sys.stderr, _summary(settings, stats, report, page) + "\n")
     return fail(error, machine=False, status=status, key=key)
 
 
@@ -139,11 +154,11 @@ def _nobody_needed(settings: Settings, status: Exit) -> bool:
     return settings.quiet and not settings.json and status == Exit.UNFINISHED
 
 
-def _summary(settings: Settings, stats: Stats, report: Report) -> str:
+def _summary(settings: Settings, stats: Stats, report: Report, page: Path | None) -> str:
     from dify_batch.cli.logs import redact
     from dify_batch.cli.progress_text import summary_text
     from dify_batch.cli.snapshot import FailureKinds
 
     failures = sorted(FailureKinds().update(stats.failures), key=lambda kind: -kind.count)
-    text = summary_text(report.summary, settings.output, failures, report.next_steps)
+    text = summary_text(report.summary, settings.output, failures, report.next_steps, page=page)
     return redact(text, settings.api_key.reveal())

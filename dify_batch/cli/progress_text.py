@@ -81,12 +81,20 @@ def packed(parts: Sequence[str], width: int) -> list[str]:
     return [*(f"{line}," for line in lines[:-1]), *lines[-1:]]
 
 
-def summary_text(summary: Summary, output: Path, failures: Sequence[FailureKind], next_steps: Sequence[str]) -> str:
+def summary_text(
+    summary: Summary,
+    output: Path,
+    failures: Sequence[FailureKind],
+    next_steps: Sequence[str],
+    *,
+    page: Path | None = None,
+) -> str:
     """The end of a batch, for people.
 
     Args:
         failures: by kind, the most frequent first; the first TOP_FAILURES are shown.
         next_steps: sentences that say what to type next.
+        page: the HTML report that was written.
     """
     counts = {name: getattr(summary, name) for name in summary.STATES}
     states = [f"{number:,} {name.replace('_', ' ')}" for name, number in counts.items() if number]
@@ -100,6 +108,8 @@ def summary_text(summary: Summary, output: Path, failures: Sequence[FailureKind]
     lines.append(f"Results: {output}")
     if summary.failed or summary.unknown or summary.retry_waiting:
         lines.append(f"To run again: {output}.retry")
+    if page is not None:
+        lines.append(f"Report: {page}")
     if summary.paused:
         lines.append(f"Paused: {output}.paused")
     if failures:
