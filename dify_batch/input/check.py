@@ -85,6 +85,7 @@ class _Found:
         self.first: list[Problem] = []
         self.counts: dict[str, int] = {}
         self.stopped = self.structural = False
+        self.garbled: Problem | None = None  # the whole text is in another encoding
         # The records of one wrong width that the file has ended with so far: which, since which record, how many.
         self.width = self.since = self.same = self.line = 0
 
@@ -92,6 +93,8 @@ class _Found:
         self.counts[problem.kind] = self.counts.get(problem.kind, 0) + 1
         self.stopped = self.stopped or problem.fatal
         self.structural = self.structural or problem.structural
+        if problem.kind == "encoding" and problem.line is None:
+            self.garbled = problem
         if len(self.first) < SHOWN:
             self.first.append(problem)
 
@@ -186,7 +189,10 @@ def check(
 
 
 def _judge_whole(source: RowSource, form: BoundForm, found: _Found, records: int) -> None:
-    """Whether one thing explains the problems of many rows: lines above the header, or a table without ids."""
+    """Whether one thing explains the problems of many rows: a wrong encoding, lines above the header, no ids."""
+    if found.garbled is not None:  # then what else was found was found in garbled text
+        found.only(found.garbled)
+        return
     before = found.since - 1
     to_the_end = found.same > 1 and found.since + found.same - 1 == records
     # Above a header stand a few short lines, and no rows of a wider table.

@@ -142,10 +142,9 @@ class Notes:
     def texts(self) -> Iterator[str]:
         note = self.padding
         if note.times:
-            what = "record" if note.times == 1 else "records"
             yield (
-                f"{note.times:,} {what} with nothing in cells beyond the table, as a spreadsheet leaves them "
-                f"(first on line {note.line}); they are passed over"
+                f"{count(note.times, 'record has', 'records have')} empty cells beyond the table, or nothing else, as "
+                f"a spreadsheet leaves them (first on line {note.line}); they are passed over"
             )
         note = self.lacking
         if note.times:

@@ -29,7 +29,7 @@ from dify_batch.input.passes import RawPass, text_of
 from dify_batch.input.records import Notes, Problem, Row
 from dify_batch.text import nearest, show
 
-_BOOKS = (Kind.WORKBOOK, Kind.OLD_OFFICE)
+_BOOKS = (Kind.WORKBOOK, Kind.OPEN_SHEET, Kind.OLD_OFFICE)
 _TYPED_NAMES = (".jsonl", ".ndjson")
 
 
