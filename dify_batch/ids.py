@@ -130,6 +130,10 @@ class IdIndex:
         """How many ids have any of the given flags."""
         return sum(1 for flags in self._flags.values() if flags & flag)
 
+    def count_both(self, flag: int, other: int) -> int:
+        """How many ids have any of the given flags, and any of the others."""
+        return sum(1 for flags in self._flags.values() if flags & flag and flags & other)
+
     def ids(self, flag: int) -> Iterator[str]:
         """The ids that have any of the given flags, in the order in which they were first added.
 

@@ -49,14 +49,12 @@ class Row:
         line: the record's first physical line, from 1; of a spreadsheet its row.
         id: without surrounding ASCII white space.
         values: header → cell; str from CSV, any JSON value from JSONL. The id column is there with the id.
-        digest: tells within this process whether a later pass reads the same record; equal rows have the same.
     """
 
     number: int
     line: int
     id: str
     values: dict[str, Any]
-    digest: int = field(default=0, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
