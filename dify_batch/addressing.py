@@ -65,6 +65,21 @@ def mask_url(url: str) -> str:
     return re.sub(r"(?<=//)[^/?#\s]*@", "***@", url)
 
 
+def without_user(url: str) -> str:
+    """The URL with nothing in the place of the user and password."""
+    return re.sub(r"(?<=//)[^/?#\s]*@", "", url)
+
+
+def _mended(url: str) -> str | None:
+    """What somebody gave, without what cannot stand in it: quotes, brackets, a user, a query. None where no host is
+    left of it, or it is still no address."""
+    plain = without_user(re.sub(r"[\s\"'<>\x00-\x1f]", "", url))
+    plain = re.split(r"[?#]", re.sub(r"^(https?)[:/]+", r"\1://", plain, flags=re.IGNORECASE))[0].rstrip("/")
+    if re.match(r"https?://[^/:@\[\]]+(:\d+)?(/|$)", plain, re.IGNORECASE) is None:
+        return None
+    return plain if plain.count("/") > 2 else f"{plain}/v1"
+
+
 _CALLS = re.compile(
     r"/(workflows|chat-messages|completion-messages|parameters|info|site|meta|files|datasets|workflow|messages)(/.*)?$"
 )
@@ -80,7 +95,8 @@ def read_base_url(text: str) -> tuple[str, str | None]:
     shown = mask_url(url) if "://" in url else mask_url("//" + url)[2:]
 
     def wrong(what: str, meant: str | None = None) -> NoReturn:
-        cure = f"probably meant: DIFY_API_BASE_URL={meant}" if meant else f"it looks like {DEFAULT_BASE_URL}"
+        meant = meant or _mended(url)
+        cure = f"probably meant: DIFY_API_BASE_URL={meant}" if meant else "it looks like https://dify.example.com/v1"
         raise UsageError(f'DIFY_API_BASE_URL: "{shown}" {what}', hint=cure)
 
     if re.search(r"[\s\"'<>\x00-\x1f]", url):
@@ -91,7 +107,7 @@ def read_base_url(text: str) -> tuple[str, str | None]:
             wrong("is not a URL: after http or https comes ://")
         local = re.match(r"(localhost|127\.|10\.|192\.168\.|172\.|[^/.]+(:\d+)?(/|$))", url)
         tail = url.rstrip("/")
-        meant = f"{'http' if local else 'https'}://{mask_url('//' + tail)[2:]}"
+        meant = f"{'http' if local else 'https'}://{without_user('//' + tail)[2:]}"
         wrong("has no scheme (http:// or https://)", meant if "/" in tail else f"{meant}/v1")
     if scheme.lower() not in ("http", "https"):
         wrong(f'begins with "{scheme}://"; only http:// and https:// are possible')
@@ -106,6 +122,12 @@ def read_base_url(text: str) -> tuple[str, str | None]:
         wrong(
             "has a query or fragment (? or #), which a base URL cannot have",
             shown.split("?")[0].split("#")[0],
+        )
+    if "@" in parts.netloc:
+        raise UsageError(
+            f'DIFY_API_BASE_URL: "{shown}" bears a user, which cannot be sent: basic auth and the app\'s key need the '
+            "same header",
+            hint=f"probably meant: DIFY_API_BASE_URL={_mended(url) or without_user(url)}",
         )
     root = f"{scheme.lower()}://{parts.netloc}"
     path = re.sub(r"/+$", "", parts.path)

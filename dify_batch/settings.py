@@ -16,13 +16,15 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from dify_batch.addressing import check_key, check_workflow_id, mask_url, read_base_url
+from dify_batch.envfile import read_env_file, require_one_place, require_some, unknown_names, unquoted
 from dify_batch.errors import AuthError, UsageError
-from dify_batch.flags import BY_DEST, BY_ENV, DEFAULT_BASE_URL, FLAGS, MAX_CONCURRENCY, Failures, Flag, again
-from dify_batch.ledger.place import require_regular
-from dify_batch.text import nearest
+from dify_batch.flags import BY_DEST, DEFAULT_BASE_URL, FLAGS, MAX_CONCURRENCY, Failures, Flag, again
+from dify_batch.ledger.formats import Paths
+from dify_batch.ledger.place import Kind, kind_of, require_regular, same_file
 
 __all__ = ["Failures", "Secret", "Settings", "load_settings", "mask_url", "read_base_url", "read_env_file"]
 
+ADDRESS = frozenset({"api_key", "base_url", "workflow_id"})  # of which a demo takes no notice
 WAIT_CONCURRENCY = 1  # a wait without a concurrency means one row at a time, as --wait has always meant
 NOT_GIVEN = 0  # the concurrency that stands for "by default"; no real one is 0
 
@@ -136,6 +138,10 @@ class Settings:
         key = cast(object, self.api_key)
         if isinstance(key, str):
             put(self, "api_key", Secret(key))
+        for flag in FLAGS:  # the same words mean the same from Python: delimiter="semicolon", timeout="5"
+            value = getattr(self, flag.dest, None)
+            if isinstance(value, str) and flag.action == "value" and flag.dest not in ADDRESS:
+                put(self, flag.dest, flag.read(value, flag.dest))
         if self.concurrency == NOT_GIVEN:
             put(self, "concurrency", WAIT_CONCURRENCY if self.wait > 0 else _default("concurrency"))
         _check_values(self)
@@ -181,9 +187,8 @@ def _check_values(settings: Settings) -> None:
     if number != "auto" and not (isinstance(number, int) and 1 <= number <= MAX_CONCURRENCY):
         raise UsageError(f"concurrency: {number!r} is not a whole number from 1 to {MAX_CONCURRENCY}, or auto")
     for name in ("mode", "retry_policy", "log_format"):
-        if getattr(settings, name) not in BY_DEST[name].choices:
-            allowed = ", ".join(BY_DEST[name].choices)
-            raise UsageError(f'{name}: "{getattr(settings, name)}" is not one of {allowed}')
+        if not isinstance(getattr(settings, name), str):
+            raise UsageError(f"{name}: {getattr(settings, name)!r} is not one of {', '.join(BY_DEST[name].choices)}")
     if settings.user is not None and re.search(r"[{}]", re.sub(r"\{[^{}]+\}", "", settings.user)):
         raise UsageError(
             f'--user: "{settings.user}" has a brace without its partner',
@@ -241,6 +246,18 @@ def _check_together(settings: Settings) -> None:
                 hint=f"give {name} a file of its own",
                 code="usage_invalid_flag",
             )
+        if name not in ("--output", "--input") and any(same_file(path, own) for own in Paths.of(settings.output).all):
+            raise UsageError(
+                f'{name}: "{path}" is a file of the output itself',
+                hint=f"give {name} a file of its own",
+                code="usage_invalid_flag",
+            )
+    if settings.log_file is not None and kind_of(settings.log_file) is Kind.PIPE:
+        raise UsageError(
+            f'--log-file: "{settings.log_file}" is a pipe, and nobody may read it',
+            hint="give a file",
+            code="usage_invalid_flag",
+        )
     if settings.files_column is not None and settings.files_column == settings.id_column:
         raise UsageError(
             f'--id-column and --files-column are the same column: "{settings.id_column}"',
@@ -265,7 +282,9 @@ def load_settings(
     environ = os.environ if environ is None else environ
     path = Path(given["env_file"]) if given.get("env_file") else None
     warnings: list[str] = []
-    file = read_env_file(path or (directory or Path()) / ".env", required=path is not None, warnings=warnings)
+    file = read_env_file(
+        path or (directory or Path()) / ".env", required=path is not None, warnings=warnings, environ=environ
+    )
     where = str(path) if path else ".env"
     values: dict[str, Any] = {}
     for flag in FLAGS:
@@ -275,10 +294,16 @@ def load_settings(
                 values[flag.dest] = _pairs(flag, text)
             else:
                 values[flag.dest] = flag.read(text, flag.name) if isinstance(text, str) else text
-        elif flag.env and environ.get(flag.env, "").strip():
-            values[flag.dest] = flag.read(environ[flag.env], flag.env)
-        elif flag.env and (file.get(flag.env) or "").strip():
+        elif flag.env is None or (given.get("demo") and flag.dest in ADDRESS):
+            continue
+        elif flag.env in environ and (environ[flag.env].strip() or flag.dest == "base_url"):
+            require_some(flag.env, environ[flag.env], "the environment")
+            values[flag.dest] = flag.read(unquoted(flag.env, environ[flag.env]), flag.env)
+        elif flag.env in file and (file[flag.env].strip() or flag.dest == "base_url"):
+            require_some(flag.env, file[flag.env], where)
             values[flag.dest] = flag.read(file[flag.env], f"{flag.env} in {where}")
+    if path is None and not given.get("demo"):
+        require_one_place(environ, file, where)
     for name in ("input", "output"):
         if not str(given.get(name) or "").strip():
             flag = BY_DEST[name]
@@ -292,7 +317,7 @@ def load_settings(
         warnings += [note] if note else []
     if "workflow_id" in values:
         values["workflow_id"] = values["workflow_id"].strip()
-    unknown = _unknown_names(environ, file)
+    unknown = unknown_names(environ, file)
     try:
         return Settings(**values), (*warnings, *unknown)
     except AuthError as error:
@@ -313,72 +338,3 @@ def _pairs(flag: Flag, texts: Iterable[str]) -> dict[str, str]:
                 code="usage_invalid_flag",
             )
     return pairs
-
-
-def _unknown_names(environ: Iterable[str], file: Iterable[str]) -> list[str]:
-    """A warning for each variable that looks like ours and is not, with the nearest that is.
-
-    In the file any name that is nearly one of ours is meant for us; the environment is everybody's.
-    """
-    ours = ("DIFY_BATCH_", "DIFY_API_")
-    unknown = {name for name in (*environ, *file) if name.startswith(ours)}
-    unknown |= {name for name in environ if name.startswith("DIFY_") and _nearest(name, 0.85)}
-    unknown |= {name for name in file if _nearest(name, 0.8)}
-    warnings = []
-    for name in sorted(unknown - BY_ENV.keys()):
-        near = _nearest(name, 0.5)
-        warnings.append(f"{name} is no setting and is ignored." + (f" Did you mean {near}?" if near else ""))
-    return warnings
-
-
-_EVERYBODYS = ("KEY", "LOG_FORMAT", "MODE", "USER")  # a .env that several programs share may have these for another
-
-
-def _nearest(name: str, cutoff: float) -> str | None:
-    """The setting that was probably meant: one prefix more or less, other letters, or a slip of the hand."""
-    upper = name.upper()
-    bare = upper.removeprefix("DIFY_BATCH_").removeprefix("DIFY_")
-    for meant in (upper, bare, f"DIFY_BATCH_{bare}", f"DIFY_{bare}", f"DIFY_API_{bare}"):
-        if meant in BY_ENV and upper not in _EVERYBODYS:
-            return meant
-    return nearest(upper, BY_ENV, cutoff)
-
-
-def read_env_file(path: Path, *, required: bool, warnings: list[str]) -> dict[str, str]:
-    """NAME → value of a `.env` file (dotenv syntax); {} where there is none and none is `required`.
-
-    Adds a warning where others can read a file that holds the key. No part of a line is ever shown: it may
-    be the key.
-    """
-    if not required and not path.is_file():
-        return {}  # a folder named .env is somebody's virtual environment
-    try:
-        raw, mode = path.read_bytes(), path.stat().st_mode
-    except OSError as error:
-        hint = f"make it readable: chmod 600 {path}" if isinstance(error, PermissionError) else "check the path"
-        raise UsageError(f'the settings file "{path}" cannot be read: {error.strerror}', hint=hint) from None
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise UsageError(f"{path}, line {line}: not UTF-8 text", hint="save the file as UTF-8") from None
-    from io import StringIO
-
-    from dotenv import dotenv_values
-    from dotenv.parser import parse_stream
-
-    first: dict[str, int] = {}
-    for binding in parse_stream(StringIO(text)):
-        text_before = binding.original.string[: -len(binding.original.string.lstrip()) or None]
-        line = binding.original.line + text_before.count("\n")  # blank lines before it belong to it
-        if binding.error or (binding.key is not None and binding.value is None) or "\0" in binding.original.string:
-            raise UsageError(f"{path}, line {line}: not NAME=value", hint="correct the line, or put # before it")
-        if binding.key is not None and first.setdefault(binding.key, line) != line:
-            before, first[binding.key] = first[binding.key], line
-            warnings.append(
-                f"{path}: {binding.key} is set on line {before} and again on line {line}; the last one counts"
-            )
-    values = {name: value for name, value in dotenv_values(stream=StringIO(text)).items() if value is not None}
-    if os.name == "posix" and values.get("DIFY_API_KEY") and mode & 0o044:
-        warnings.append(f"Others can read {path}, and it holds DIFY_API_KEY. Type: chmod 600 {path}")
-    return values

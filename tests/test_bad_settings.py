@@ -70,7 +70,7 @@ BAD = [
     ("DIFY_API_KEY", "app-...", "DIFY_API_KEY is still a placeholder, not a key"),
     ("DIFY_API_KEY", f'{KEY}\n', "DIFY_API_KEY contains a line break. (Its value is not shown.)"),
     ("DIFY_API_KEY", f"{KEY} x", "DIFY_API_KEY contains a blank. (Its value is not shown.)"),
-    ("DIFY_API_KEY", f'"{KEY}"', "DIFY_API_KEY contains a quote. (Its value is not shown.)"),
+    ("DIFY_API_KEY", f'"{KEY}', "DIFY_API_KEY contains a quote. (Its value is not shown.)"),
     ("DIFY_API_KEY", f"{KEY}é",
      "DIFY_API_KEY contains a character that no key has (not ASCII). (Its value is not shown.)"),
     ("DIFY_API_KEY", f"Bearer {KEY}",
@@ -107,8 +107,8 @@ BAD = [
      'DIFY_API_BASE_URL: "http://dify.local/app/1/develop" is a page of Dify\'s console, not its API'),
     ("DIFY_API_BASE_URL", "http://dify.local/openapi/v1",
      'DIFY_API_BASE_URL: "http://dify.local/openapi/v1" is the account API, which takes no app key'),
-    ("DIFY_API_BASE_URL", "'http://host/v1'",
-     'DIFY_API_BASE_URL: "\'http://host/v1\'" contains a blank, a quote or a bracket'),
+    ("DIFY_API_BASE_URL", "'http://host/v1",
+     'DIFY_API_BASE_URL: "\'http://host/v1" contains a blank, a quote or a bracket'),
 ]  # fmt: skip
 
 
@@ -125,7 +125,7 @@ def test_bad_settings(tmp_path: Path, where: str, value: str, message: str) -> N
 @pytest.mark.parametrize(
     ("raw", "line"),
     [
-        (b"TIMEOUT=5\nthis is no setting\n", 2),
+        (b"TIMEOUT=5\nthis is no TIMEOUT\n", 2),
         (b"\n\n" + KEY.encode() + b"\n", 3),
         (b"TIMEOUT=5\nDIFY_BATCH_USER='open\nX=1\n", 2),
         (b"A=1\nB=\xff\n", 2),
@@ -175,7 +175,7 @@ def test_flags_that_contradict_each_other(tmp_path: Path, flags: list[str], mess
         ("localhost:8080", "http://localhost:8080/v1"),
         ("192.168.1.5/v1/", "http://192.168.1.5/v1"),
         ("dify.example.com", "https://dify.example.com/v1"),
-        ("me:pw@dify.example.com/v1", "https://***@dify.example.com/v1"),
+        ("me:pw@dify.example.com/v1", "https://dify.example.com/v1"),
         ("https://api.dify.ai/v1/v1/", "https://api.dify.ai/v1"),
         ("https://h/x/v1/chat-messages", "https://h/x/v1"),
         ("http://h/apps", "http://h/v1"),

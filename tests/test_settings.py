@@ -186,7 +186,6 @@ def test_the_working_directory_is_a_folder_and_no_missing_output(tmp_path: Path)
         ("https://proxy.example.com/dify/v1", "https://proxy.example.com/dify/v1", False),
         ("https://proxy.example.com/dify", "https://proxy.example.com/dify", True),
         ("https://proxy.example.com/workflow/v1", "https://proxy.example.com/workflow/v1", False),
-        ("http://u:p@host/v1", "http://u:p@host/v1", False),
     ],
 )
 def test_base_urls_that_work(text: str, url: str, noted: bool) -> None:
@@ -197,12 +196,159 @@ def test_base_urls_that_work(text: str, url: str, noted: bool) -> None:
 
 
 def test_the_note_of_an_added_path_is_a_warning(tmp_path: Path) -> None:
-    settings, warnings = load(tmp_path, {}, {"DIFY_API_BASE_URL": "http://me:secret@localhost"})
-    assert settings.base_url == "http://me:secret@localhost/v1"
+    settings, warnings = load(tmp_path, {}, {"DIFY_API_BASE_URL": "http://localhost"})
+    assert settings.base_url == "http://localhost/v1"
     assert warnings == (
-        "DIFY_API_BASE_URL has no path; http://***@localhost/v1 is used. Write it so to be rid of this note.",
+        "DIFY_API_BASE_URL has no path; http://localhost/v1 is used. Write it so to be rid of this note.",
     )
-    assert "secret" not in repr(settings)
+
+
+# ------------------------------------------------------------ what came out otherwise than it was meant
+
+
+OWN = "https://dify.example.com/v1"
+
+
+def refused(tmp_path: Path, environ: Mapping[str, str], env: str | None = None, given: Mapping[str, Any] = {}) -> str:
+    with pytest.raises(UsageError) as caught:
+        load(tmp_path, given, environ, env)
+    assert caught.value.exit_status == Exit.USAGE
+    assert caught.value.hint
+    assert KEY not in str(caught.value.as_dict())
+    return f"{caught.value.message}\n{caught.value.hint}"
+
+
+@pytest.mark.parametrize("empty", ["", " ", "\t"])
+def test_an_address_that_came_out_empty_is_no_wish_for_the_public_cloud(tmp_path: Path, empty: str) -> None:
+    assert "is there and empty, in the environment" in refused(tmp_path, {"DIFY_API_BASE_URL": empty})
+    told = refused(tmp_path, {}, f"DIFY_API_BASE_URL={empty}\nDIFY_API_KEY={KEY}\n")
+    assert "is there and empty, in .env" in told
+    assert "api.dify.ai" not in told
+    # a file that has the address is no reason to take no notice of the variable
+    both = f"DIFY_API_BASE_URL={OWN}\nDIFY_API_KEY={KEY}\n"
+    assert "environment" in refused(tmp_path, {"DIFY_API_BASE_URL": empty}, both)
+    settings, _ = load(tmp_path, {}, {}, f"# DIFY_API_BASE_URL=\nDIFY_API_KEY={KEY}\n")
+    assert settings.base_url == "https://api.dify.ai/v1"
+    assert load(tmp_path, {"demo": True}, {"DIFY_API_BASE_URL": empty})[0].demo
+
+
+@pytest.mark.parametrize(
+    "name", ["DIFY_API_BASE_URL", "DIFY_API_KEY", "TIMEOUT", "DIFY_BATCH_USER", "DIFY_WORKFLOW_ID"]
+)
+@pytest.mark.parametrize("text", ["${NOBODY_SET_THIS}", "x${NOBODY_SET_THIS}y", "'${NOBODY_SET_THIS}'"])
+def test_a_setting_out_of_a_variable_that_is_set_nowhere(tmp_path: Path, name: str, text: str) -> None:
+    told = refused(tmp_path, {}, f"A=1\n{name}={text}\n")
+    assert f"line 2: {name} takes its value from ${{NOBODY_SET_THIS}}" in told
+
+
+def test_a_setting_out_of_a_variable_that_is_set(tmp_path: Path) -> None:
+    env = (
+        f"HOST=dify.example.com\nDIFY_API_BASE_URL=https://${{HOST}}/v1\nTIMEOUT=${{SECONDS:-7}}\nDIFY_API_KEY={KEY}\n"
+    )
+    settings, _ = load(tmp_path, {}, {}, env)
+    assert (settings.base_url, settings.timeout) == (OWN, 7)
+    settings, _ = load(tmp_path, {}, {"SECONDS": "9", "DIFY_API_KEY": KEY}, env)
+    assert settings.timeout == 9
+    assert "is there and empty" in refused(tmp_path, {"H": ""}, f"DIFY_API_BASE_URL=${{H}}\nDIFY_API_KEY={KEY}\n")
+
+
+def test_lines_of_another_program_are_no_error(tmp_path: Path) -> None:
+    env = "OTHER=${NOBODY_SET_THIS}\nPATH_OF_OURS=${HOME}/x:${ALSO_NOT}\nset -a\n[section]\nTIMEOUT=5\n"
+    settings, warnings = load(tmp_path, {}, {}, env)
+    assert settings.timeout == 5
+    assert [warning.rpartition(": ")[2] for warning in warnings] == ["not NAME=value, passed over"] * 2
+
+
+@pytest.mark.parametrize(
+    "name", ["DIFY_API_BASE_URL", "DIFY_API_KEY", "TIMEOUT", "DIFY_BATCH_RATE", "DIFY_WORKFLOW_ID"]
+)
+@pytest.mark.parametrize("quote", ["'", '"'])
+def test_quotes_that_docker_hands_on_are_told(tmp_path: Path, name: str, quote: str) -> None:
+    value = {"DIFY_API_KEY": KEY, "TIMEOUT": "5", "DIFY_BATCH_RATE": "5/s", "DIFY_WORKFLOW_ID": ID}.get(name, OWN)
+    told = refused(tmp_path, {name: f"{quote}{value}{quote}"})
+    assert "docker run --env-file" in told
+    assert f"{name}={'...' if name == 'DIFY_API_KEY' else value}" in told
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("http://me:secret@dify.example.com/v1", "http://dify.example.com/v1"),
+        ("https://me@dify.example.com", "https://dify.example.com/v1"),
+        ("<https://dify.example.com/v1>", OWN),
+        ("https://dify.example.com/v1?x=1", OWN),
+        ("https:/dify.example.com/v1", OWN),
+        ("dify.example.com", OWN),
+        ("me:secret@dify.example.com/v1", OWN),
+    ],
+)
+def test_a_hint_repeats_what_was_given_mended(tmp_path: Path, given: str, meant: str) -> None:
+    told = refused(tmp_path, {"DIFY_API_BASE_URL": given})
+    assert told.endswith(f"probably meant: DIFY_API_BASE_URL={meant}")
+    assert "secret" not in told
+    assert "api.dify.ai" not in told
+
+
+@pytest.mark.parametrize(
+    ("environ", "env", "fine"),
+    [
+        ({}, f"DIFY_API_BASE_URL={OWN}\n", False),
+        ({"DIFY_API_BASE_URL": OWN}, "DIFY_API_BASE_URL=http://127.0.0.1:1/v1\n", True),
+        ({}, f"DIFY_API_BASE_URL={OWN}\nDIFY_API_KEY={KEY}\n", True),
+        ({}, f"DIFY_API_BASE_URL={OWN}\nDIFY_API_KEY=app-another1234567\n", False),
+        ({}, "DIFY_API_BASE_URL=https://api.dify.ai/v1/\n", True),
+        ({}, "TIMEOUT=5\n", True),
+    ],
+)
+def test_a_key_of_the_environment_goes_to_no_address_out_of_a_file_that_lies_there(
+    tmp_path: Path, environ: dict[str, str], env: str, fine: bool
+) -> None:
+    if fine:
+        load(tmp_path, {}, environ, env)
+        return
+    told = refused(tmp_path, environ, env)
+    assert "--env-file .env" in told
+    assert load(tmp_path, {"env_file": str(tmp_path / ".env")}, environ, env)[0].base_url == OWN
+    assert load(tmp_path, {"demo": True}, environ, env)[0].demo
+
+
+@pytest.mark.parametrize(
+    ("values", "name", "found"),
+    [
+        ({"delimiter": "semicolon"}, "delimiter", ";"),
+        ({"delimiter": "pipe"}, "delimiter", "|"),
+        ({"delimiter": "tab"}, "delimiter", "\t"),
+        ({"delimiter": ";"}, "delimiter", ";"),
+        ({"timeout": "5"}, "timeout", 5.0),
+        ({"rate": "6/m"}, "rate", 0.1),
+        ({"max_outage": "15m"}, "max_outage", 900.0),
+        ({"concurrency": "auto"}, "concurrency", "auto"),
+        ({"id_column": " key "}, "id_column", "key"),
+        ({"encoding": " cp932"}, "encoding", "cp932"),
+    ],
+)
+def test_words_mean_the_same_from_python(values: dict[str, Any], name: str, found: Any) -> None:
+    assert getattr(Settings(input="a", output=Path("b"), api_key=Secret(KEY), **values), name) == found
+
+
+@pytest.mark.parametrize("values", [{"delimiter": ";;"}, {"encoding": "utf-99"}, {"mode": "x"}, {"rate": "fast"}])
+def test_wrong_words_are_refused_from_python_alike(values: dict[str, Any]) -> None:
+    (name,) = values
+    with pytest.raises(UsageError, match=name):
+        Settings(input="a", output=Path("b"), api_key=Secret(KEY), **values)
+
+
+@pytest.mark.parametrize("suffix", ["", ".journal", ".retry", ".paused", ".lock", ".superseded"])
+def test_the_log_is_no_file_of_the_output(tmp_path: Path, suffix: str) -> None:
+    with pytest.raises(UsageError):
+        Settings(input="a", output=tmp_path / "o.jsonl", log_file=tmp_path / f"o.jsonl{suffix}", api_key=Secret(KEY))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="named pipes are those of POSIX")
+def test_a_log_file_that_would_wait_for_a_reader(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "log")
+    with pytest.raises(UsageError, match="is a pipe"):
+        Settings(input="a", output=Path("b"), log_file=tmp_path / "log", api_key=Secret(KEY))
 
 
 def test_credentials_in_a_url_are_masked() -> None:

@@ -70,12 +70,12 @@ def checked_url(base_url: str) -> str:
     if not valid or any(char.isspace() or not char.isprintable() for char in url):
         raise UsageError(
             f"DIFY_API_BASE_URL is {_without_credentials(base_url)!r}, which is not an http or https URL",
-            hint="write it as DIFY_API_BASE_URL=https://api.dify.ai/v1",
+            hint="write it like DIFY_API_BASE_URL=https://dify.example.com/v1",
         )
     if not plain:
         raise UsageError(
             "DIFY_API_BASE_URL bears credentials, a query or a fragment",
-            hint="write it as DIFY_API_BASE_URL=https://api.dify.ai/v1, and the key as DIFY_API_KEY",
+            hint="write the address alone, like https://dify.example.com/v1, and the key as DIFY_API_KEY",
         )
     return url
 

@@ -76,7 +76,7 @@ def test_the_second_signal_stops_the_runs_on_the_server(tmp_path: Path) -> None:
         assert {row.kind for row in found.state.rows.values()} == {"stopped"}
         server.configure(latency=0.05)
         again = run(tmp_path, environment(server.base_url), "-i", "data.csv", "-o", "results.jsonl", "--json")
-        assert (again.status, again.summary["retry_waiting"]) == (0, 4)
+        assert (again.status, again.summary["retry_waiting"]) == (1, 4)
         retried = run(
             tmp_path, environment(server.base_url), "-i", "data.csv", "-o", "results.jsonl", "--retry", "--json"
         )
