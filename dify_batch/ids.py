@@ -130,6 +130,10 @@ class IdIndex:
         """How many ids have any of the given flags."""
         return sum(1 for flags in self._flags.values() if flags & flag)
 
+    def count_both(self, flag: int, other: int) -> int:
+        """How many ids have any of the given flags, and any of the others."""
+        return sum(1 for flags in self._flags.values() if flags & flag and flags & other)
+
     def ids(self, flag: int) -> Iterator[str]:
         """The ids that have any of the given flags, in the order in which they were first added.
 
@@ -163,3 +167,14 @@ class IdIndex:
 
     def __contains__(self, id_: object) -> bool:
         return id_ in self._flags
+
+
+def parse_ids(data: bytes) -> list[str]:
+    """The ids of a file, one a line, each once, in order. People edit it: blank lines, CRLF, no BOM are all fine.
+
+    A file that is not UTF-8 raises UnicodeDecodeError, whose `object` is the file without its byte order mark: an id
+    read wrongly would be a row never replayed.
+    """
+    text = data.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogatepass")
+    lines = (line.strip(" \t\r\ufeff") for line in text.split("\n"))
+    return list(dict.fromkeys(line for line in lines if line))

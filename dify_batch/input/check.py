@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from array import array
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -13,6 +12,7 @@ from dify_batch.input.files import Inputs
 from dify_batch.input.form import BoundForm
 from dify_batch.input.header import preamble_problem
 from dify_batch.input.identity import alike
+from dify_batch.input.passes import Changed
 from dify_batch.input.records import Problem, Row
 from dify_batch.input.rows import RowSource
 from dify_batch.text import count, show
@@ -85,6 +85,7 @@ class _Found:
         self.first: list[Problem] = []
         self.counts: dict[str, int] = {}
         self.stopped = self.structural = False
+        self.garbled: Problem | None = None  # the whole text is in another encoding
         # The records of one wrong width that the file has ended with so far: which, since which record, how many.
         self.width = self.since = self.same = self.line = 0
 
@@ -92,6 +93,8 @@ class _Found:
         self.counts[problem.kind] = self.counts.get(problem.kind, 0) + 1
         self.stopped = self.stopped or problem.fatal
         self.structural = self.structural or problem.structural
+        if problem.kind == "encoding" and problem.line is None:
+            self.garbled = problem
         if len(self.first) < SHOWN:
             self.first.append(problem)
 
@@ -121,7 +124,7 @@ def check(
     """One streaming pass over all rows: ids, structure, and every value against the form.
 
     Marks each usable id IN_INPUT and that of a bad row INVALID; both flags are cleared first. Of a repeated id the
-    first record counts, the later ones are problems. The source keeps a digest of each good row, for `valid_rows`.
+    first record counts, the later ones are problems. The source keeps marks of what was read, for `valid_rows`.
 
     Args:
         other_ids: let ids pass that differ from others in what cannot be seen (--allow-other-ids).
@@ -137,11 +140,9 @@ def check(
             note(problem)
         warnings += form.warnings
     source.may_lack(form.optional_columns)
-    digests = array("q")
-    remember = digests.append
     add = index.first
     inputs = form.inputs
-    for item in source:
+    for item in source.checking():
         records += 1
         if isinstance(item, Problem):
             note(item)
@@ -162,11 +163,8 @@ def check(
                 index.add(item.id, INVALID)
                 for problem in problems:
                     note(problem)
-            else:
-                remember(item.digest)
-                if look is not None:
-                    look(item.id, values)
-    source.remember(digests)
+            elif look is not None:
+                look(item.id, values)
     warnings += source.notes.texts()
     if not found.stopped and not other_ids:
         _note_alike(source, index, found)
@@ -186,7 +184,10 @@ def check(
 
 
 def _judge_whole(source: RowSource, form: BoundForm, found: _Found, records: int) -> None:
-    """Whether one thing explains the problems of many rows: lines above the header, or a table without ids."""
+    """Whether one thing explains the problems of many rows: a wrong encoding, lines above the header, no ids."""
+    if found.garbled is not None:  # then what else was found was found in garbled text
+        found.only(found.garbled)
+        return
     before = found.since - 1
     to_the_end = found.same > 1 and found.since + found.same - 1 == records
     # Above a header stand a few short lines, and no rows of a wider table.
@@ -237,48 +238,41 @@ def valid_rows(
     when the pass begins), so only one such pass may be under way on one index. The index may be changed between items.
 
     Raises:
-        InputChanged: the next row is not the one that was checked, or rows have come or gone since.
+        InputChanged: what comes next is not what was checked.
     """
     index.clear(SEEN)
     add = index.first
     inputs = form.inputs
     source.may_lack(form.optional_columns)
-    checked, place = source.checked, 0
-    last = -1 if checked is None else len(checked) - 1
-    for item in source:
-        if isinstance(item, Problem):
-            if item.id is not None:
-                add(item.id, SEEN)
-            if chosen is None or item.id in chosen:
-                yield item
-        elif not add(item.id, SEEN):
-            yield _duplicate(item, source.id_column)
-        else:
-            values, problems = inputs(item)
-            if checked is not None:
-                expected = place <= last and checked[place] == item.digest
-                if not expected and index.has(item.id, INVALID):  # as the check had it, whatever has come since
-                    late = Problem("not_checked", "it did not pass the check", item.line, None, item.id)
-                    if chosen is None or item.id in chosen:
-                        yield from problems or [late]
-                    continue
-                # What nothing ends may have been cut off by a program that goes on writing.
-                if not expected or (place == last and source.unfinished and source.changed()):
-                    raise _changed(source, item)
-                place += 1
-            if chosen is not None and item.id not in chosen:
-                continue
-            if problems:
-                index.add(item.id, INVALID)
-                yield from problems
+    line = 0
+    try:
+        for item in source.sending():
+            if isinstance(item, Problem):
+                if item.id is not None:
+                    add(item.id, SEEN)
+                problems = [item]
+            elif not add(item.id, SEEN):
+                problems = [_duplicate(item, source.id_column)]
             else:
-                yield item, values
-    if checked is not None and (place <= last or source.changed()):
-        raise _changed(source, None)
+                line = item.line
+                if source.perhaps_cut():
+                    raise Changed
+                values, problems = inputs(item)
+                if index.has(item.id, INVALID):  # as the check had it, whatever has come since
+                    problems = problems or [Problem("not_checked", "it did not pass the check", line, None, item.id)]
+                elif problems:
+                    index.add(item.id, INVALID)
+                elif chosen is None or item.id in chosen:
+                    yield item, values
+            if problems and (chosen is None or item.id in chosen):
+                yield from problems
+    except Changed:
+        raise _changed(source, f" from line {line} on" if line else "") from None
+    if source.checked and source.changed():
+        raise _changed(source, "")
 
 
-def _changed(source: RowSource, row: Row | None) -> InputChanged:
-    where = "" if row is None else f"; the row of line {row.line} (id {show(row.id)}) is not the one that was checked"
+def _changed(source: RowSource, where: str) -> InputChanged:
     return InputChanged(
         f"{source.name} was changed while the batch ran, so it is not what was checked{where}; "
         "every row that was sent is as it was checked",

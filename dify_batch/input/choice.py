@@ -9,8 +9,7 @@ import heapq
 from pathlib import Path
 
 from dify_batch.errors import UsageError
-from dify_batch.ids import IN_INPUT, INVALID, IdIndex, id_hash
-from dify_batch.ledger.formats import parse_retry
+from dify_batch.ids import IN_INPUT, INVALID, IdIndex, id_hash, parse_ids
 from dify_batch.text import count, show
 
 
@@ -21,7 +20,7 @@ def read_ids(path: Path) -> frozenset[str]:
         UsageError: there is no such file, it is no UTF-8 text, or it has no ids.
     """
     try:
-        found = frozenset(parse_retry(path.read_bytes()))
+        found = frozenset(parse_ids(path.read_bytes()))
     except UnicodeDecodeError:
         raise UsageError(
             f"--ids: {show(str(path), 200)} is no UTF-8 text", hint="save it as UTF-8, one id a line"

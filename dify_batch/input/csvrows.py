@@ -96,7 +96,7 @@ class Table:
                 if raw.errors or raw.quotes or always:
                     _look(cells, header, begin, notes)
                 cells[id_at] = id_
-                yield Row(number, begin, id_, dict(zip(header, cells, strict=True)), hash(tuple(cells)))
+                yield Row(number, begin, id_, dict(zip(header, cells, strict=True)))
         except csv.Error as error:
             yield self.broken(error, line, reader.line_num)
 

@@ -93,7 +93,7 @@ def utf8_problem(raw: RawPass, name: str, label: str) -> Problem | None:
     """After a whole pass in another codec: whether the bytes are UTF-8, so that the text was garbled."""
     if not raw.utf8 or raw.beyond == 0 or (raw.beyond < _CHANCE and not _single_byte(name)):
         return None
-    return Problem("encoding", f"the file is UTF-8, not {label.upper()} (its bytes are); {_LEAVE}", 1)
+    return Problem("encoding", f"the file is UTF-8, not {label.upper()} (its bytes are); {_LEAVE}")
 
 
 def _single_byte(name: str) -> bool:

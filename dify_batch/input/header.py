@@ -131,4 +131,4 @@ def preamble_problem(header: Header, first: int, width: int, rows: int) -> Probl
     else:
         cure = "the header names more columns than the rows have: remove what is too much, or add the missing cells"
     message = f"line {header.line} has {have} and all {rows:,} rows from line {first} on {width}: {cure}"
-    return Problem("header", message, header.line)
+    return Problem("header", message)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Container, Iterator
 
 from dify_batch.errors import InvalidInput
@@ -11,6 +12,7 @@ from dify_batch.text import count, show
 KNOWN = DONE | OPEN | PAUSED | RETRY
 """Ids that the files of the output hold from before."""
 
+_SURE = DONE | OPEN | PAUSED
 _SHOWN = 5  # ids that a message names of each kind
 
 
@@ -48,21 +50,13 @@ def check_known_ids(index: IdIndex, failed: Container[str], *, name: str, output
     Raises:
         InvalidInput: code other_ids.
     """
-    known = here = 0
-    gone: list[str] = []
-    new: list[str] = []
-    for id_ in index.ids(KNOWN | IN_INPUT):
-        flags = index.flags(id_)
-        if flags & (DONE | OPEN | PAUSED) or (flags & RETRY and id_ in failed):
-            known += 1
-            if flags & IN_INPUT:
-                here += 1
-            elif len(gone) < _SHOWN:
-                gone.append(id_)
-        elif flags & IN_INPUT and len(new) < _SHOWN:
-            new.append(id_)
+    failed_before = [id_ for id_ in index.ids(RETRY) if id_ in failed and not index.has(id_, _SURE)]
+    known = index.count(_SURE) + len(failed_before)
+    here = index.count_both(_SURE, IN_INPUT) + sum(1 for id_ in failed_before if index.has(id_, IN_INPUT))
     if here * 2 >= known:
         return
+    gone = [id_ for id_ in (*index.ids(_SURE), *failed_before) if not index.has(id_, IN_INPUT)][:_SHOWN]
+    new = list(itertools.islice((id_ for id_ in index.ids(IN_INPUT) if not index.has(id_, KNOWN)), _SHOWN))
     have = "none of them is" if here == 0 else f"only {count(here, 'of them is', 'of them are')}"
     message = f"{output} knows {count(known, 'row')} from before, and {have} in {name}: such as {_some(gone)}"
     if new:

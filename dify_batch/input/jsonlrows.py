@@ -67,4 +67,4 @@ def _row(record: str, number: int, line: int, id_key: str) -> Row | Problem:
         message = f"the row's id is taken from {show(id_key)} and goes under the key id, so this one cannot: rename it"
         return Problem("bad_id", message, line, "id", id_)
     values[id_key] = id_
-    return Row(number, line, id_, values, hash(record))
+    return Row(number, line, id_, values)

@@ -18,7 +18,8 @@ class Kind(Enum):
 
     TABLE = ("a table of text", "")
     JSON_LINES = ("JSON lines", "name the file .jsonl")
-    WORKBOOK = ("a workbook", "save it as CSV UTF-8")
+    WORKBOOK = ("an Excel workbook", "save it as CSV UTF-8")
+    OPEN_SHEET = ("an OpenDocument spreadsheet", "save it as CSV UTF-8")
     GZIP = ("gzip", "gunzip it first")
     PARQUET = ("Parquet", "write the table as CSV or JSON lines")
     JSON_ARRAY = ("a JSON array", "write one object a line: jq -c '.[]' FILE > rows.jsonl")
@@ -78,8 +79,10 @@ def kind_of(head: bytes, *, delimiter_given: bool = False) -> Kind:
     """
     if head.startswith(b"PK\x03\x04"):
         names = head[:4096]
-        book = (b"xl/", b"[Content_Types].xml", b"_rels/.rels", b"opendocument.spreadsheet")
-        return Kind.WORKBOOK if any(name in names for name in book) else Kind.ZIP
+        if b"opendocument.spreadsheet" in names:
+            return Kind.OPEN_SHEET
+        excel = any(name in names for name in (b"xl/", b"[Content_Types].xml", b"_rels/.rels"))
+        return Kind.WORKBOOK if excel else Kind.ZIP
     for magic, kind in _MAGIC:
         if head.startswith(magic) and (kind is not Kind.BZIP2 or _BZIP.match(head)):
             return kind

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import gzip
 import os
 import shutil
 import stat
 import sys
 import tempfile
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
@@ -139,6 +137,9 @@ def _spool(stream: BinaryIO, name: str) -> BinaryIO:
 
 
 def _unpack(packed: BinaryIO, name: str) -> BinaryIO:
+    import gzip
+    import zlib
+
     def unpack(spool: BinaryIO) -> None:
         packed.seek(0)
         with gzip.GzipFile(fileobj=packed, mode="rb") as stream:
@@ -163,11 +164,10 @@ def spooled(fill: Callable[[BinaryIO], object], name: str, done: str) -> BinaryI
     try:
         fill(spool)
         spool.flush()
-    except gzip.BadGzipFile:  # an OSError, too
-        spool.close()
-        raise
     except OSError as error:
         spool.close()
+        if error.errno is None:  # not the system's word: gzip.BadGzipFile is one, too
+            raise
         raise UsageError(
             f"{name} cannot be {done} to the folder of temporary files: {error.strerror}",
             hint="name a regular file after --input, or set TMPDIR to a folder with room",

@@ -8,6 +8,8 @@ from __future__ import annotations
 import io
 import os
 import re
+from array import array
+from dataclasses import dataclass, field
 from typing import Any, TextIO
 
 BLOCK = 1 << 18  # bytes read at once: large enough that the calls do not show in a profile
@@ -27,6 +29,18 @@ _MAYBE_ERROR = re.compile(f"#(?:[^ -~]|{'|'.join(_ASCII_ERRORS)})".encode())
 letter only, so that the search is as fast as that for a letter."""
 
 
+class Changed(Exception):
+    """A block of the file is not the one that an earlier pass has read."""
+
+
+@dataclass(slots=True)
+class Marks:
+    """What a whole pass has read: the hash of each block, which holds for this process only, and the size in bytes."""
+
+    blocks: array[int] = field(default_factory=lambda: array("q"))
+    size: int = 0
+
+
 class RawPass(io.RawIOBase):
     """Reads a descriptor from the start; closing it leaves the descriptor open.
 
@@ -40,10 +54,26 @@ class RawPass(io.RawIOBase):
         cut_off: all has been read, and the last byte ends no line: the last record may not be whole.
         beyond: how many bytes beyond ASCII, counted as long as `utf8` is true.
         utf8: all bytes so far are UTF-8 (only looked at where `watch_utf8` is given).
+
+    Args:
+        record: gets the marks of what is read.
+        expect: marks of an earlier pass: only what they cover is read, and Changed raised before anything else is
+            handed on.
     """
 
-    def __init__(self, descriptor: int, *, delimiter: str = ",", watch_utf8: bool = False) -> None:
+    def __init__(
+        self,
+        descriptor: int,
+        *,
+        delimiter: str = ",",
+        watch_utf8: bool = False,
+        record: Marks | None = None,
+        expect: Marks | None = None,
+    ) -> None:
         self._descriptor = descriptor
+        self._record = record
+        self._expect = expect
+        self._block = 0
         self._offset = 0
         self._tail = b""
         self._blank_quote = f'{delimiter} "'.encode("utf-8", "surrogatepass")
@@ -56,9 +86,17 @@ class RawPass(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        data = os.pread(self._descriptor, len(buffer), self._offset)
+        expect = self._expect
+        wanted = len(buffer) if expect is None else min(len(buffer), expect.size - self._offset)
+        data = os.pread(self._descriptor, wanted, self._offset)
         self._offset += len(data)
+        if expect is not None and wanted and not (data and hash(data) == expect.blocks[self._block]):
+            raise Changed
         if data:
+            self._block += 1
+            if self._record is not None:
+                self._record.blocks.append(hash(data))
+                self._record.size = self._offset
             self._look(data)
         else:
             self.cut_off = self._open

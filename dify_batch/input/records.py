@@ -49,14 +49,12 @@ class Row:
         line: the record's first physical line, from 1; of a spreadsheet its row.
         id: without surrounding ASCII white space.
         values: header → cell; str from CSV, any JSON value from JSONL. The id column is there with the id.
-        digest: tells within this process whether a later pass reads the same record; equal rows have the same.
     """
 
     number: int
     line: int
     id: str
     values: dict[str, Any]
-    digest: int = field(default=0, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,10 +140,9 @@ class Notes:
     def texts(self) -> Iterator[str]:
         note = self.padding
         if note.times:
-            what = "record" if note.times == 1 else "records"
             yield (
-                f"{note.times:,} {what} with nothing in cells beyond the table, as a spreadsheet leaves them "
-                f"(first on line {note.line}); they are passed over"
+                f"{count(note.times, 'record has', 'records have')} empty cells beyond the table, or nothing else, as "
+                f"a spreadsheet leaves them (first on line {note.line}); they are passed over"
             )
         note = self.lacking
         if note.times:

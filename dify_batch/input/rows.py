@@ -9,7 +9,6 @@ with RowSource.open("data.csv") as source:
 from __future__ import annotations
 
 import csv
-from array import array
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -17,19 +16,17 @@ from typing import BinaryIO
 
 from dify_batch.errors import UsageError
 from dify_batch.flags import BY_DEST
-from dify_batch.input.books import SheetReader, copy_sheet
 from dify_batch.input.csvrows import FIELD_LIMIT, Table, stray_problem
 from dify_batch.input.encodings import decode_problem, pick_encoding, utf8_problem, watches_utf8
 from dify_batch.input.header import Reader, read_header
 from dify_batch.input.jsonlrows import jsonl_rows
 from dify_batch.input.kinds import Kind
 from dify_batch.input.opening import Opened, open_input
-from dify_batch.input.parquet import copy_parquet
-from dify_batch.input.passes import RawPass, text_of
+from dify_batch.input.passes import Marks, RawPass, text_of
 from dify_batch.input.records import Notes, Problem, Row
 from dify_batch.text import nearest, show
 
-_BOOKS = (Kind.WORKBOOK, Kind.OLD_OFFICE)
+_BOOKS = (Kind.WORKBOOK, Kind.OPEN_SHEET, Kind.OLD_OFFICE)
 _TYPED_NAMES = (".jsonl", ".ndjson")
 
 
@@ -46,8 +43,7 @@ class RowSource:
         base_dir: where relative paths of files begin: the input's folder, or the working directory.
         notes: what the newest pass met that is no error.
         warnings: what opening it has shown.
-        checked: the digest of each row that passed the check, in order; None where the input cannot change.
-        unfinished: whether no line end followed the last record that was checked: it may not have been whole.
+        checked: whether a whole pass has been marked (`checking`), so that `sending` gives what it gave.
     """
 
     def __init__(
@@ -63,8 +59,8 @@ class RowSource:
         self.id_column = id_column or "id"
         self.id_given = id_column is not None
         self.notes = Notes()
-        self.checked: array[int] | None = None
-        self.unfinished = self._cut_off = False
+        self._marks: Marks | None = None
+        self._under_way: RawPass | None = None
         self._table: Table | None = None
         self._sheet = opened.kind in _BOOKS
         self._encoding, problem = self._judge(opened, encoding, sheet)
@@ -129,9 +125,13 @@ class RowSource:
         why = ""
         try:
             if kind in _BOOKS:
+                from dify_batch.input.books import copy_sheet  # with what unpacks and parses: only where it is needed
+
                 copy, warning = copy_sheet(opened.file, opened.name, sheet)
                 self.warnings = () if warning is None else (warning,)
             elif kind is Kind.PARQUET:
+                from dify_batch.input.parquet import copy_parquet
+
                 copy = copy_parquet(opened.file, opened.name)
             else:
                 raise ValueError
@@ -142,11 +142,14 @@ class RowSource:
         cure = kind.cure.replace("FILE", "FILE" if opened.path is None else opened.path.name)
         return "utf-8-sig", Problem("not_a_table", f"this is {kind.what}{why}; {cure}")
 
-    def _raw(self) -> RawPass:
-        return RawPass(self._fd, delimiter=self._delimiter, watch_utf8=watches_utf8(self._encoding))
+    def _raw(self, *, record: Marks | None = None, expect: Marks | None = None) -> RawPass:
+        watch = watches_utf8(self._encoding)
+        return RawPass(self._fd, delimiter=self._delimiter, watch_utf8=watch, record=record, expect=expect)
 
     def _reader(self, raw: RawPass) -> Reader:
         if self._sheet:
+            from dify_batch.input.books import SheetReader
+
             return SheetReader(text_of(raw, self._encoding, "\n"))
         return csv.reader(text_of(raw, self._encoding), delimiter=self._delimiter, strict=True)
 
@@ -206,11 +209,38 @@ class RowSource:
 
     def __iter__(self) -> Iterator[Row | Problem]:
         """A fresh pass: rows and problems in the order of the file. A fatal problem is the last item."""
+        return self._pass(self._raw())
+
+    def checking(self) -> Iterator[Row | Problem]:
+        """A fresh pass whose bytes are marked, a few for each block, so that `sending` can give the same again."""
+        marks = None if self._opened.stamp is None else Marks()  # a copy cannot change
+        yield from self._pass(self._raw(record=marks))
+        self._marks = marks
+
+    def sending(self) -> Iterator[Row | Problem]:
+        """A fresh pass over what `checking` has read, and nothing else, to its end.
+
+        Raises:
+            Changed: the next bytes are not those that were checked.
+        """
+        self._under_way = self._raw(expect=self._marks)
+        return self._pass(self._under_way)
+
+    def perhaps_cut(self) -> bool:
+        """Whether the row that `sending` has just given is the last, nothing ends it, and the file was changed since it
+        was opened: a program may have been writing it. Cheap for any other row."""
+        raw = self._under_way
+        return raw is not None and raw.cut_off and self._marks is not None and self.changed()
+
+    @property
+    def checked(self) -> bool:
+        return self._marks is not None
+
+    def _pass(self, raw: RawPass) -> Iterator[Row | Problem]:
         self.notes = notes = Notes()
         if self._problems:
             yield from self._problems
             return
-        raw = self._raw()
         try:
             if self._table is None:
                 yield from jsonl_rows(raw, self._encoding, self.id_column)
@@ -219,7 +249,6 @@ class RowSource:
         except UnicodeError:
             yield decode_problem(self._fd, self._encoding, self._label)
             return
-        self._cut_off = raw.cut_off
         problem = utf8_problem(raw, self._encoding, self._label)
         if problem is not None:
             yield problem
@@ -227,11 +256,6 @@ class RowSource:
     def changed(self) -> bool:
         """Whether the file was changed or replaced (device, inode, size, time) since it was opened."""
         return self._opened.changed()
-
-    def remember(self, digests: array[int]) -> None:
-        """What the whole pass that has just ended found good, for the pass that sends. A copy cannot change."""
-        self.checked = digests if self._opened.stamp is not None else None
-        self.unfinished = self._cut_off
 
     def close(self) -> None:
         """Close the file; iterating is over."""

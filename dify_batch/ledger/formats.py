@@ -218,17 +218,6 @@ def retry_bytes(ids: Iterable[str]) -> bytes:
     return BOM + "".join(f"{row_id}\n" for row_id in ids).encode("utf-8", "surrogatepass")
 
 
-def parse_retry(data: bytes) -> list[str]:
-    """The ids of a `.retry` file, each once, in order. People edit it: blank lines, CRLF, no BOM are all fine.
-
-    A file that is not UTF-8 raises UnicodeDecodeError, whose `object` is the file without its byte order mark: an id
-    read wrongly would be a row never replayed.
-    """
-    text = data.removeprefix(BOM).decode("utf-8", "surrogatepass")
-    lines = (line.strip(" \t\r\ufeff") for line in text.split("\n"))
-    return list(dict.fromkeys(line for line in lines if line))
-
-
 def forms_shown(forms: Iterable[PausedForm], base_url: str, user: str) -> list[dict[str, Any]]:
     """Forms as `.paused` and the journal have them, each with the whole request that answers it.
 

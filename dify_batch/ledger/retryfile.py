@@ -7,9 +7,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TypeAlias
 
+from dify_batch.ids import parse_ids
 from dify_batch.ledger.appendfile import storage_error
 from dify_batch.ledger.disk import OPEN_TO_ALL, Disk
-from dify_batch.ledger.formats import BOM, parse_retry, retry_bytes
+from dify_batch.ledger.formats import BOM, retry_bytes
 
 Stamp: TypeAlias = tuple[int, int]
 """(time of the last change in nanoseconds, size in bytes): another one means that somebody wrote the file."""
@@ -70,7 +71,7 @@ class RetryFile:
 
     def _there(self) -> list[str]:
         try:
-            return parse_retry(self._path.read_bytes())
+            return parse_ids(self._path.read_bytes())
         except (OSError, UnicodeDecodeError):
             return []  # only ids that no row has could be lost
 

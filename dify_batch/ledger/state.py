@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from dify_batch.errors import StorageError
-from dify_batch.ids import DONE, OPEN, PAUSED, RETRY, IdIndex
+from dify_batch.ids import DONE, OPEN, PAUSED, RETRY, IdIndex, parse_ids
 from dify_batch.ledger import formats
 from dify_batch.ledger.answered import Answered
 from dify_batch.ledger.appendfile import whole_length
@@ -257,7 +257,7 @@ def _read_retry(path: Path, data: bytes, state: State) -> None:
     for row_id in torn:
         state.rows[row_id].flushed = False  # no person took it out
     try:
-        ids = formats.parse_retry(whole)
+        ids = parse_ids(whole)
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise StorageError(

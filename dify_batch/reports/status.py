@@ -9,8 +9,8 @@ import json
 import os
 import re
 import socket
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from dify_batch.ledger import formats
 from dify_batch.ledger.records import journal_record
 from dify_batch.ledger.spent import spent
 from dify_batch.ledger.state import Phase, RowState, State, lines_of, read_state
+from dify_batch.reports.standing import FailureGroup, Holder, InFlight, LastBatch, PausedRow, Standing
 from dify_batch.reports.status_text import next_steps, text_of
 from dify_batch.seams import REAL
 from dify_batch.text import pattern_of, plural
@@ -31,104 +32,8 @@ TAIL = 1 << 16  # the end of a batch is among the last few lines of its journal
 
 
 @dataclass(frozen=True, slots=True)
-class FailureGroup:
-    """Failed rows with the same code and, but for ids and numbers, the same message.
-
-    `kind` is "failed", "rejected", "stopped", "unknown" or "invalid". `message` is that of all its rows, or what
-    they have in common with … in the place of ids and numbers. `examples`: up to EXAMPLES row ids.
-    """
-
-    kind: str
-    code: str
-    message: str
-    count: int
-    examples: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class PausedRow:
-    """A row whose run waits for a person. `forms` as in `.paused`; `expired`: none of its forms can be answered."""
-
-    id: str
-    workflow_run_id: str | None
-    forms: tuple[dict[str, Any], ...]
-    expires_at: str | None
-    expired: bool
-
-
-@dataclass(frozen=True, slots=True)
-class InFlight:
-    """A row whose end is not known. Without a run id its request was sent and not answered. `since`: ISO 8601, UTC."""
-
-    id: str
-    workflow_run_id: str | None
-    since: str
-
-
-@dataclass(frozen=True, slots=True)
-class Holder:
-    """The process named in `.lock`. `alive` is None where it cannot be told: it is on another machine."""
-
-    pid: int
-    host: str
-    alive: bool | None
-
-
-@dataclass(frozen=True, slots=True)
-class LastBatch:
-    """The last invocation: times in ISO 8601, UTC; `reason` is "finished" or an error's code, None if it did not end.
-
-    `untouched`: rows of its input that had not been sent when it ended; `left_out`: those that had no id of their own.
-    `again`: the flags that decide what happens to the rows, as words of a command.
-    """
-
-    started_at: str
-    input: str
-    ended_at: str | None = None
-    reason: str | None = None
-    rows: int | None = None
-    untouched: int | None = None
-    demo: bool = False
-    left_out: int = 0
-    again: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class StatusReport:
-    """Where the rows of one output are. done = success + partial_success, and no row is counted in two places.
-
-    `total_tokens`, `total_price` (currency → exact amount): of all runs, failed ones included.
-    `held`: results that lie in the journal until their turn comes (--keep-order). `retry_waiting`: ids in `.retry`
-    of which the journal knows no failure, as a person wrote them there.
-    `to_retry`: rows that `--retry` would run. `retry_unknown`: those ids of `.retry` that the journal has never
-    heard of, so that they may not be in the input at all. `other_failures`: rows in groups beyond
-    the TOP_GROUPS largest.
-    """
-
-    output: str
-    done: int
-    success: int
-    partial_success: int
-    failed: int
-    unknown: int
-    retry_waiting: int
-    to_retry: int
-    retry_unknown: tuple[str, ...] = ()
-    paused: tuple[PausedRow, ...] = ()
-    in_flight: tuple[InFlight, ...] = ()
-    held: int = 0
-    total_tokens: int = 0
-    total_price: Mapping[str, str] = field(default_factory=dict)
-    failures: tuple[FailureGroup, ...] = ()
-    other_failures: int = 0
-    batch: LastBatch | None = None
-    holder: Holder | None = None
-    warnings: tuple[str, ...] = ()
-    next_steps: tuple[str, ...] = ()
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
-        return asdict(self)
+class StatusReport(Standing):
+    """Where the rows of one output are, with the words for people."""
 
     def text(self) -> str:
         """For people; safe to show whatever a server wrote."""

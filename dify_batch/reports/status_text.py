@@ -6,15 +6,13 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dify_batch.ledger import formats
 from dify_batch.reports.nextsteps import Call, Left, steps
+from dify_batch.reports.standing import Holder, LastBatch, Standing
 from dify_batch.text import count, duration, listed, one_line, plural, printable
 from dify_batch.usage import price_text
-
-if TYPE_CHECKING:
-    from dify_batch.reports.status import Holder, LastBatch, StatusReport
 
 SHOWN = 10  # paused rows and runs in flight in the text; the machine output has all of them
 
@@ -24,7 +22,7 @@ UNKNOWN_MEANS = (
 )
 
 
-def next_steps(report: StatusReport, *, running: bool) -> Iterator[str]:
+def next_steps(report: Standing, *, running: bool) -> Iterator[str]:
     """Sentences that end with what to type."""
     batch = report.batch
     source = batch.input if batch and batch.input else "data.csv"
@@ -78,12 +76,12 @@ class _List:
         return [title, *self.lines, *more] if self.count else []
 
 
-def text_of(report: StatusReport) -> str:
+def text_of(report: Standing) -> str:
     """The report for people; safe to show whatever a server wrote."""
     return "\n".join(printable(line) for line in _lines(report))
 
 
-def _lines(report: StatusReport) -> Iterator[str]:
+def _lines(report: Standing) -> Iterator[str]:
     counts = [f"{report.done:,} done" + (f" ({report.partial_success:,} in part)" if report.partial_success else "")]
     open_rows = (
         (report.failed, "failed"),

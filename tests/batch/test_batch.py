@@ -13,8 +13,8 @@ import pytest
 from dify_batch.batch.control import Control
 from dify_batch.batch.invocation import BatchReport, run_batch
 from dify_batch.errors import AppError, AuthError, ConnectionFailed, InvalidInput, OutputLocked, UsageError
+from dify_batch.ids import parse_ids
 from dify_batch.input.check import check as really_check
-from dify_batch.ledger.formats import parse_retry
 from dify_batch.settings import Failures, Settings
 from dify_batch.simulator import Config, Simulator
 from dify_batch.summary import Stats
@@ -469,7 +469,7 @@ async def test_a_file_that_goes_after_the_check_fails_its_row_alone(
     monkeypatch.setattr("dify_batch.batch.invocation.check", check)
     report = await folder.run(api_key="app-files")
     assert (report.exit_status, report.summary.success, report.summary.failed) == (1, 2, 1)
-    assert parse_retry(folder.retry.read_bytes()) == ["b"]
+    assert parse_ids(folder.retry.read_bytes()) == ["b"]
 
 
 async def test_rows_that_come_while_the_batch_runs_are_told_and_left(

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from dify_batch.ledger.formats import BOM, Paths, parse_retry
+from dify_batch.ids import parse_ids
+from dify_batch.ledger.formats import BOM, Paths
 from dify_batch.simulator import Config, SimulatorProcess
 from tests.support.harness import (
     LIMIT,
@@ -164,7 +165,7 @@ def test_a_folder_that_turns_read_only(tmp_path: Path) -> None:
         assert found.retry == {"r30"}
         assert found.done == set(ids) - {"r30"}
         assert executed_more_than_once(server) == {}
-        assert parse_retry(Paths.of(output).retry.read_bytes()) == ["r30"]
+        assert parse_ids(Paths.of(output).retry.read_bytes()) == ["r30"]
 
 
 @pytest.mark.parametrize("harm", ["cut", "emptied", "deleted", "moved"])

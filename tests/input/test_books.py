@@ -173,7 +173,10 @@ def test_a_workbook_from_a_pipe_and_under_any_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (b"PK\x03\x04\x14\0\x06\0\x08\0\0\0!\0[Content_Types].xml", "this is a workbook, and it cannot be opened"),
+        (
+            b"PK\x03\x04\x14\0\x06\0\x08\0\0\0!\0[Content_Types].xml",
+            "this is an Excel workbook, and it cannot be opened",
+        ),
         (
             b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + b"\0" * 600,
             "this is a file of an old Office program, and it cannot be",

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dify_batch.ids import parse_ids
 from dify_batch.ledger import formats
 from dify_batch.ledger.formats import BOM, Paths
 from dify_batch.ledger.records import journal_record
@@ -94,7 +95,7 @@ def test_another_spelling_of_a_result_is_read_too() -> None:
 
 @given(st.lists(ids, unique=True))
 def test_retry_ids_are_read_back(row_ids: list[str]) -> None:
-    assert formats.parse_retry(formats.retry_bytes(row_ids)) == row_ids
+    assert parse_ids(formats.retry_bytes(row_ids)) == row_ids
 
 
 @pytest.mark.parametrize(
@@ -111,7 +112,7 @@ def test_retry_ids_are_read_back(row_ids: list[str]) -> None:
     ],
 )
 def test_retry_as_people_write_it(data: bytes, found: list[str]) -> None:
-    assert formats.parse_retry(data) == found
+    assert parse_ids(data) == found
 
 
 def test_a_paused_record_says_how_to_answer() -> None:

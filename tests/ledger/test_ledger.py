@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 import dify_batch.ledger.store as ledger_module
 from dify_batch.engine.order import Order
 from dify_batch.errors import StorageError
-from dify_batch.ids import OPEN, RETRY
+from dify_batch.ids import OPEN, RETRY, parse_ids
 from dify_batch.ledger.disk import Disk
-from dify_batch.ledger.formats import BOM, Paths, parse_retry
+from dify_batch.ledger.formats import BOM, Paths
 from dify_batch.ledger.state import Phase, claimed_runs, read_state
 from dify_batch.ledger.store import Held, Ledger, set_aside
 from dify_batch.outcomes import Paused, PausedForm, RunRef, RunResult
@@ -141,7 +141,7 @@ async def test_ids_that_a_person_adds_meanwhile_are_kept(output: Path) -> None:
     ledger.paths.retry.write_bytes(b"mine\r\na\r\nb\r\n")
     ledger.failed("c", kind="failed", code="x", message="no")
     await ledger.close()
-    assert parse_retry(ledger.paths.retry.read_bytes()) == ["a", "c", "mine", "b"]
+    assert parse_ids(ledger.paths.retry.read_bytes()) == ["a", "c", "mine", "b"]
 
 
 async def test_an_old_copy_of_retry_that_a_person_saves_late_adds_nothing(output: Path) -> None:
@@ -156,7 +156,7 @@ async def test_an_old_copy_of_retry_that_a_person_saves_late_adds_nothing(output
     ledger.paths.retry.write_bytes(old + b"mine\n")
     ledger.failed("c", kind="failed", code="x", message="no")
     await ledger.close()
-    assert parse_retry(ledger.paths.retry.read_bytes()) == ["c", "mine"]
+    assert parse_ids(ledger.paths.retry.read_bytes()) == ["c", "mine"]
 
 
 async def test_an_edit_between_reading_and_opening_is_kept(output: Path) -> None:
@@ -168,7 +168,7 @@ async def test_an_edit_between_reading_and_opening_is_kept(output: Path) -> None
     ledger = Ledger(paths, state, base_url="http://x/v1", on_error=lambda error: None)
     ledger.failed("a", kind="failed", code="x", message="no")
     await ledger.close()
-    assert parse_retry(paths.retry.read_bytes()) == ["first", "a", "second"]
+    assert parse_ids(paths.retry.read_bytes()) == ["first", "a", "second"]
 
 
 async def test_a_failure_counts_as_written_only_if_the_retry_file_has_it(
@@ -183,7 +183,7 @@ async def test_a_failure_counts_as_written_only_if_the_retry_file_has_it(
     await ledger._writer.durable()
     await ledger._writer.flush()
     state = read_state(ledger.paths)
-    written = parse_retry(ledger.paths.retry.read_bytes())
+    written = parse_ids(ledger.paths.retry.read_bytes())
     assert [row_id for row_id, row in state.rows.items() if row.flushed] == written
     await ledger.close()
 

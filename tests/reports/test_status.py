@@ -18,8 +18,8 @@ from dify_batch.errors import EXIT_OF_CODE, Exit, StorageError, UsageError
 from dify_batch.ledger import state
 from dify_batch.ledger.formats import BOM, Paths, json_line
 from dify_batch.ledger.lock import OutputLock
-from dify_batch.reports import status
 from dify_batch.reports.export import export
+from dify_batch.reports.standing import Holder
 from dify_batch.reports.status import status_report
 from dify_batch.reports.status_text import _REASONS
 from dify_batch.simulator import Config, SimulatorProcess
@@ -135,7 +135,7 @@ def test_a_batch_under_way_names_its_process(tmp_path: Path) -> None:
         report = status_report(output)
     finally:
         lock.release()
-    assert report.holder == status.Holder(os.getpid(), socket.gethostname(), True)
+    assert report.holder == Holder(os.getpid(), socket.gethostname(), True)
     assert f"being written by process {os.getpid()} on {socket.gethostname()}" in report.text()
     assert [step for step in report.next_steps if "--retry" in step or " -i " in step] == []
     assert f"kill {os.getpid()}" in report.next_steps[0]

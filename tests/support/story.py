@@ -12,9 +12,9 @@ from pathlib import Path
 from dify_batch import ids
 from dify_batch.errors import StorageError
 from dify_batch.ids import DONE as DONE_FLAG
-from dify_batch.ids import IdIndex
+from dify_batch.ids import IdIndex, parse_ids
 from dify_batch.ledger.disk import Disk
-from dify_batch.ledger.formats import Paths, parse_retry
+from dify_batch.ledger.formats import Paths
 from dify_batch.ledger.state import Phase, read_state
 from dify_batch.ledger.store import Held, Ledger
 from dify_batch.outcomes import Paused, PausedForm, RunRef, RunResult
@@ -177,7 +177,7 @@ class Story:
         for path in (self.paths.journal, self.paths.paused, self.paths.retry):
             data = path.read_bytes() if path.exists() else b""
             assert data == b"" or data.endswith(b"\n")
-        retry = parse_retry(self.paths.retry.read_bytes()) if self.paths.retry.exists() else []
+        retry = parse_ids(self.paths.retry.read_bytes()) if self.paths.retry.exists() else []
         assert sorted(retry) == sorted(row for row, place in before.items() if place == RETRY)
         paused = [line["id"] for line in results(self.paths.paused)]
         assert sorted(paused) == sorted(row for row, place in before.items() if place == PAUSED)

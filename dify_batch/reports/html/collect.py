@@ -19,7 +19,8 @@ from dify_batch.ledger.spent import spent
 from dify_batch.ledger.state import Phase, RowState, State, lines_of, read_state
 from dify_batch.reports.html.figures import Points, charts
 from dify_batch.reports.html.pack import Packer, sample
-from dify_batch.reports.status import FailureGroup, group_failures, require_batch, require_results, status_report
+from dify_batch.reports.standing import FailureGroup
+from dify_batch.reports.status import group_failures, require_batch, require_results, status_report
 from dify_batch.strictjson import json_object
 from dify_batch.usage import Total, Use, exact
 
