@@ -30,9 +30,9 @@ follows a look-up, in `_looked_up`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from dify_batch.engine.facts import (
     Absent,
@@ -170,9 +170,8 @@ Step: TypeAlias = Send | Follow | Watch | LookUp | Keep | GiveUp | StopBatch | L
 # ---------------------------------------------------------------------------------------------------------- a row
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """Where a row stands.
+class Row(NamedTuple):
+    """Where a row stands. (A tuple, since a million rows are moved on several times each.)
 
     `sent`: its last POST; `ref`, `begun`: the run of that POST and when it was first known (wall). `retries`: used up;
     `repetition`: how often in a row it was repeated; `excuses`: how often that was not charged though it was lost.
@@ -231,16 +230,16 @@ def advance(rules: Rules, row: Row, fact: Fact) -> Advance:
             fresh = Row(Stage.SENT, fact, None, 0.0, row.retries, row.repetition, row.excuses)
             return fresh, ()
         case Started() if row.stage is Stage.SENT and not fact.found:
-            return replace(row, ref=fact.ref, begun=fact.wall), ()
+            return row._replace(ref=fact.ref, begun=fact.wall), ()
         case Started() if row.stage is Stage.LOST:
-            known = replace(row, stage=Stage.KNOWN, ref=fact.ref, begun=fact.wall, recovered=True)
+            known = row._replace(stage=Stage.KNOWN, ref=fact.ref, begun=fact.wall, recovered=True)
             return known, (Follow("found on the server"),)
         case Seen() if row.stage is Stage.KNOWN:
             return _seen(rules, row, fact)
         case Gone() if row.stage is Stage.KNOWN:
             return _gone(row)
         case ProbablyDead() if row.stage is Stage.KNOWN:
-            return replace(row, dead=True), (Watch(),)
+            return row._replace(dead=True), (Watch(),)
         case Absent() | Unproven() | Unavailable() if row.stage is Stage.LOST:
             return _looked_up(rules, row, fact)
         case Begun():
@@ -250,9 +249,9 @@ def advance(rules: Rules, row: Row, fact: Fact) -> Advance:
         case NoMoreRows():
             return _no_more(row, leaving=fact.leaving)
         case GivenUp():
-            return _conclude(replace(row, failure=None), GiveUp(fact.kind, fact.code, fact.message, fact.run_id))[0], ()
+            return _conclude(row._replace(failure=None), GiveUp(fact.kind, fact.code, fact.message, fact.run_id))[0], ()
         case Done():
-            return replace(row, stage=Stage.SETTLED, failure=None), ()
+            return row._replace(stage=Stage.SETTLED, failure=None), ()
         case _:
             raise Impossible(f"{type(fact).__name__} at stage {row.stage.value}")
 
@@ -263,12 +262,12 @@ def replay(rules: Rules, facts: list[Fact]) -> Row:
     row = Row()
     for fact in facts:
         if isinstance(fact, Sent):
-            row = replace(row, stage=Stage.NEW, ref=None, failure=None)
+            row = row._replace(stage=Stage.NEW, ref=None, failure=None)
         elif isinstance(fact, Started | Seen | Absent) and row.sent is not None:
             found = isinstance(fact, Started) and fact.found
-            row = replace(row, stage=Stage.LOST if found or isinstance(fact, Absent) else Stage.SENT, ref=None)
+            row = row._replace(stage=Stage.LOST if found or isinstance(fact, Absent) else Stage.SENT, ref=None)
             if isinstance(fact, Seen):
-                row = replace(row, stage=Stage.KNOWN, ref=run_of(fact.outcome))
+                row = row._replace(stage=Stage.KNOWN, ref=run_of(fact.outcome))
         try:
             row, _ = advance(rules, row, fact)
         except Impossible:
@@ -277,11 +276,11 @@ def replay(rules: Rules, facts: list[Fact]) -> Row:
 
 
 def _conclude(row: Row, step: Step) -> Advance:
-    return replace(row, stage=Stage.SETTLED, failure=None), (step,)
+    return row._replace(stage=Stage.SETTLED, failure=None), (step,)
 
 
 def _leave(row: Row, *more: Step) -> Advance:
-    return replace(row, stage=Stage.LEFT), (Leave(), *more)
+    return row._replace(stage=Stage.LEFT), (Leave(), *more)
 
 
 def _first_step(row: Row) -> tuple[Step, ...]:
@@ -302,26 +301,27 @@ def _first_step(row: Row) -> tuple[Step, ...]:
 def _answered(rules: Rules, row: Row, outcome: Outcome, excused: bool) -> Advance:
     match outcome:
         case Succeeded() | Paused():
-            return _conclude(replace(row, ref=run_of(outcome)), Keep(outcome, row.recovered))
+            settled = row._replace(stage=Stage.SETTLED, failure=None, ref=run_of(outcome))
+            return settled, (Keep(outcome, row.recovered),)
         case Failed(confirmed=False):
             return _known(row, outcome.result.ref, "the answer says stopped, which is not final")
         case Failed():
             return _failed(rules, row, outcome)
         case Rejected(code=code, message=message):
-            return _conclude(replace(row, ref=None), GiveUp("rejected", code, message))
+            return _conclude(row._replace(ref=None), GiveUp("rejected", code, message))
         case Throttled(message=message, retry_after=retry_after):
             return _again(row, message, retry_after=retry_after)
         case Unreachable(message=message, charged=True):
             if row.retries < rules.max_retries:
                 return _again(row, message, charged=True)
-            return _conclude(replace(row, ref=None), GiveUp("failed", "upload_failed", message))
+            return _conclude(row._replace(ref=None), GiveUp("failed", "upload_failed", message))
         case Unreachable(message=message):
             return _again(row, message)
         case Running(ref=ref, reason=reason):
             return _known(row, ref, reason)
         case Lost(reason=reason):
             excuses = min(EXCUSES, row.excuses + excused)
-            return replace(row, stage=Stage.LOST, ref=None, excuses=excuses), (LookUp(reason),)
+            return row._replace(stage=Stage.LOST, ref=None, excuses=excuses), (LookUp(reason),)
         case Fatal():
             if row.ref is not None:  # the key was refused while its run was followed: the run goes on
                 return _leave(row, StopBatch(outcome))
@@ -330,14 +330,14 @@ def _answered(rules: Rules, row: Row, outcome: Outcome, excused: bool) -> Advanc
 
 def _known(row: Row, ref: RunRef, reason: str) -> Advance:
     begun = row.begun or (row.sent.wall if row.sent is not None else 0.0)
-    return replace(row, stage=Stage.KNOWN, ref=ref, begun=begun, recovered=True), (Follow(reason),)
+    return row._replace(stage=Stage.KNOWN, ref=ref, begun=begun, recovered=True), (Follow(reason),)
 
 
 def _failed(rules: Rules, row: Row, outcome: Failed) -> Advance:
     result = outcome.result
     failure = GiveUp("failed", outcome.code, outcome.message, result.ref.run_id)
     if rules.policy == "all" and outcome.code == "run_failed" and row.retries < rules.max_retries and row.may_send:
-        waiting = replace(row, failure=failure)
+        waiting = row._replace(failure=failure)
         return _again(waiting, f"the run failed ({outcome.message}) and the policy is all", charged=True)
     return _conclude(row, failure)
 
@@ -345,8 +345,7 @@ def _failed(rules: Rules, row: Row, outcome: Failed) -> Advance:
 def _again(row: Row, reason: str, *, retry_after: float | None = None, charged: bool = False) -> Advance:
     """To be sent again. Called only where no run exists, or the one that exists has failed, or the user asked so."""
     repetition = row.repetition + 1
-    waiting = replace(
-        row,
+    waiting = row._replace(
         stage=Stage.WAITING,
         ref=None,
         retries=row.retries + charged,
@@ -360,7 +359,7 @@ def _again(row: Row, reason: str, *, retry_after: float | None = None, charged: 
 
 def _not_sent(row: Row) -> Advance:
     """The batch stopped between the intent and the POST, or before."""
-    return _no_more(replace(row, stage=Stage.WAITING, ref=None), leaving=False)
+    return _no_more(row._replace(stage=Stage.WAITING, ref=None), leaving=False)
 
 
 def _no_more(row: Row, *, leaving: bool, more: tuple[Step, ...] = ()) -> Advance:
@@ -432,7 +431,7 @@ def _looked_up(rules: Rules, row: Row, fact: Absent | Unproven | Unavailable) ->
             if rules.policy == "strict":
                 return _conclude(row, GiveUp("unknown", "lost", f"{why}, and the policy is strict"))
             if excused and row.excuses < EXCUSES:
-                return _again(replace(row, excuses=row.excuses + 1), why)
+                return _again(row._replace(excuses=row.excuses + 1), why)
             if row.retries < rules.max_retries:
                 return _again(row, why, charged=True)
             times = "1 retry" if row.retries == 1 else f"{row.retries} retries"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 
 import pytest
 from hypothesis import settings
@@ -336,5 +335,5 @@ def test_what_a_sent_row_is_remembered_by_survives_until_it_goes_again() -> None
     row, _ = advance(SAFE, sent(), Started(REF, 5.0))
     row, _ = advance(SAFE, row, Answered(Running(REF, "cut")))
     assert (row.sent, row.ref, row.begun) == (SENT, REF, 5.0)
-    again, _ = advance(SAFE, replace(Row(), retries=1), Sent("other", "blocking", 6.0))
+    again, _ = advance(SAFE, Row(retries=1), Sent("other", "blocking", 6.0))
     assert (again.ref, again.retries, again.sent and again.sent.user) == (None, 1, "other")
