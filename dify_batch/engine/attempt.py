@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Literal, Protocol, TypeAlias
+from collections.abc import Awaitable, Callable
+from typing import Literal, Protocol, TypeAlias
 
 from dify_batch.engine.claims import Claims
 from dify_batch.engine.facts import Answered, Fact, NotSent, Sent, Started, run_of
 from dify_batch.engine.health import Health
 from dify_batch.engine.pace import Starts
 from dify_batch.engine.slots import Slot, Slots, unusable
+from dify_batch.engine.surface import Surface
 from dify_batch.engine.work import Work
 from dify_batch.errors import AppError, AuthError, ConnectionFailed, DifyBatchError, RateLimited, ServerError
 from dify_batch.input.files import Inputs, find_local, with_uploads
@@ -20,28 +21,6 @@ from dify_batch.seams import Clock
 log = logging.getLogger("dify_batch")
 
 Mode: TypeAlias = Literal["streaming", "blocking"]
-
-
-class Client(Protocol):
-    """What is used of the client."""
-
-    @property
-    def clock_offset(self) -> float: ...
-    @property
-    def server_time_known(self) -> bool: ...
-
-    async def run(
-        self,
-        inputs: Mapping[str, Any],
-        *,
-        user: str,
-        mode: Mode,
-        files: Sequence[Mapping[str, Any]] | None = None,
-        timeout: float,
-        on_started: Callable[[RunRef], None] | None = None,
-    ) -> Outcome: ...
-
-    async def upload(self, path: str, *, user: str, mime: str) -> str: ...
 
 
 class Journal(Protocol):
@@ -61,7 +40,7 @@ class Attempts:
 
     def __init__(
         self,
-        client: Client,
+        client: Surface,
         journal: Journal,
         slots: Slots,
         claims: Claims,
@@ -198,7 +177,7 @@ class Attempts:
         ids = {}
         for file in find_local(inputs.values, inputs.files):
             try:
-                ids[file] = await self._client.upload(str(file.path), user=user, mime=file.mime_type)
+                ids[file] = await self._client.upload(file.path, user=user, mime=file.mime_type)
             except ConnectionFailed as error:
                 return Unreachable(error.message)
             except RateLimited as error:

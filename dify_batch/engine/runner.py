@@ -13,7 +13,6 @@ from typing import Literal
 
 from dify_batch.backoff import Backoff
 from dify_batch.dify.answers import LogEntry
-from dify_batch.dify.client import DifyClient
 from dify_batch.engine.attempt import Attempts, Mode
 from dify_batch.engine.backlog import Backlog
 from dify_batch.engine.books import Books
@@ -30,6 +29,7 @@ from dify_batch.engine.pace import Starts
 from dify_batch.engine.pool import Pool
 from dify_batch.engine.slots import PREFIX, Slots
 from dify_batch.engine.stopping import Stopping
+from dify_batch.engine.surface import Surface
 from dify_batch.engine.work import Work
 from dify_batch.errors import BatchStopped, DifyBatchError, RateLimited, ServerError
 from dify_batch.ledger.store import Ledger
@@ -70,7 +70,7 @@ class Engine:
     def __init__(
         self,
         options: Options,
-        client: DifyClient,
+        client: Surface,
         ledger: Ledger,
         stats: Stats,
         seams: Seams,
