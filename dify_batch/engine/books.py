@@ -6,14 +6,15 @@ import logging
 from collections.abc import Callable
 
 from dify_batch.engine.course import GiveUp, Keep
-from dify_batch.engine.facts import Absent, Answered, Fact, NotSent, Started
+from dify_batch.engine.facts import Absent, Answered, Fact, NotSent, Seen, Sent, Started, Unavailable, Unproven
 from dify_batch.engine.order import Order
 from dify_batch.engine.work import Work
 from dify_batch.ids import SELECTED
 from dify_batch.input.files import described
 from dify_batch.ledger.store import Held, Ledger
-from dify_batch.outcomes import Fatal, Lost, Paused, Succeeded, Throttled, Unreachable
+from dify_batch.outcomes import Failed, Fatal, Lost, Paused, Succeeded, Throttled, Unreachable
 from dify_batch.summary import Stats
+from dify_batch.usage import Use
 
 log = logging.getLogger("dify_batch")
 
@@ -84,9 +85,15 @@ class Books:
     def record(self, work: Work, fact: Fact) -> None:
         """Writes into the journal what a fact says of a run existing or not."""
         ledger = self._ledger
+        self._count(work, fact)
         match fact:
             case Started(ref=ref, found=found):
                 ledger.started(work.id, ref, found=found)
+            case (
+                Answered(outcome=Failed(result=result, confirmed=True))
+                | Seen(outcome=Failed(result=result, confirmed=True))
+            ):
+                ledger.spent(work.id, result.ref.run_id, Use.of_run(result))
             case NotSent(reason=reason) | Answered(outcome=Unreachable(message=reason)) if work.intent:
                 ledger.unsent(work.id, reason)
             case Answered(outcome=Throttled(message=message) | Fatal(message=message)) if work.intent:
@@ -95,6 +102,26 @@ class Books:
                 ledger.lost(work.id, reason)
             case Absent(reason=reason):
                 ledger.absent(work.id, reason)
+            case _:
+                pass
+
+    def _count(self, work: Work, fact: Fact) -> None:
+        """What a fact adds to the figures of runs and look-ups."""
+        stats, sent = self._stats, work.row.sent
+        match fact:
+            case Sent(mode=mode):
+                stats.mode = mode
+            case Started(found=False, wall=wall) if sent is not None and sent.mode == "streaming":
+                stats.start_seconds.observe(max(0.0, wall - sent.wall))
+            case Started(found=True) | Absent() | Unproven() | Unavailable():
+                stats.lookups += 1
+            case Answered(outcome=Succeeded(result=result)) | Seen(outcome=Succeeded(result=result)):
+                stats.ended(result)
+            case (
+                Answered(outcome=Failed(result=result, confirmed=True))
+                | Seen(outcome=Failed(result=result, confirmed=True))
+            ):
+                stats.ended(result)
             case _:
                 pass
 

@@ -27,7 +27,7 @@ def spent(paths: formats.Paths) -> Total:
             if formats.result_id(line) is not None:
                 total.add(use_of_line(line))
     for line, _ in lines_of(paths.journal):
-        if line.startswith(b'{"event":"failed"') and b'"total_' in line:
+        if line.startswith(b'{"event":"spent"'):
             record = journal_record(line)
             if record is not None:
                 total.add(Use.of(record))

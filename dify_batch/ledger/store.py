@@ -226,10 +226,13 @@ class Ledger:
         self._forget_retry(row_id)
         self.state.done += 1
 
-    def failed(
-        self, row_id: str, *, kind: str, code: str, message: str, run_id: str | None = None, use: Use | None = None
-    ) -> None:
-        """The row ended without a result and can be replayed. `use`: what its run used, as it is paid for all the same.
+    def spent(self, row_id: str, run_id: str, use: Use) -> None:
+        """A run ended without a result, and what it used is paid for all the same."""
+        if facts := use.record():
+            self._record("spent", row_id, run=run_id, **facts)
+
+    def failed(self, row_id: str, *, kind: str, code: str, message: str, run_id: str | None = None) -> None:
+        """The row ended without a result and can be replayed.
 
         `kind`: "failed" (the run ended so), "rejected", "stopped" (by the user), "unknown" (whether a run exists
         cannot be told), "invalid" (does not pass the checks).
@@ -237,8 +240,7 @@ class Ledger:
         row = self.row(row_id)
         if row.phase is Phase.PAUSED:
             self._paused_dirty = True
-        facts: dict[str, Any] = {"run": run_id} if run_id else {}
-        facts |= use.record() if use is not None else {}
+        facts = {"run": run_id} if run_id else {}
         self._note(row, "failed", row_id, kind=kind, code=code, message=message, **facts)
         row.message = ""  # the journal has it; a million failures need not be in memory
         self.index.remove(row_id, OPEN | PAUSED)

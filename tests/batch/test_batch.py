@@ -15,6 +15,8 @@ from dify_batch.batch.invocation import BatchReport, run_batch
 from dify_batch.errors import AppError, AuthError, ConnectionFailed, InvalidInput, OutputLocked, UsageError
 from dify_batch.ids import parse_ids
 from dify_batch.input.check import check as really_check
+from dify_batch.ledger.formats import Paths
+from dify_batch.ledger.spent import spent
 from dify_batch.settings import Failures, Settings
 from dify_batch.simulator import Config, Simulator
 from dify_batch.summary import Stats
@@ -575,3 +577,17 @@ async def test_an_unknown_event_names_no_run(folder: Folder) -> None:
     assert (report.exit_status, report.summary.success) == (0, 10)
     runs = {run["id"] for run in folder.server.state()["runs"]}
     assert {line["workflow_run_id"] for line in results(folder.output)} == runs
+
+
+async def test_the_figures_for_whoever_watches(folder: Folder) -> None:
+    stats = Stats()
+    folder.server.faults(rows={"r2": ["failed", "failed"]})
+    report = await run_batch(folder.settings(), stats=stats)
+    assert (report.summary.success, report.summary.failed) == (9, 1)
+    assert stats.used.runs == sum(stats.run_seconds.counts) == 10
+    assert sum(stats.start_seconds.counts) == 10
+    assert stats.used.tokens_told == 10
+    assert stats.mode == "streaming"
+    assert stats.lookups == 0
+    total = spent(Paths.of(folder.output))
+    assert (total.runs, total.tokens) == (10, stats.used.tokens)

@@ -22,8 +22,7 @@ LOOKS_ALIKE = '"total_tokens": 999999, "total_steps": 1, "task_id": "t", "total_
 
 def test_results_replaced_results_and_failed_runs_are_counted(tmp_path: Path) -> None:
     journal: list[dict[str, Any]] = [
-        {"event": "failed", "id": "a", "kind": "failed", "code": "run_failed", "message": "no", "total_tokens": 5,
-         "total_price": "0.5", "currency": "USD"},
+        {"event": "spent", "id": "a", "run": "r1", "total_tokens": 5, "total_price": "0.5", "currency": "USD"},
         {"event": "failed", "id": "a", "kind": "failed", "code": "run_failed", "message": "no"},
         {"event": "failed", "id": "b", "kind": "rejected", "code": "x", "message": '"total_tokens": 7'},
     ]  # fmt: skip
@@ -33,7 +32,7 @@ def test_results_replaced_results_and_failed_runs_are_counted(tmp_path: Path) ->
     total = spent(Paths.of(output))
     assert total.prices == {"USD": Decimal("0.75"), "EUR": Decimal(1)}
     assert total.tokens == 7 + 7 + 7 + 5
-    assert total.runs == 5  # a failure of which nothing was told is not known to be a run
+    assert total.runs == 4
     assert total.prices_told == 3
 
 

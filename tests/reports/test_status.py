@@ -332,7 +332,7 @@ def test_no_batch_for_machines(tmp_path: Path) -> None:
 def test_what_the_runs_used_is_told(tmp_path: Path) -> None:
     line = {"id": "a", "status": "success", "inputs": {}, "outputs": {}, "total_tokens": 1200, "total_steps": 1,
             "task_id": "t", "total_price": "0.25", "currency": "USD"}  # fmt: skip
-    failure = failed("b", "no") | {"total_tokens": 300, "total_price": "0.5", "currency": "USD"}
-    report = status_report(put(tmp_path, [batch(), sent("b"), failure, end()], [json_line(line)]))
+    spent = {"event": "spent", "id": "b", "run": "r"} | {"total_tokens": 300, "total_price": "0.5", "currency": "USD"}
+    report = status_report(put(tmp_path, [batch(), sent("b"), spent, failed("b", "no"), end()], [json_line(line)]))
     assert (report.total_tokens, report.total_price) == (1500, {"USD": "0.75"})
     assert "Used: 1,500 tokens, 0.75 USD" in report.text()
