@@ -14,7 +14,8 @@ from pathlib import Path
 
 from .apps import DEFAULT_KEY
 from .config import SHAPES, Config
-from .faults import RUN_FAULTS, SERVER_FAULTS, parse_plan
+from .faults import OF_A_RUN, OF_AN_UPLOAD, OF_THE_SERVER
+from .plan import parse_plan
 from .served.core import SimulatorCore
 
 EXAMPLE = '{"rows": {"r2": ["failed"]}}'
@@ -27,7 +28,7 @@ WHOLE = {
 
 def build_parser() -> argparse.ArgumentParser:
     """One flag for each field of Config, and --faults."""
-    names = ", ".join(sorted(RUN_FAULTS | SERVER_FAULTS))
+    names = ", ".join(sorted(OF_A_RUN | OF_AN_UPLOAD | OF_THE_SERVER))
     parser = argparse.ArgumentParser(
         prog="python -m dify_batch.simulator", description="A Dify 1.14 on loopback.", epilog=f"Faults: {names}."
     )

@@ -358,7 +358,7 @@ async def answer(site: Site, request: Request, connection: Connection) -> Answer
             count = f"{method} openapi{name}"
             site.requests[count] = site.requests.get(count, 0) + 1
             exchange = AccountExchange(site, request, connection, match.groupdict())
-            return await admit(site, connection, lambda e=exchange, h=handler, g=guarded: _handle(e, h, g))  # type: ignore[misc]
+            return await admit(site, request, connection, lambda e=exchange, h=handler, g=guarded: _handle(e, h, g))  # type: ignore[misc]
     if wrong_method:
         return wire.unrouted(shape, 405, "method_not_allowed", "The method is not allowed for the requested URL.")
     return wire.no_path(shape)

@@ -14,6 +14,7 @@ from .account_exchange import AccountExchange
 from .channel import Channel, Event
 from .engine import Task
 from .faults import NORMAL
+from .files import multipart
 from .inputs import InputError, check_inputs
 from .posting import RUN_UNHEARD
 from .runs import Run
@@ -318,9 +319,8 @@ async def upload(exchange: AccountExchange) -> Answer:
     request = exchange.request
     content_type = request.headers.get("content-type", "")
     try:
-        done = exchange.site.files.upload(
-            entry.app.key, content_type, request.body, request.base_url, owner=person.id, by=person.id
-        )
+        parts = multipart(content_type, request.body)
+        done = exchange.site.files.upload(entry.app.key, parts, request.base_url, owner=person.id, by=person.id)
     except Refusal as e:
         done = e.answer
     return wire.raw(exchange.shape, done.body, done.status)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -12,7 +11,9 @@ from .apps import App
 from .config import Config
 from .events import pause_reason
 from .faults import Fault
+from .gateway import gateway_answer, page
 from .narration import Ending
+from .oddities import json_of, other_run
 from .runs import LogQuery, Run
 from .wire import Answer, Refusal
 
@@ -73,14 +74,13 @@ def refused(fault: Fault, app: App, config: Config) -> Answer | None:
         case "error_unknown":
             return wire.UNKNOWN_500
         case "error_502":
-            return wire.proxy_error(502, "Bad Gateway")
+            return page(502)
         case "error_503":
-            return wire.proxy_error(503, "Service Temporarily Unavailable")
+            return page(503)
         case "throttle_400":
             return wire.too_many(app.id, limit)
         case "throttle_429":
-            wait = () if fault.seconds is None else (("Retry-After", f"{fault.seconds:g}"),)
-            return wire.refuse(429, "too_many_requests", wire.too_many_text(app.id, limit), *wait)
+            return throttled(app.id, limit, fault.seconds)
         case "quota":
             message = "Rate limit exceeded, please upgrade your plan or wait until tomorrow."
             return wire.refuse(429, "rate_limit_error", message)
@@ -100,7 +100,13 @@ def refused(fault: Fault, app: App, config: Config) -> Answer | None:
             return wire.unauthorized()
         case "forbidden":
             return wire.DISABLED
-    return None
+    return gateway_answer(fault.name, fault.seconds)
+
+
+def throttled(app_id: str, limit: int, seconds: float | None) -> Answer:
+    """429; with Retry-After if `seconds` is given."""
+    wait = () if seconds is None else (("Retry-After", f"{seconds:g}"),)
+    return wire.refuse(429, "too_many_requests", wire.too_many_text(app_id, limit), *wait)
 
 
 def blocking_answer(run: Run, ending: Ending, strange: bool = False) -> Answer:
@@ -124,7 +130,9 @@ def blocking_answer(run: Run, ending: Ending, strange: bool = False) -> Answer:
     if strange:
         body = {"brand_new": {"deep": [True]}, **body}
         data["from_the_future"] = None
-    return Answer(200, json.dumps(body).encode(), wire.JSON_UTF8)
+    if run.oddity == "ids_disagree":
+        body["data"]["id"] = other_run(body)["data"]["id"]
+    return Answer(200, json_of(run.oddity, body).encode(), wire.JSON_UTF8)
 
 
 def log_query(params: Mapping[str, str]) -> LogQuery:

@@ -22,13 +22,17 @@ from .inputs import FileResolver, InputError, check_inputs
 from .ledger import Execution, Ledger
 from .means import Means
 from .narration import Ending, announce, finish_node, live_part, publish, send_chunks, start_node
+from .oddities import TELLING, odd_outputs
 from .processor import Processor
 from .runs import Form, Live, Registry, Run
 from .work import latency_of, outputs_of, stop, wait_unless_stopped
 
 STOP_ERROR = "Aborted: User requested stop"  # in run detail (dify-wire 16d)
 STOPPED_BY_USER = "Stopped by user."  # on the wire (dify-wire 16)
-FAILED_ERROR = "Reached maximum retries for URL http://127.0.0.1:5080/status?c=500"  # dify-wire 15
+FAILURES = {
+    "failed": "Reached maximum retries for URL http://127.0.0.1:5080/status?c=500",  # dify-wire 15
+    "rate_limited": "[openai] Rate Limit Error, 429 Too Many Requests: please try again in 20s.",
+}
 
 
 @dataclass(slots=True)
@@ -100,6 +104,8 @@ class Engine:
             live=live,
             account=task.account,
         )
+        if task.fault.name in TELLING:
+            run.oddity, run.lag = task.fault.name, task.fault.seconds or 0.0
         self.registry.add(run)
         self._ledger.begin(execution)
         return run
@@ -148,14 +154,15 @@ class Engine:
             return announce(run, live, ending)
         if fault.name == "stopped_but_succeeds":
             return self._stop_but_succeed(run, fault, began, now)
-        if fault.name == "failed":
+        if fault.name in FAILURES:
+            error = FAILURES[fault.name]
             if worker is not None:
-                finish_node(self._means, run, worker, {}, {}, status="failed", error=FAILED_ERROR)
-            ending = self._ending(run, began, now, "failed", {}, FAILED_ERROR, exceptions=1)
+                finish_node(self._means, run, worker, {}, {}, status="failed", error=error)
+            ending = self._ending(run, began, now, "failed", {}, error, exceptions=1)
             self._store(run, ending)
             return announce(run, live, ending)
         form = live.form
-        outputs = outputs_of(app, inputs, form)
+        outputs = odd_outputs(run.oddity, outputs_of(app, inputs, form))
         partial, big = fault.name == "partial", fault.name == "big_event"
         if big:
             outputs = dict.fromkeys(outputs, "x" * events.MEGABYTE) or {"text": "x" * events.MEGABYTE}

@@ -7,6 +7,7 @@ from typing import Any
 
 from .apps import HUMAN, Inputs
 from .channel import Event
+from .oddities import json_of
 from .runs import Form, NodeRun, Run
 from .wire import compact, spaced
 
@@ -26,7 +27,9 @@ MEGABYTE = 1_000_000
 
 def live_event(run: Run, name: str, data: dict[str, Any]) -> Event:
     """An event of a POST stream, and of the events endpoint once it is live."""
-    text = compact({"event": name, "workflow_run_id": run.id, "task_id": run.task_id, "data": data})
+    text = json_of(
+        run.oddity, {"event": name, "workflow_run_id": run.id, "task_id": run.task_id, "data": data}, compact
+    )
     return Event(name, f"data: {text}\n\n".encode())
 
 
@@ -150,7 +153,7 @@ def stored_finish(run: Run) -> bytes:
         run.exceptions,
     )
     event = {"event": "workflow_finished", "task_id": run.id, "workflow_run_id": run.id, "data": data}
-    return f"data: {spaced(event)}\n\n".encode()
+    return f"data: {json_of(run.oddity, event, spaced)}\n\n".encode()
 
 
 def pause_reason(form: Form, content: str) -> dict[str, Any]:
@@ -252,6 +255,8 @@ def snapshot(run: Run) -> list[bytes]:
         events.append(("human_input_required", human_input_required(live.form, live.form.template)))
         events.append(("workflow_paused", workflow_paused(run, live.form, live.form.template, 0.0)))
     return [
-        f"data: {compact({'event': name, 'task_id': task_id, 'workflow_run_id': run.id, 'data': data})}\n\n".encode()
-        for name, data in events
+        f"data: {json_of(run.oddity, event, compact)}\n\n".encode()
+        for event in (
+            {"event": name, "task_id": task_id, "workflow_run_id": run.id, "data": data} for name, data in events
+        )
     ]

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from . import wire
 from .apps import App
+from .faults import Fault
 from .site import Site
 from .wire import Headers, Refusal
 
@@ -26,10 +27,15 @@ class Request:
     body: bytes
     base_url: str  # "http://HOST/", by the Host header
     params: dict[str, str] = field(default_factory=dict)  # what the route found in the path
+    met: Fault | None = None  # what the plan has for this request, if it is of the whole server
 
 
 class Connection(Protocol):
     """A request's connection: whether the client is still there, and every way to answer it or not to."""
+
+    @property
+    def started(self) -> bool:
+        """Whether anything of an answer has been sent."""
 
     @property
     def closed(self) -> bool:
@@ -67,6 +73,11 @@ class Exchange:
         self.request = request
         self.connection = connection
         self.app: App
+
+    def meets(self, name: str) -> bool:
+        """Whether the request meets that fault of the whole server."""
+        met = self.request.met
+        return (met is not None and met.name == name) or name in self.site.plan.server
 
     def authenticate(self) -> None:
         """Finds the app by its key (dify-wire 03, 04, 21j)."""

@@ -19,7 +19,9 @@ DOCUMENT_LIMIT, IMAGE_LIMIT, AUDIO_LIMIT, VIDEO_LIMIT = 15, 10, 50, 100  # megab
 NO_USER = "DEFAULT-USER"  # whom an upload without `user` belongs to (dify-wire 20e)
 TENANT = wire.derived_id("tenant")
 _KINDS = {"image": "image", "audio": "audio", "video": "video"}
-_WRONG_TYPE = "Detected file type does not match the specified type. Please verify the file."
+TOO_LARGE = wire.refuse(413, "file_too_large", "")
+WRONG_TYPE = wire.refuse(415, "unsupported_file_type", "File type not allowed.")
+_OTHER_TYPE = "Detected file type does not match the specified type. Please verify the file."
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +70,16 @@ class FileStore:
         self._means = means
         self._uploads: dict[str, Upload] = {}
 
+    def __len__(self) -> int:
+        return len(self._uploads)
+
     def upload(
-        self, app_key: str, content_type: str, body: bytes, base: str, owner: str | None = None, by: str | None = None
+        self, app_key: str, parts: list[Part], base: str, owner: str | None = None, by: str | None = None
     ) -> Answer:
         """The answer to an upload: 201, each time a new id. Raises Refusal.
 
         owner: whose file it is, in place of the body's `user`; by: their id, where that is an account.
         """
-        parts = multipart(content_type, body)
         files = [part for part in parts if part.filename is not None]
         if not any(part.name == "file" for part in files):
             raise Refusal(wire.refuse(400, "no_file_uploaded", "Please upload your file."))
@@ -85,7 +89,7 @@ class FileStore:
         if not part.filename:
             raise Refusal(wire.refuse(400, "filename_not_exists_error", "The specified filename does not exist."))
         if not part.content_type:
-            raise Refusal(wire.refuse(415, "unsupported_file_type", "File type not allowed."))
+            raise Refusal(WRONG_TYPE)
         if re.search(r'[/\\:*?"<>|]', part.filename):
             raise Refusal(wire.refuse(400, "invalid_param", "Filename contains invalid characters"))
         user = owner or next((p.content.decode(errors="replace") for p in parts if p.name == "user"), "") or NO_USER
@@ -93,7 +97,7 @@ class FileStore:
         file = Upload(self._means.new_id(), part.filename, len(part.content), part.content_type, user, now)
         limit = {"image": IMAGE_LIMIT, "audio": AUDIO_LIMIT, "video": VIDEO_LIMIT}.get(file.kind, DOCUMENT_LIMIT)
         if file.size > limit * MEGABYTE:
-            raise Refusal(wire.refuse(413, "file_too_large", ""))
+            raise Refusal(TOO_LARGE)
         self._uploads[file.id] = file
         fields = {
             "id": file.id,
@@ -131,7 +135,7 @@ class FileStore:
             if file is None or file.user != user:
                 raise InputError("Invalid upload file")
             if mapping.get("type") not in (None, "custom", file.kind):
-                raise InputError(_WRONG_TYPE)
+                raise InputError(_OTHER_TYPE)
             record = base64.b64encode(f'{{"record_id":"{file.id}"}}'.encode()).decode()
             extension = f".{file.extension}" if file.extension else ""
             return _file(

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-import json
+import asyncio
+from dataclasses import replace
 
 from . import answers, wire
 from .apps import describe_info, describe_parameters
 from .events import FORM_ACTIONS, FORM_FIELDS
 from .exchange import Exchange, user_of
+from .files import TOO_LARGE, WRONG_TYPE, multipart
+from .gateway import gateway_answer
+from .oddities import json_of, odd_fields
+from .plan import take_upload
 from .posting import run_workflow
 from .routes import Routes, Table
 from .runs import Form, Run
 from .streams import send_run_events
 from .wire import Answer, Refusal
+
+FORBIDDEN = wire.refuse(403, "forbidden", "You don't have the permission to access the requested resource.")
+UPLOAD_ANSWERS = {"upload_413": TOO_LARGE, "upload_415": WRONG_TYPE, "upload_500": wire.UNKNOWN_500}
 
 
 async def run_detail(exchange: Exchange) -> Answer:
@@ -23,21 +31,36 @@ async def run_detail(exchange: Exchange) -> Answer:
     run = exchange.site.registry.find(exchange.app, run_id)
     if run is None:
         return wire.refuse(404, "not_found", "Workflow run not found.")
-    return wire.answer_json(run.detail())
+    if run.oddity == "detail_500":
+        return wire.UNKNOWN_500
+    told = run.told_at(exchange.site.means.now(), _lag(exchange))
+    detail = told.detail(outputs_as_text=exchange.meets("outputs_as_text"))
+    return Answer(200, (json_of(run.oddity, detail) + "\n").encode())
+
+
+def _lag(exchange: Exchange) -> float:
+    fault = exchange.site.plan.server.get("detail_lags")
+    return 0.0 if fault is None else fault.seconds or 0.0
 
 
 async def logs(exchange: Exchange) -> Answer:
     """GET workflows/logs (dify-wire 14)."""
-    if "closed_log" in exchange.site.plan.server:
-        return wire.refuse(403, "forbidden", "You don't have the permission to access the requested resource.")
+    site = exchange.site
+    if exchange.meets("closed_log"):
+        return FORBIDDEN
     query = answers.log_query(exchange.request.query)
-    total, runs = exchange.site.registry.log(exchange.app, query)
+    if exchange.meets("log_ignores_user"):
+        query = replace(query, user=None)
+    if (slow := site.plan.server.get("slow_log")) is not None:
+        await asyncio.sleep(slow.seconds or 0.0)
+    now, lag = site.means.now(), _lag(exchange)
+    total, runs = site.registry.log(exchange.app, query)
     page = {
         "page": query.page,
         "limit": query.limit,
         "total": total,
         "has_more": total > query.page * query.limit,
-        "data": [run.log_row() for run in runs],
+        "data": [odd_fields(run.oddity, run.told_at(now, lag).log_row()) for run in runs],
     }
     return wire.answer_json(page)
 
@@ -51,12 +74,16 @@ async def stop(exchange: Exchange) -> Answer:
 
 async def run_events(exchange: Exchange) -> Answer | None:
     """GET workflow/{run id}/events (dify-wire 24)."""
+    if exchange.meets("no_events"):
+        return wire.refuse(404, "not_found", wire.NOT_FOUND)
     params = exchange.request.query
     user = user_of(params)
     run_id = exchange.request.params["run_id"]
     if not wire.is_uuid(run_id):
         return wire.UNKNOWN_500
     run = exchange.site.registry.find(exchange.app, run_id)
+    if run is not None and run.oddity == "detail_500":
+        return wire.UNKNOWN_500
     if run is None or run.user != user:
         return wire.refuse(404, "not_found", "Workflow run not found")
     await send_run_events(
@@ -79,6 +106,12 @@ async def parameters(exchange: Exchange) -> Answer:
 
 async def info(exchange: Exchange) -> Answer:
     """GET info (dify-wire 19)."""
+    if exchange.meets("info_404"):
+        return wire.refuse(404, "not_found", wire.NOT_FOUND)
+    if exchange.meets("info_404_html"):
+        return wire.NO_PAGE
+    if exchange.meets("info_403"):
+        return FORBIDDEN
     return wire.answer_json(describe_info(exchange.app))
 
 
@@ -107,7 +140,7 @@ def _find_form(exchange: Exchange) -> tuple[Run, Form]:
 
 async def form_get(exchange: Exchange) -> Answer:
     """GET form/human_input/{token} (dify-wire 18h)."""
-    form = _find_form(exchange)[1]
+    run, form = _find_form(exchange)
     fields = {
         "form_content": form.content,
         "inputs": FORM_FIELDS,
@@ -115,7 +148,7 @@ async def form_get(exchange: Exchange) -> Answer:
         "user_actions": FORM_ACTIONS,
         "expiration_time": form.expires,
     }
-    return Answer(200, json.dumps(fields).encode())
+    return Answer(200, json_of(run.oddity, fields).encode())
 
 
 async def form_submit(exchange: Exchange) -> Answer:
@@ -136,11 +169,22 @@ async def form_submit(exchange: Exchange) -> Answer:
     return wire.answer_json({})
 
 
-async def upload(exchange: Exchange) -> Answer:
-    """POST files/upload (dify-wire 20)."""
-    request = exchange.request
-    content_type = request.headers.get("content-type", "")
-    return exchange.site.files.upload(exchange.app.key, content_type, request.body, request.base_url)
+async def upload(exchange: Exchange) -> Answer | None:
+    """POST files/upload (dify-wire 20), and what the plan has for that file."""
+    site, request = exchange.site, exchange.request
+    parts = multipart(request.headers.get("content-type", ""), request.body)
+    fault = take_upload(site.plan, next((part.filename for part in parts if part.filename), ""))
+    refused = UPLOAD_ANSWERS.get(fault.name) or gateway_answer(fault.name, fault.seconds)
+    if refused is not None:
+        return refused
+    if fault.name == "upload_cut":
+        await exchange.connection.close()
+        return None
+    answer = site.files.upload(exchange.app.key, parts, request.base_url)
+    if fault.name == "upload_cut_after":
+        await exchange.connection.close()
+        return None
+    return answer
 
 
 SERVICE_API: Table = {

@@ -10,11 +10,13 @@ from .channel import PING, Channel
 from .engine import Task
 from .exchange import Exchange, user_of
 from .faults import NORMAL, Fault
+from .gateway import page
 from .inputs import InputError, check_inputs
 from .narration import Ending
 from .runs import Run
 from .site import OpenPost, Site
 from .streams import send_post_stream
+from .trouble import odd_answer
 from .wire import Answer
 
 # Executed, but the client gets an error or nothing.
@@ -22,7 +24,7 @@ RUN_UNHEARD = {
     "cut_after_accept": None,
     "zombie_blocking": None,
     "error_500_run": wire.INTERNAL_500,
-    "error_502_run": wire.proxy_error(502, "Bad Gateway"),
+    "error_502_run": page(502),
     "bad_request_unknown": wire.refuse(400, "invalid_param", "queue listening stopped unexpectedly."),
 }
 # What these mean for a blocking POST, which has no stream to break.
@@ -77,7 +79,7 @@ async def run_workflow(exchange: Exchange) -> Answer | None:
 
 async def _stream(exchange: Exchange, task: Task, open_post: OpenPost) -> Answer | None:
     site, fault = exchange.site, task.fault
-    if "redis_down" in site.plan.server:
+    if exchange.meets("redis_down"):
         await exchange.connection.start(200, wire.stream_head())
         await exchange.connection.write(PING.data)
         await exchange.connection.close()
@@ -100,7 +102,7 @@ async def _unheard(exchange: Exchange, fault: Fault) -> Answer | None:
 
 async def _block(exchange: Exchange, task: Task) -> Answer | None:
     site, fault = exchange.site, task.fault
-    if "redis_down" in site.plan.server:
+    if exchange.meets("redis_down"):
         return wire.INTERNAL_500
     name = BLOCKING_MEANING.get(fault.name, fault.name)
     if name != fault.name:
@@ -125,13 +127,7 @@ async def _block(exchange: Exchange, task: Task) -> Answer | None:
     if name == "slow_answer" and fault.seconds is not None:
         await asyncio.sleep(max(0.0, asked + fault.seconds - asyncio.get_running_loop().time()))
     answer = answers.blocking_answer(run, ending, strange=name == "unknown_event")
-    if name == "cut_mid_stream":
-        length = ("Content-Length", str(len(answer.body)))
-        await exchange.connection.start(answer.status, (*answer.head(), length))
-        await exchange.connection.write(answer.body[: len(answer.body) // 2])
-        await exchange.connection.close()
-        return None
-    return answer
+    return await odd_answer(exchange.connection, name, answer)
 
 
 async def _hold_slot(site: Site, task: Task, run: Run, release: Callable[[], None]) -> Ending | None:

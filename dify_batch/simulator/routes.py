@@ -8,11 +8,17 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from . import wire
 from .exchange import Connection, Exchange, Request
+from .gateway import GATEWAY_FAULTS, gateway_answer, page
+from .plan import meet
 from .site import Site
+from .trouble import before, odd_answer
 from .wire import Answer, Refusal
 
 Handler = Callable[[Exchange], Awaitable[Answer | None]]
 """Gives the whole answer, or None once it has answered over the connection, or has cut it."""
+
+Found = tuple[str, Mapping[str, Handler], dict[str, str]]
+"""(path of the table, its handlers, what the names stand for)."""
 
 Table = Mapping[str, Mapping[str, Handler]]
 """Path, with `{names}` -> method -> handler."""
@@ -31,8 +37,8 @@ class Routes:
                 parts = f"/{path}".split("/")
                 self._named.setdefault(len(parts), []).append((parts, path, handlers))
 
-    def find(self, path: str) -> tuple[str, Mapping[str, Handler], dict[str, str]] | None:
-        """(path of the table, its handlers, what the names stand for)."""
+    def find(self, path: str) -> Found | None:
+        """Who answers that path, if anybody does."""
         if (fixed := self._fixed.get(path)) is not None:
             return (*fixed, {})
         parts = path.split("/")
@@ -42,20 +48,41 @@ class Routes:
                 return name, handlers, {p[1:-1]: value for p, value in pairs}
         return None
 
+    def name_of(self, path: str) -> str:
+        """How counters and fault plans call an endpoint: its path of the table without the version, else the path."""
+        found = self.find(path)
+        return path.removeprefix("/") if found is None else found[0].removeprefix("v1/")
 
-async def reached(site: Site, connection: Connection) -> bool:
-    """Whether there is an API process to take a request up; it dies with it then."""
-    if not site.api.alive:
-        await connection.close()
-        return False
+
+async def reach(
+    site: Site, name: str, request: Request, connection: Connection, respond: Callable[[], Awaitable[Answer | None]]
+) -> Answer | None:
+    """What `respond` answers if the request reaches a living API; else what is in front of it says, or nothing.
+
+    name: of the endpoint, for the plan of faults.
+    """
+    if site.plan.requests:
+        met = request.met = meet(site.plan, f"{request.method} {name}", site.means.monotonic())
+        if met is not None and met.name in GATEWAY_FAULTS:  # Dify never sees it
+            return gateway_answer(met.name, met.seconds)
     task = asyncio.current_task()
     assert task is not None
     site.api.adopt(task)
-    return True
+    try:
+        if site.api.alive:
+            return await respond()
+    except asyncio.CancelledError:
+        if site.api.alive or "proxied" not in site.plan.server or connection.started:
+            raise
+        task.uncancel()  # the API has died; what is in front of it has not
+    if "proxied" in site.plan.server:
+        return page(502)
+    await connection.close()
+    return None
 
 
 async def answer(site: Site, routes: Routes, request: Request, connection: Connection) -> Answer | None:
-    """The answer to a request; None if it has been answered, or the connection cut, meanwhile."""
+    """The answer to a request that has reached the API; None if it has been answered, or the connection cut."""
     if request.path == "/health":  # answers even with Postgres or Redis down (dify-wire 26o4b)
         return Answer(200, json.dumps({"pid": _API_PID, "status": "ok", "version": wire.VERSION}).encode())
     found = routes.find(request.path)
@@ -69,33 +96,30 @@ async def answer(site: Site, routes: Routes, request: Request, connection: Conne
     handler = handlers.get("GET" if request.method == "HEAD" else request.method)
     if handler is None:
         return wire.WRONG_METHOD
-    try:
-        return await _answer(Exchange(site, request, connection), handler)
-    except Refusal as e:
-        return e.answer
+    exchange = Exchange(site, request, connection)
 
-
-async def _answer(exchange: Exchange, handler: Handler) -> Answer | None:
     async def handle() -> Answer | None:
         exchange.authenticate()
         return await handler(exchange)
 
-    return await admit(exchange.site, exchange.connection, handle)
+    try:
+        return await admit(site, request, connection, handle)
+    except Refusal as e:
+        return e.answer
 
 
-async def admit(site: Site, connection: Connection, handle: Callable[[], Awaitable[Answer | None]]) -> Answer | None:
+async def admit(
+    site: Site, request: Request, connection: Connection, handle: Callable[[], Awaitable[Answer | None]]
+) -> Answer | None:
     """What `handle` answers, once the faults of the whole server have had their say and a connection slot is free."""
-    faults = site.plan.server
-    if faults:
-        if "hang" in faults:
-            await connection.until_closed()
-            return None
-        if "outage_500" in faults:
-            return wire.UNKNOWN_500
-        if "redis_down" in faults:
-            await asyncio.sleep(faults["redis_down"].seconds or 0.0)
+    met = request.met
+    if met is not None:
+        answered, early = await before(site, met, connection)
+        if answered:
+            return early
     await site.api.enter()
     try:
-        return await handle()
+        result = await handle()
     finally:
         site.api.leave()
+    return result if met is None or result is None else await odd_answer(connection, met.name, result)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from bisect import bisect_left, bisect_right
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .apps import WORKFLOW_VERSION, App, Inputs, Node
@@ -76,6 +76,8 @@ class Run:
     steps: int = 0
     exceptions: int = 0
     finished_at: float | None = None
+    oddity: str = ""  # the fault that goes with it for as long as anybody asks
+    lag: float = 0.0  # seconds until log and run detail know of its end
     live: Live | None = None
     account: dict[str, Any] | None = None  # who made it, where that is an account and no end user
 
@@ -99,14 +101,30 @@ class Run:
         """The id that Dify gives the `user` within the app."""
         return derived_id("end_user", self.app.key, self.user)
 
-    def detail(self) -> dict[str, Any]:
+    def told_at(self, now: float, lag: float = 0.0) -> Run:
+        """The run as log and run detail know it: still running, if its end is younger than their lag. Seconds."""
+        if self.finished_at is None or now - self.finished_at >= max(lag, self.lag):
+            return self
+        return replace(
+            self,
+            status="running",
+            outputs="{}",
+            error=None,
+            elapsed=0.0,
+            tokens=0,
+            steps=0,
+            exceptions=0,
+            finished_at=None,
+        )
+
+    def detail(self, outputs_as_text: bool = False) -> dict[str, Any]:
         """GET /v1/workflows/run/{id}: `inputs` is JSON in a string (dify-wire 13)."""
         return {
             "id": self.id,
             "workflow_id": self.app.workflow_id,
             "status": self.status,
             "inputs": json.dumps(json.loads(self.inputs) | self.system_inputs(timestamp=True)),
-            "outputs": json.loads(self.outputs),
+            "outputs": self.outputs if outputs_as_text else json.loads(self.outputs),
             "error": self.error,
             "total_steps": self.steps,
             "total_tokens": self.tokens,

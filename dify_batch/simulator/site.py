@@ -14,10 +14,10 @@ from .apps import APPS, App
 from .broker import Broker
 from .config import Config
 from .engine import Engine
-from .faults import FaultPlan
 from .files import FileStore
 from .ledger import Ledger
 from .means import Means
+from .plan import FaultPlan
 from .runs import Registry, Run
 
 

@@ -6,17 +6,21 @@ import asyncio
 import json
 from collections.abc import Callable
 
-from . import events
+from . import events, wire
 from .channel import PING, Channel, Event
 from .config import Config
 from .exchange import Connection
 from .faults import Fault
+from .oddities import other_run
 from .runs import Run
+from .trouble import endless
 from .wire import Headers, stream_head
 
 LAST_EVENTS = ("workflow_finished", "workflow_paused")
 NO_CACHE = (("Cache-Control", "no-cache"),)  # on the events endpoint only (dify-wire 18d)
 SILENT_EVENTS = ("silence", "clean_end", "cut_after_start", "error_event_after_start")
+LOSE = {"lost_started": "workflow_started", "lost_finished": "workflow_finished"}
+LINE_ENDS = {"sse_cr": b"\r", "sse_crlf": b"\r\n"}
 STRANGE_EVENT = b'data: {"event":"agent_dream","task_id":"?","workflow_run_id":"?","data":{"depth":[1,{"x":null}]}}\n\n'
 
 
@@ -35,8 +39,8 @@ async def send_post_stream(
     if not config.connections:
         connection.when_lost(channel.wake)
     # Else its going is noticed at the next write only, and until then it takes up a connection slot.
-    await connection.start(200, stream_head() if head is None else head)
-    await connection.write(PING.data)
+    await connection.start(200, _odd_head(fault.name, stream_head() if head is None else head))
+    await _write(connection, PING.data, fault)
     if fault.name == "silence_before_start":
         await connection.until_closed()
         return
@@ -48,6 +52,16 @@ async def send_post_stream(
         sent: list[bytes] = []
         last = ""
         for event in batch:
+            if fault.name in LOSE and event.name == LOSE[fault.name]:
+                last = event.name
+                continue
+            if fault.name == "endless" and event.name == "node_started":
+                await connection.write(b"".join(sent))
+                await endless(connection, b'data: {"event":"text_chunk","data":{"text":"')
+                return
+            if fault.name == "ids_disagree" and event.name == "workflow_finished":
+                told = wire.compact(other_run(json.loads(event.data[len(b"data: ") :])))
+                event = Event(event.name, f"data: {told}\n\n".encode())
             if fault.name == "cut_mid_stream" and nodes == 2:
                 await connection.write(b"".join(sent) + event.data[: len(event.data) // 2])
                 await connection.close()
@@ -104,12 +118,19 @@ async def _hold(connection: Connection, config: Config, seconds: float) -> None:
 
 
 async def _write(connection: Connection, data: bytes, fault: Fault) -> None:
+    if fault.name in LINE_ENDS:
+        data = data.replace(b"\n", LINE_ENDS[fault.name])
     if fault.name != "split_utf8":
         await connection.write(data)
         return
     for piece in split_characters(data):
         await connection.write(piece)
         await asyncio.sleep(0)
+
+
+def _odd_head(name: str, head: Headers) -> Headers:
+    media = {"sse_no_media_type": "", "sse_other_case": "Text/Event-Stream; Charset=UTF-8"}.get(name)
+    return head if media is None else tuple((k, media if k == "Content-Type" else v) for k, v in head)
 
 
 def split_characters(data: bytes) -> list[bytes]:

@@ -94,6 +94,7 @@ WRONG_MEDIA_TYPE = refuse(
     "Did not attempt to load JSON data because the request Content-Type was not 'application/json'.",
 )
 NO_USER = refuse(400, "invalid_param", "Arg user must be provided.")
+NOT_FOUND = "The requested URL was not found on the server."
 DISABLED = refuse(403, "forbidden", "The app's API service has been disabled.")
 WRONG_METHOD = refuse(405, "method_not_allowed", "The method is not allowed for the requested URL.")
 NO_PAGE = Answer(
@@ -103,15 +104,6 @@ NO_PAGE = Answer(
     b"spelling and try again.</p>\n",
     HTML,
 )
-
-
-def proxy_error(status: int, reason: str) -> Answer:
-    """What nginx in front of Dify answers when the API is not there."""
-    page = (
-        f"<html>\r\n<head><title>{status} {reason}</title></head>\r\n<body>\r\n"
-        f"<center><h1>{status} {reason}</h1></center>\r\n<hr><center>nginx</center>\r\n</body>\r\n</html>\r\n"
-    )
-    return Answer(status, page.encode(), "text/html", (("Server", "nginx"),), dify=False)
 
 
 def too_many(app_id: str, limit: int) -> Answer:

@@ -16,6 +16,8 @@ from .runs import Form, Run
 
 def latency_of(config: Config, run: Run, nth: int, fault: Fault) -> float:
     """Seconds that the slow node takes in the `nth` execution of this row."""
+    if fault.name == "rate_limited":
+        return 0.0
     if fault.latency is not None:
         return fault.latency
     if fault.name == "slow_answer" and run.mode == "streaming" and fault.seconds is not None:

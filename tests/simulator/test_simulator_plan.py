@@ -8,9 +8,10 @@ import pytest
 
 from dify_batch.simulator import Config
 from dify_batch.simulator.apps import ECHO_FORM, FILES_FORM
-from dify_batch.simulator.faults import NORMAL, Fault, draw, parse_plan
+from dify_batch.simulator.faults import NORMAL, Fault
 from dify_batch.simulator.files import multipart
 from dify_batch.simulator.inputs import InputError, check_inputs
+from dify_batch.simulator.plan import draw, parse_plan, take_upload
 from dify_batch.simulator.streams import split_characters
 
 
@@ -19,7 +20,8 @@ def test_a_plan_in_all_its_forms() -> None:
         {
             "rows": {"a": ["cut_before", {"name": "slow_answer", "seconds": 3}, {"latency": 2}], "b": "error_500"},
             "all": ["partial", {"name": "redis_down", "seconds": 1}],
-            "server": "hang",
+            "server": ["closed_log", {"name": "hang", "on": "GET info", "after": 1, "times": 2, "lasts": 3}],
+            "uploads": {"a.txt": ["upload_413"]},
         }
     )
     assert [plan.take("a", n) for n in range(1, 5)] == [
@@ -30,7 +32,12 @@ def test_a_plan_in_all_its_forms() -> None:
     ]
     assert plan.take("b", 1) == Fault("error_500")
     assert plan.take("c", 1) == Fault("partial")
-    assert plan.server == {"redis_down": Fault("redis_down", 1.0), "hang": Fault("hang")}
+    assert plan.server == {"closed_log": Fault("closed_log")}
+    assert [scheduled.fault for scheduled in plan.requests] == [
+        Fault("hang", on=("GET info",), after=1, times=2, lasts=3.0),
+        Fault("redis_down", 1.0),
+    ]
+    assert [take_upload(plan, name).name for name in ("b.txt", "a.txt", "a.txt")] == ["normal", "upload_413", "normal"]
     assert parse_plan({}).take("a", 1) == NORMAL
 
 
@@ -39,9 +46,9 @@ def test_a_plan_in_all_its_forms() -> None:
     [
         ({"rows": []}, None),
         ({"rows": [1]}, "rows must be an object"),
-        ({"row": {}}, "unknown key 'row'; one of: rows, all, mix, seed, server"),
+        ({"row": {}}, "unknown key 'row'; one of: rows, all, mix, seed, server, uploads"),
         ({"rows": {"a": ["hang"]}}, "row 'a': unknown fault 'hang'"),
-        ({"server": "cut_before"}, "server: unknown fault 'cut_before'; one of: closed_log"),
+        ({"server": "cut_before"}, "server: unknown fault 'cut_before'; one of: closed_log, cut"),
         ({"rows": {"a": [{"name": "silence", "second": 1}]}}, "a fault is a name or an object"),
         ({"rows": {"a": [{"name": "slow_answer", "seconds": "1"}]}}, "seconds of slow_answer must be a number"),
         ({"mix": {"silence": 2}}, "mix: silence needs a probability"),

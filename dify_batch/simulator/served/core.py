@@ -8,7 +8,7 @@ from typing import Any
 
 from ..config import Config
 from ..events import FORM_ACTIONS
-from ..faults import parse_plan
+from ..plan import parse_plan
 from ..site import Site
 from .control import build_control
 from .http import HttpServer, site_server
@@ -109,7 +109,7 @@ class SimulatorCore:
     def _api_changed(self, alive: bool) -> None:
         if alive:
             self._open_main()
-        else:
+        elif "proxied" not in self.site.plan.server:
             self.main.close()
 
     def _open_main(self) -> None:

@@ -14,7 +14,7 @@ from multidict import CIMultiDict
 from .. import account_api
 from ..exchange import Connection, Request
 from ..lookups import ROUTES
-from ..routes import answer, reached
+from ..routes import answer, reach
 from ..site import Site
 from ..wire import Answer, Headers
 
@@ -103,16 +103,18 @@ def site_server(site: Site) -> HttpServer:
     refused is up to the network that it is served on."""
 
     async def handle(request: Request, connection: Connection) -> Answer | None:
-        if not await reached(site, connection):
-            return None
-        if request.path.startswith("/openapi/v1/"):
-            return await account_api.answer(site, request, connection)
-        if request.path == "/device":
-            return await account_api.device_page(site, request)
-        return await answer(site, ROUTES, request, connection)
+        def respond() -> Awaitable[Answer | None]:
+            if request.path.startswith("/openapi/v1/"):
+                return account_api.answer(site, request, connection)
+            if request.path == "/device":
+                return account_api.device_page(site, request)
+            return answer(site, ROUTES, request, connection)
+
+        name = ROUTES.name_of(request.path) if site.plan.requests else ""
+        return await reach(site, name, request, connection, respond)
 
     server = HttpServer(handle, site.config.keep_alive, site.means.now)
-    site.api.watch(lambda alive: None if alive else server.drop())
+    site.api.watch(lambda alive: None if alive or "proxied" in site.plan.server else server.drop())
     return server
 
 
@@ -164,6 +166,10 @@ class _Connection:
         self._response: web.StreamResponse | None = None
         self._kept = False
         protocol.lost = []
+
+    @property
+    def started(self) -> bool:
+        return self._response is not None or self._kept
 
     @property
     def closed(self) -> bool:
