@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 
 from dify_batch.engine.course import Ask
 from dify_batch.engine.resume import asked_for, resumed
-from dify_batch.engine.slots import columns_of
 from dify_batch.engine.work import Work
 from dify_batch.errors import UsageError
 from dify_batch.ids import DONE, IN_INPUT, INVALID, OPEN, RETRY, SELECTED, IdIndex
@@ -16,6 +15,7 @@ from dify_batch.input.check import valid_rows
 from dify_batch.input.form import BoundForm
 from dify_batch.input.records import Problem
 from dify_batch.input.rows import RowSource
+from dify_batch.input.user import UserTemplate
 from dify_batch.ledger.state import Phase, State
 from dify_batch.ledger.store import Ledger
 from dify_batch.settings import Settings
@@ -45,7 +45,7 @@ class Selection:
         """Raises UsageError where --user names a column that is not there."""
         if self._settings.user is None or self._source.typed:
             return
-        for column in columns_of(self._settings.user):
+        for column in UserTemplate(self._settings.user).columns:
             if column not in self._source.header:
                 raise UsageError(
                     f'--user: there is no column "{column}" in {self._source.name}',

@@ -10,11 +10,12 @@ from dify_batch.engine.claims import Claims
 from dify_batch.engine.facts import Answered, Fact, NotSent, Sent, Started, run_of
 from dify_batch.engine.health import Health
 from dify_batch.engine.pace import Starts
-from dify_batch.engine.slots import Slot, Slots, unusable
+from dify_batch.engine.slots import Slot, Slots
 from dify_batch.engine.surface import Surface
 from dify_batch.engine.work import Work
 from dify_batch.errors import AppError, AuthError, ConnectionFailed, DifyBatchError, RateLimited, ServerError
 from dify_batch.input.files import Inputs, find_local, with_uploads
+from dify_batch.input.user import user_fault
 from dify_batch.outcomes import Failed, Fatal, Lost, Outcome, Rejected, RunRef, Succeeded, Throttled, Unreachable
 from dify_batch.seams import Clock
 
@@ -90,7 +91,7 @@ class Attempts:
         inputs, clock = work.inputs, self._clock
         assert inputs is not None
         mode = self._mode()
-        if refused := unusable(user):
+        if refused := user_fault(user):
             self._refuse(work, user, mode, Rejected("invalid_user", refused))
             return False
         if inputs.has_local:

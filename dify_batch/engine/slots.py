@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from dify_batch.input.user import UserTemplate
+
 # A look-up reads one page of the log, the newest 100 runs of a user. A slot's runs follow one another, so a run on that
 # page which is none of the slot's last 200 can only be the lost one (twice the page, as runs of one second are listed
 # in any order).
@@ -32,7 +34,7 @@ class Slots:
 
     def __init__(self, batch: str, template: str | None) -> None:
         self._batch = batch
-        self._template = template
+        self._template = None if template is None else UserTemplate(template)
         self._free: list[Slot] = []
         self._made = 0
 
@@ -44,7 +46,7 @@ class Slots:
         self._free.append(self._new() if lost else slot)
 
     def user(self, slot: Slot, cells: Mapping[str, Any]) -> str:
-        return slot.user if self._template is None else fill(self._template, cells)
+        return slot.user if self._template is None else self._template.fill(cells)
 
     def _new(self) -> Slot:
         self._made += 1
@@ -58,31 +60,3 @@ def is_own(user: str) -> bool:
     """Whether a user is one of a slot, and so of one request at a time. With any other (--user) several rows may share
     it, and only the inputs tell their runs apart."""
     return _OWN.fullmatch(user) is not None
-
-
-_COLUMN = re.compile(r"\{([^{}]+)\}")
-
-
-def columns_of(template: str) -> list[str]:
-    """The columns that a `--user` template names: "crm-{customer}" → ["customer"]."""
-    return _COLUMN.findall(template)
-
-
-def fill(template: str, cells: Mapping[str, Any]) -> str:
-    """A `--user` template with the cells of one row."""
-    return _COLUMN.sub(lambda match: str(cells.get(match[1], "")), template)
-
-
-# Dify answers a longer `user` with 500 [07f].
-_LONGEST_USER = 255
-
-
-def unusable(user: str) -> str | None:
-    """Why a `user` made from a row's cells cannot be sent; None if it can."""
-    if not user.strip():
-        return "the --user made from this row is empty"
-    if len(user) > _LONGEST_USER:
-        return f"the --user made from this row has {len(user)} characters; Dify takes {_LONGEST_USER}"
-    if "\0" in user:
-        return "the --user made from this row has a NUL character"
-    return None

@@ -27,18 +27,22 @@ class UserTemplate:
 
     def fault(self, cells: Mapping[str, Any]) -> str | None:
         """Why Dify would not take the user of a row; None if it would."""
-        user = self.fill(cells)
-        if not user:
-            return "--user is empty for this row, and Dify needs one; fill in the column, or put text around it"
-        if len(user) > MAX_USER:
-            return f"--user has {len(user)} characters for this row; Dify takes at most {MAX_USER}"
-        if "\0" in user:
-            return "--user contains a NUL character for this row; remove it"
-        try:
-            user.encode("utf-8")
-        except UnicodeEncodeError:
-            return "--user contains half of a surrogate pair for this row; remove it"
-        return None
+        return user_fault(self.fill(cells))
+
+
+def user_fault(user: str) -> str | None:
+    """Why Dify would not take a user made from a row's cells; None if it would."""
+    if not user.strip():
+        return "--user is empty for this row, and Dify needs one; fill in the column, or put text around it"
+    if len(user) > MAX_USER:
+        return f"--user has {len(user)} characters for this row; Dify takes at most {MAX_USER}"
+    if "\0" in user:
+        return "--user contains a NUL character for this row; remove it"
+    try:
+        user.encode("utf-8")
+    except UnicodeEncodeError:
+        return "--user contains half of a surrogate pair for this row; remove it"
+    return None
 
 
 def _text(value: Any) -> str:

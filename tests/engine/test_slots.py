@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dify_batch.engine.slots import Slots, columns_of, fill, is_own, unusable
+from dify_batch.engine.slots import Slots, is_own
 
 
 def test_a_slot_keeps_its_user_until_a_request_is_lost() -> None:
@@ -23,13 +23,4 @@ def test_which_users_belong_to_one_request_at_a_time() -> None:
 
 
 def test_a_user_of_columns() -> None:
-    assert columns_of("crm-{customer}-{id}") == ["customer", "id"]
-    assert fill("crm-{customer}-{id}", {"customer": "Ö", "id": 7}) == "crm-Ö-7"
     assert Slots("x", "crm-{id}").user(Slots("x", None).take(), {"id": "a"}) == "crm-a"
-
-
-def test_users_that_dify_does_not_take() -> None:
-    assert unusable("x" * 255) is None
-    assert "256 characters" in str(unusable("x" * 256))
-    assert "empty" in str(unusable("  "))
-    assert "NUL" in str(unusable("a\0b"))
