@@ -1,4 +1,4 @@
-"""Help, README and .env.example say exactly what the code knows."""
+"""Help, README, manual and .env.example say exactly what the code knows."""
 
 from __future__ import annotations
 
@@ -6,26 +6,31 @@ import argparse
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from dify_batch.cli.arguments import COMMANDS, build_parser
 from dify_batch.cli.completion import SHELLS
-from dify_batch.flags import BY_ENV, FLAGS, GROUPS, Flag, env_example, readme_table
+from dify_batch.errors import EXIT_OF_CODE
+from dify_batch.flags import BY_ENV, FLAGS, GROUPS, Flag, env_example
 from dify_batch.settings import Settings
+from docs.generate import MANUAL, TABLES, fill, pages
 
 ROOT = Path(__file__).parent.parent
 
 
-def between_markers(text: str) -> str:
-    match = re.search(r"<!-- flags -->\n(.*)<!-- /flags -->", text, re.DOTALL)
-    assert match, "README.md has lost its markers <!-- flags --> and <!-- /flags -->"
-    return match[1]
+@pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
+def test_tables_are_as_generated(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert text == fill(text), "run: uv run python docs/generate.py"
 
 
-def test_readme_has_the_table_as_generated() -> None:
-    assert between_markers((ROOT / "README.md").read_text(encoding="utf-8")) == readme_table()
+def test_each_table_stands_in_the_manual_once() -> None:
+    texts = [page.read_text(encoding="utf-8") for page in pages()]
+    for name, table in TABLES.items():
+        assert sum(f"<!-- {name} -->\n{table()}<!-- /{name} -->" in text for text in texts) == 1
 
 
 def test_env_example_is_as_generated() -> None:
@@ -62,9 +67,88 @@ def test_the_parser_knows_exactly_the_flags_of_the_table() -> None:
     assert any(isinstance(action, argparse._SubParsersAction) for action in parser._actions)
 
 
-def test_the_readme_mentions_no_flag_that_does_not_exist() -> None:
-    known = {name for flag in FLAGS for name in flag.names}
-    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", readme_table())) <= known
+OTHERS_FLAGS = {"--strict", "--group", "--quick", "--select", "--check", "--help"}
+"""Flags of other programs that the documents call: Zensical, uv, the benchmark, qsv, ruff."""
+
+
+def known_flags() -> set[str]:
+    (choices,) = (a for a in build_parser()._actions if isinstance(a, argparse._SubParsersAction))
+    parsers = [build_parser(), *choices.choices.values()]
+    return {name for parser in parsers for action in parser._actions for name in action.option_strings}
+
+
+@pytest.mark.parametrize("page", [*pages(), ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md"], ids=lambda page: page.name)
+def test_a_page_mentions_no_flag_that_does_not_exist(page: Path) -> None:
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", page.read_text(encoding="utf-8")))
+    assert named - known_flags() - OTHERS_FLAGS - {"--flag"} == set()
+
+
+def test_each_error_code_has_its_entry_with_cause_and_cure_under_its_status() -> None:
+    text = (MANUAL / "troubleshooting.md").read_text(encoding="utf-8")
+    entries: dict[str, str] = {}
+    for part in re.split(r"^## ", text, flags=re.MULTILINE)[1:]:
+        status = re.match(r".*\((?:status )?([\d, ]+)\)", part)
+        for entry in re.split(r"^### ", part, flags=re.MULTILINE)[1:]:
+            code, body = entry.split("\n", 1)
+            assert code not in entries
+            assert body.count("**Cause.**") == body.count("**Cure.**") == 1, code
+            assert status, code
+            assert str(int(EXIT_OF_CODE[code])) in status[1].split(", "), code
+            entries[code] = body
+    assert entries.keys() == EXIT_OF_CODE.keys()
+
+
+def test_the_page_for_programs_names_each_code_beside_its_status() -> None:
+    text = (MANUAL / "agents.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ([\d, ]+) \| (.*?) \|", text, re.MULTILINE)
+    found = {code: status for status, cell in rows for code in re.findall(r"`(\w+)`", cell)}
+    assert found.keys() == EXIT_OF_CODE.keys()
+    for code, status in found.items():
+        assert str(int(EXIT_OF_CODE[code])) in status.split(", "), code
+
+
+def slug(heading: str) -> str:
+    """The anchor of a heading, as GitHub and Python-Markdown make it for plain words."""
+    return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "SECURITY.md", "examples/README.md"])
+def test_links_lead_somewhere(name: str) -> None:
+    page = ROOT / name
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if link.startswith("https://"):
+            continue
+        path, _, anchor = link.partition("#")
+        target = page.parent / path
+        assert target.exists(), link
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), re.MULTILINE)
+            assert anchor in map(slug, headings), link
+
+
+def test_each_page_stands_in_the_contents() -> None:
+    named = re.findall(r"^  - .*: (\w[\w-]*\.md)$", (MANUAL.parent / "mkdocs.yml").read_text(), re.MULTILINE)
+    assert sorted(named) == sorted(page.name for page in MANUAL.glob("*.md"))
+
+
+def test_the_manual_is_built_without_a_complaint_and_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
+    shutil.copytree(MANUAL.parent, tmp_path / "docs", ignore=shutil.ignore_patterns("site", "__pycache__"))
+    shutil.copy(ROOT / "CHANGELOG.md", tmp_path)
+    build = [sys.executable, "-m", "zensical", "build", "--strict", "-f", "docs/mkdocs.yml"]
+    done = subprocess.run(build, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+    built = sorted((tmp_path / "docs" / "site").glob("*.html"))
+    assert {page.stem for page in built} >= {page.stem for page in MANUAL.glob("*.md")}
+    for page in built:
+        text = page.read_text(encoding="utf-8")
+        loads = re.findall(r"<(?:script|img|iframe|source)\b[^>]*\bsrc=\"?(?:https?:)?//[^>]*>", text)
+        loads += [
+            tag
+            for tag in re.findall(r"<link\b[^>]*\bhref=\"?(?:https?:)?//[^>]*>", text)
+            if re.search(r"stylesheet|icon|preload|preconnect|manifest", tag)
+        ]
+        assert loads == [], page.name
+    assert "http" not in re.sub(r"http://(www\.w3\.org/|127\.0\.0\.1)", "", (MANUAL / "batch.svg").read_text())
 
 
 def test_every_setting_has_a_flag_or_a_variable_and_the_other_way_round() -> None:

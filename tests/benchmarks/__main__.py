@@ -44,7 +44,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="fewer and smaller, in under two minutes; rougher figures")
     parser.add_argument("--only", action="append", choices=sorted(BENCHMARKS), help="only this one; may be repeated")
     parser.add_argument("--markdown", action="store_true", help="print the table as Markdown, with date and machine")
-    parser.add_argument("--plot", action="store_true", help="draw how cost grows to tests/benchmarks/growth.png")
+    parser.add_argument("--plot", action="store_true", help="draw how cost grows to docs/manual/growth.png")
     given = parser.parse_args()
     if given.plot:
         BENCHMARKS["growth"] = growth.plot

@@ -11,7 +11,7 @@ from tests.benchmarks.lines import Line
 from tests.benchmarks.processes import command, environment, run, server, write_rows
 from tests.benchmarks.server import Config
 
-PICTURE = Path(__file__).with_name("growth.png")
+PICTURE = Path(__file__).parents[2] / "docs" / "manual" / "growth.png"
 
 
 @dataclass(frozen=True, slots=True)

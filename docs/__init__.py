@@ -1,0 +1,1 @@
+"""What makes the manual: its tables out of the code, and its picture."""
