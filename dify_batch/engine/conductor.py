@@ -147,7 +147,7 @@ class Conductor:
             return
         wait = self._backoff.seconds(step.repetition, step.retry_after)
         log.log(
-            logging.INFO if step.charged else logging.DEBUG,
+            logging.WARNING if step.risky else logging.INFO if step.charged else logging.DEBUG,
             "sent again in %.1f s: %s%s",
             wait,
             step.reason,

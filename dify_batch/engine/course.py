@@ -107,12 +107,14 @@ class Rules:
 @dataclass(frozen=True, slots=True)
 class Send:
     """Send it (again). `repetition`: how often in a row, which sets the wait (0: at once); `retry_after`: seconds that
-    the server asked for. `reason` says why it goes again; `charged`: one of its retries is used up by it."""
+    the server asked for. `reason` says why it goes again; `charged`: one of its retries is used up by it;
+    `risky`: a run of it may exist, and the user asked for it all the same."""
 
     repetition: int = 0
     retry_after: float | None = None
     reason: str = ""
     charged: bool = False
+    risky: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -342,7 +344,9 @@ def _failed(rules: Rules, row: Row, outcome: Failed) -> Advance:
     return _conclude(row, failure)
 
 
-def _again(row: Row, reason: str, *, retry_after: float | None = None, charged: bool = False) -> Advance:
+def _again(
+    row: Row, reason: str, *, retry_after: float | None = None, charged: bool = False, risky: bool = False
+) -> Advance:
     """To be sent again. Called only where no run exists, or the one that exists has failed, or the user asked so."""
     repetition = row.repetition + 1
     waiting = row._replace(
@@ -354,7 +358,7 @@ def _again(row: Row, reason: str, *, retry_after: float | None = None, charged: 
         given_up=False,
         dead=False,
     )
-    return waiting, (Send(repetition, retry_after, reason, charged),)
+    return waiting, (Send(repetition, retry_after, reason, charged, risky),)
 
 
 def _not_sent(row: Row) -> Advance:
@@ -438,9 +442,9 @@ def _looked_up(rules: Rules, row: Row, fact: Absent | Unproven | Unavailable) ->
             return _conclude(row, GiveUp("failed", "lost", f"{reason}; not in the server's log, after {times}"))
         case Unproven(reason=reason) | Unavailable(reason=reason):
             if row.ask is Ask.ANYWAY:
-                return _again(row, f"{reason}; --retry-unknown asks for it, so it may run twice")
+                return _again(row, f"{reason}; --retry-unknown asks for it, so it may run twice", risky=True)
             if row.ask is Ask.NOTHING and rules.policy == "all" and row.retries < rules.max_retries:
-                return _again(row, f"{reason}; the policy is all, so it may run twice", charged=True)
+                return _again(row, f"{reason}; the policy is all, so it may run twice", charged=True, risky=True)
             return _left_unknown(row, fact)
 
 
