@@ -189,7 +189,7 @@ class _Batch:
         selection.check_user_template()
         state, report = await self._look(bound)
         selection.chosen, unlisted = choose(self._index, ids=ids, sample=settings.sample, name=self._source.name)
-        self._warn(*(Notice("input", text) for text in report.warnings), *self._warnings_of(state))
+        self._warn(*report.warnings, *self._warnings_of(state))
         if unlisted is not None:
             self._warn(Notice("ids_not_in_input", unlisted))
         await self._choose_again(state, selection.chosen)

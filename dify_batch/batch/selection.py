@@ -11,8 +11,8 @@ from dify_batch.engine.resume import asked_for, resumed
 from dify_batch.engine.work import Work
 from dify_batch.errors import UsageError
 from dify_batch.ids import DONE, IN_INPUT, INVALID, OPEN, RETRY, SELECTED, IdIndex
+from dify_batch.input.bound import BoundForm
 from dify_batch.input.check import valid_rows
-from dify_batch.input.form import BoundForm
 from dify_batch.input.records import Problem
 from dify_batch.input.rows import RowSource
 from dify_batch.input.user import UserTemplate

@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 
 from dify_batch.errors import InputChanged, InvalidInput
 from dify_batch.ids import IN_INPUT, INVALID, SEEN, IdIndex
+from dify_batch.input.bound import BoundForm
 from dify_batch.input.files import Inputs
-from dify_batch.input.form import BoundForm
 from dify_batch.input.header import preamble_problem
 from dify_batch.input.identity import alike
 from dify_batch.input.passes import Changed
 from dify_batch.input.records import Problem, Row
 from dify_batch.input.rows import RowSource
+from dify_batch.summary import Notice
 from dify_batch.text import count, show
 
 SHOWN = 20
@@ -42,7 +43,7 @@ class CheckReport:
     invalid: int
     first: tuple[Problem, ...]
     counts: Mapping[str, int]
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Notice, ...] = ()
     stopped: bool = False
     name: str = "the input"
     structural: bool = field(default=False)
@@ -165,12 +166,12 @@ def check(
                     note(problem)
             elif look is not None:
                 look(item.id, values)
-    warnings += source.notes.texts()
+    warnings += source.notes.notices()
     if not found.stopped and not other_ids:
         _note_alike(source, index, found)
     _judge_whole(source, form, found, records)
     if not rows and not found.counts:
-        warnings.append(f"{source.name} has a header and no rows")
+        warnings.append(Notice("no_rows", f"{source.name} has a header and no rows"))
     return CheckReport(
         rows=rows,
         invalid=invalid,

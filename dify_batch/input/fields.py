@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from dify_batch.input.files import FileRules
+from dify_batch.input.filetypes import FileRules
 
 TEXTS = ("paragraph", "text-input")
 FILES = ("file", "file-list")

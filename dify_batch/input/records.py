@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dify_batch.ids import id_fault
+from dify_batch.summary import Notice
 from dify_batch.text import count, show
 
 FATAL_KINDS = frozenset(
@@ -114,7 +115,7 @@ class Note:
 
 @dataclass(slots=True)
 class Notes:
-    """What one pass met that is no error, and that a person should know. `texts` gives the warnings."""
+    """What one pass met that is no error, and that a person should know. `notices` gives the warnings."""
 
     padding: Note = field(default_factory=Note)
     lacking: Note = field(default_factory=Note)
@@ -137,29 +138,33 @@ class Notes:
         """A cell begins with a blank and a quote, so that the quotes are a part of it."""
         _meet(self.quoted.setdefault(column, Note()), line, value)
 
-    def texts(self) -> Iterator[str]:
+    def notices(self) -> Iterator[Notice]:
         note = self.padding
         if note.times:
-            yield (
+            yield Notice(
+                "empty_cells",
                 f"{count(note.times, 'record has', 'records have')} empty cells beyond the table, or nothing else, as "
-                f"a spreadsheet leaves them (first on line {note.line}); they are passed over"
+                f"a spreadsheet leaves them (first on line {note.line}); they are passed over",
             )
         note = self.lacking
         if note.times:
-            yield (
+            yield Notice(
+                "missing_cells",
                 f"{count(note.times, 'row ends', 'rows end')} before the last columns (first on line {note.line}); "
-                "these are optional, and are taken for empty"
+                "these are optional, and are taken for empty",
             )
         for column, note in self.errors.items():
-            yield (
+            yield Notice(
+                "spreadsheet_errors",
                 f"column {show(column)}: {count(note.times, 'cell is', 'cells are')} an error of a spreadsheet, such "
-                f"as {note.example} on line {note.line}; mend the formula, or the text is sent as it is"
+                f"as {note.example} on line {note.line}; mend the formula, or the text is sent as it is",
             )
         for column, note in self.quoted.items():
-            yield (
+            yield Notice(
+                "quotes_in_text",
                 f"column {show(column)}: {count(note.times, 'cell begins', 'cells begin')} with a blank and a quote, "
                 f"such as {show(note.example)} on line {note.line}; the quotes are sent as a part of the text: "
-                "remove the blank before them"
+                "remove the blank before them",
             )
 
 

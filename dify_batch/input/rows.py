@@ -24,6 +24,7 @@ from dify_batch.input.kinds import Kind
 from dify_batch.input.opening import Opened, open_input
 from dify_batch.input.passes import Marks, RawPass, text_of
 from dify_batch.input.records import Notes, Problem, Row
+from dify_batch.summary import Notice
 from dify_batch.text import nearest, show
 
 _BOOKS = (Kind.WORKBOOK, Kind.OPEN_SHEET, Kind.OLD_OFFICE)
@@ -54,7 +55,7 @@ class RowSource:
         self._label = encoding or "utf-8"
         self.name = opened.name
         self.base_dir = Path.cwd() if opened.path is None else opened.path.parent
-        self.warnings: tuple[str, ...] = ()
+        self.warnings: tuple[Notice, ...] = ()
         self.header: tuple[str, ...] = ()
         self.id_column = id_column or "id"
         self.id_given = id_column is not None
@@ -128,7 +129,7 @@ class RowSource:
                 from dify_batch.input.books import copy_sheet  # with what unpacks and parses: only where it is needed
 
                 copy, warning = copy_sheet(opened.file, opened.name, sheet)
-                self.warnings = () if warning is None else (warning,)
+                self.warnings = () if warning is None else (Notice("other_sheets", warning),)
             elif kind is Kind.PARQUET:
                 from dify_batch.input.parquet import copy_parquet
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from dify_batch.input.files import FilePlace, FileRefused, FileRules, resolve
+from dify_batch.input.files import FilePlace, FileRefused, resolve
+from dify_batch.input.filetypes import FileRules
 from dify_batch.input.numbers import number_of
 from dify_batch.strictjson import NotJson, parse, sendable
 from dify_batch.text import show

@@ -12,11 +12,13 @@ import pytest
 
 from dify_batch.errors import InvalidInput
 from dify_batch.ids import DONE, IN_INPUT, INVALID, SEEN, IdIndex
+from dify_batch.input.bound import BoundForm
 from dify_batch.input.check import CheckReport, check, valid_rows
 from dify_batch.input.files import Inputs
-from dify_batch.input.form import BoundForm, Form
+from dify_batch.input.form import Form
 from dify_batch.input.records import Problem, Row
 from dify_batch.input.rows import RowSource
+from dify_batch.summary import Notice
 
 
 @contextmanager
@@ -93,7 +95,7 @@ def test_problems_of_the_form_alone_have_their_own_code() -> None:
 
 def test_a_header_without_rows_is_a_warning() -> None:
     report, index = run_check("id,a\n")
-    assert report.warnings == ("standard input has a header and no rows",)
+    assert report.warnings == (Notice("no_rows", "standard input has a header and no rows"),)
     report.raise_if_any()
     assert index.count(IN_INPUT) == 0
 

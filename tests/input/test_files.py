@@ -12,16 +12,13 @@ import pytest
 from dify_batch.input.files import (
     FilePlace,
     FileRefused,
-    FileRules,
     Inputs,
     LocalFile,
-    choose_type,
-    detect_type,
     find_local,
     resolve,
-    size_limit,
     with_uploads,
 )
+from dify_batch.input.filetypes import FileRules, choose_type, detect_type, size_limit
 from dify_batch.input.form import Form
 from dify_batch.input.records import Problem, Row
 

@@ -20,8 +20,9 @@ from hypothesis import strategies as st
 
 from dify_batch.errors import DifyBatchError, UsageError
 from dify_batch.ids import ID_SPACE, IdIndex
+from dify_batch.input.bound import BoundForm
 from dify_batch.input.check import check
-from dify_batch.input.form import BoundForm, Form
+from dify_batch.input.form import Form
 from dify_batch.input.records import Problem, Row
 from dify_batch.input.rows import RowSource
 

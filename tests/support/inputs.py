@@ -55,12 +55,13 @@ def comes_to(
             **(bound or {}),
         )
         report = check(source, fitted, index)
+        warnings = tuple(notice.message for notice in report.warnings)
         try:
             report.raise_if_any()
         except InvalidInput as error:
-            return Came(error.message.partition("\n")[2].strip(), dict(report.counts), report.warnings, [])
+            return Came(error.message.partition("\n")[2].strip(), dict(report.counts), warnings, [])
         rows = list(valid_rows(source, fitted, index))
         assert not [row for row in rows if isinstance(row, Problem)]
         sent = [row[1].values for row in rows if not isinstance(row, Problem)]
         assert len(sent) == report.rows
-        return Came("", {}, report.warnings, sent)
+        return Came("", {}, warnings, sent)
