@@ -18,7 +18,7 @@ FLOORS = (
     ("settings",),
     ("ledger", "dify"),
     ("input",),
-    ("addressing",),
+    ("addressing", "envfile"),
     ("flags",),
     ("backoff", "summary", "usage"),
     ("errors", "outcomes", "ids", "strictjson", "seams", "text", "_version"),

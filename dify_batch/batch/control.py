@@ -26,7 +26,7 @@ class Control:
     def drain(self, signal_name: str = "SIGINT") -> None:
         """Take no more rows, finish what runs."""
         if self.signal_error is None:
-            code = "terminated" if signal_name == "SIGTERM" else "interrupted"
+            code = "interrupted" if signal_name == "SIGINT" else "terminated"
             self.signal_error = DifyBatchError(
                 f"stopped by {signal_name}", code=code, hint="run the same command again: it goes on where it stopped"
             )

@@ -1,4 +1,5 @@
-"""SIGINT and SIGTERM: the first finishes what runs, the second stops it on the server, the third leaves at once."""
+"""SIGINT, SIGTERM, and SIGHUP of a terminal that closes: the first finishes what runs, the second stops it on the
+server, the third leaves at once."""
 
 from __future__ import annotations
 
@@ -36,7 +37,11 @@ class Escalation:
 
 @contextlib.contextmanager
 def signals(control: Any, stats: Stats, say: Any) -> Iterator[None]:
-    """SIGINT and SIGTERM drive `control` as long as the context lasts; `say` tells the person."""
+    """SIGINT, SIGTERM and SIGHUP drive `control` as long as the context lasts; `say` tells the person.
+
+    A SIGHUP that is ignored already (nohup) stays so. Windows has no signals in its event loop: there Python's own
+    handlers do it, and SIGBREAK stands for SIGTERM.
+    """
     import asyncio
     import signal
 
@@ -48,23 +53,38 @@ def signals(control: Any, stats: Stats, say: Any) -> Iterator[None]:
         if level is None:
             return
         if level == 1:
-            say(
-                f"{number.name}: finishing {count(stats.in_flight, 'run')}; "
-                "press Ctrl-C again to stop them on the server."
-            )
+            in_flight = stats.in_flight
             control.drain(number.name)
+            tell(f"{number.name}: finishing {count(in_flight, 'run')}; press Ctrl-C again to stop them on the server.")
         elif level == 2:
-            say("Stopping the runs on the server; press Ctrl-C again to leave at once.")
             control.stop()
+            tell("Stopping the runs on the server; press Ctrl-C again to leave at once.")
         else:
-            say("Leaving at once. The next invocation looks up what became of the runs.")
+            tell("Leaving at once. The next invocation looks up what became of the runs.")
             control.abandon()
 
-    handled = (signal.SIGINT, signal.SIGTERM)
+    def tell(text: str) -> None:
+        with contextlib.suppress(OSError, ValueError):  # the terminal has gone
+            say(text)
+
+    names = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
+    handled = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    handled = [n for n in handled if n.name != "SIGHUP" or signal.getsignal(n) is not signal.SIG_IGN]
+    before: dict[signal.Signals, Any] = {}
     for number in handled:
-        loop.add_signal_handler(number, received, number)
+        try:
+            loop.add_signal_handler(number, received, number)
+        except (NotImplementedError, RuntimeError, ValueError):  # Windows
+            with contextlib.suppress(ValueError):  # not on the main thread: then nobody presses Ctrl-C here
+                before[number] = signal.signal(
+                    number, lambda got, _: loop.call_soon_threadsafe(received, signal.Signals(got))
+                )
     try:
         yield
     finally:
         for number in handled:
-            loop.remove_signal_handler(number)
+            if number in before:
+                signal.signal(number, before[number])
+            else:
+                with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
+                    loop.remove_signal_handler(number)

@@ -11,13 +11,17 @@ import contextlib
 import errno
 import io
 import os
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from filelock import BaseFileLock, FileLock
+from filelock import BaseFileLock, FileLock, SoftFileLock
 
 from dify_batch.seams import REAL, Chance
+
+# What file systems say that have no locks: network ones, mostly.
+_NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
 
 OPEN_TO_ALL = 0o666  # less the umask: results, and what is made of them
 PRIVATE = 0o600  # the journal and `.paused` hold tokens with which a form can be answered
@@ -162,8 +166,31 @@ class Disk:
             self.close(fd)
 
     def lock(self, path: Path) -> BaseFileLock:
-        """The operating system's lock on a file; it is gone with its process."""
-        return FileLock(path, mode=PRIVATE, thread_local=False)
+        """The operating system's lock on a file; it is gone with its process. Where the file system has no locks, a
+        marker that names its holder, by whom others see that it is dead."""
+        kind = FileLock if self._has_locks(path) else SoftFileLock
+        return kind(path, mode=PRIVATE, thread_local=False)
+
+    def _has_locks(self, path: Path) -> bool:
+        """Tried on a file of our own, as the lock file may be another's."""
+        if sys.platform == "win32":
+            return True  # it has locks of its own kind
+        import fcntl
+
+        probe = self.beside(path)
+        try:
+            fd = os.open(probe, os.O_RDWR | os.O_CREAT | os.O_EXCL | _OWN, PRIVATE)
+        except OSError:
+            return True  # whoever takes the lock tells why that cannot be
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            return error.errno not in _NO_LOCKS
+        finally:
+            os.close(fd)
+            with contextlib.suppress(OSError):
+                probe.unlink()
+        return True
 
     def open_new(self, path: Path, mode: int = OPEN_TO_ALL) -> int:
         """A descriptor that writes to `path`, which is made: what stands there already is an error."""

@@ -81,7 +81,7 @@ class Ledger:
         except BaseException:
             results.close()
             raise
-        self._disk.sweep(paths.results.parent, {path.name for path in paths.data})
+        self._disk.sweep(paths.results.parent, {path.name for path in paths.all})
         self._writer = Writer(results, journal, on_error, seams.threads)
         self._retry_file = RetryFile(paths.retry, self._disk, state.retry_stamp, state.retry_seen)
         self._retry_dirty = False

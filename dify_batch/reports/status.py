@@ -5,10 +5,8 @@ It may be called while a batch writes: what reaches the results between two look
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import socket
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +15,7 @@ from typing import Any
 from dify_batch.errors import StorageError, UsageError
 from dify_batch.ids import DONE
 from dify_batch.ledger import formats
+from dify_batch.ledger.lock import holder_of, me
 from dify_batch.ledger.records import journal_record
 from dify_batch.ledger.spent import spent
 from dify_batch.ledger.state import Phase, RowState, State, lines_of, read_state
@@ -179,12 +178,11 @@ def _in_flight(row_id: str, row: RowState) -> InFlight:
 
 def _holder(path: Path) -> Holder | None:
     """Who is named in the lock file. Never locks it: a batch that starts at this moment must not be turned away."""
-    try:
-        named = json.loads(path.read_text())
-        pid, host = int(named["pid"]), str(named["host"])
-    except (OSError, ValueError, TypeError, KeyError):
+    named = holder_of(path)
+    if named is None:
         return None
-    if host != socket.gethostname():
+    pid, host = named["pid"], named["host"]
+    if host != me()["host"] or os.name == "nt":  # there a signal of 0 would end it
         return Holder(pid, host, None)
     try:
         os.kill(pid, 0)

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,7 +42,10 @@ def running(server: SimulatorProcess) -> int:
     return int(server.state(runs=False)["running"])
 
 
-@pytest.mark.parametrize(("name", "status", "code"), [("SIGINT", 130, "interrupted"), ("SIGTERM", 143, "terminated")])
+@pytest.mark.parametrize(
+    ("name", "status", "code"),
+    [("SIGINT", 130, "interrupted"), ("SIGTERM", 143, "terminated"), ("SIGHUP", 143, "terminated")],
+)
 def test_the_first_signal_finishes_what_runs(name: str, status: int, code: str, tmp_path: Path) -> None:
     write_csv(tmp_path / "data.csv", ROWS)
     with SimulatorProcess(Config(latency=1.5, workers=None, linger_after_finish=0.2)) as server:
@@ -114,3 +118,43 @@ def test_the_third_signal_ends_at_once_and_the_next_invocation_collects(tmp_path
         assert (again.status, again.summary["success"], again.summary["recovered"]) == (0, 4, 4)
         assert server.state(runs=False)["post_total"] == 4
     assert len(places(tmp_path / "results.jsonl").done) == 4
+
+
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="terminals of POSIX")
+def test_a_terminal_that_closes_finishes_what_runs(tmp_path: Path) -> None:
+    """The batch ends in order although nobody hears it any more, and the same command goes on."""
+    write_csv(tmp_path / "data.csv", 12)
+    with SimulatorProcess(Config(latency=1.0, workers=None, linger_after_finish=0.2)) as server:
+        master, slave = os.openpty()
+        script = (
+            "import fcntl, os, sys, termios; os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
+            "os.execv(sys.executable, [sys.executable, '-m', 'dify_batch', *sys.argv[1:]])"
+        )
+        call = [sys.executable, "-c", script, "-i", "data.csv", "-o", "results.jsonl", "--concurrency", "4"]
+        process = subprocess.Popen(
+            call, cwd=tmp_path, env=environment(server.base_url), stdin=slave, stdout=slave, stderr=slave
+        )
+        os.close(slave)
+        until(lambda: running(server) == 4, "four runs at once")
+        os.close(master)
+        assert process.wait(LIMIT) == 143
+        assert len(places(tmp_path / "results.jsonl").done) == 4
+        again = run(tmp_path, environment(server.base_url), "-i", "data.csv", "-o", "results.jsonl", "--json")
+        assert (again.status, again.summary["success"]) == (0, 8)
+        assert executed_more_than_once(server) == {}
+
+
+def test_a_hangup_that_is_ignored_stays_so(tmp_path: Path) -> None:
+    """As nohup asks for it."""
+    write_csv(tmp_path / "data.csv", 8)
+    with SimulatorProcess(Config(latency=0.6, workers=None, linger_after_finish=0.2)) as server:
+        before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        try:
+            with batch(tmp_path, server) as process:
+                until(lambda: running(server) == 4, "four runs at once")
+                os.kill(process.pid, signal.SIGHUP)
+                out, err = process.communicate(timeout=LIMIT)
+        finally:
+            signal.signal(signal.SIGHUP, before)
+        assert (process.returncode, err) == (0, "")
+        assert json.loads(out)["success"] == 8

@@ -13,13 +13,13 @@ import pytest
 
 from dify_batch.errors import Exit, OutputLocked, StorageError
 from dify_batch.ledger.disk import Disk
-from dify_batch.ledger.lock import OutputLock
+from dify_batch.ledger.lock import OutputLock, holder_of
 
 HOLD = """
 import sys
 from pathlib import Path
 from dify_batch.ledger.disk import Disk
-from dify_batch.ledger.lock import OutputLock
+from dify_batch.ledger.lock import OutputLock, holder_of
 lock = OutputLock(Path(sys.argv[1]))
 lock.acquire()
 print("held", flush=True)
@@ -145,3 +145,92 @@ def test_a_lock_whose_holder_cannot_be_noted_is_given_up(path: Path, monkeypatch
     again = OutputLock(path)
     again.acquire()
     again.release()
+
+
+# ------------------------------------------------------------ file systems without locks
+
+
+WITHOUT_LOCKS = """
+import errno, fcntl, json, os, sys, warnings
+from pathlib import Path
+
+def none(*_):
+    raise OSError(getattr(errno, sys.argv[2]), "no locks here")
+
+fcntl.flock = none
+warnings.simplefilter("error")
+from dify_batch.errors import OutputLocked
+from dify_batch.ledger.lock import OutputLock, holder_of
+
+lock = OutputLock(Path(sys.argv[1]))
+try:
+    lock.acquire()
+except OutputLocked as error:
+    print(json.dumps(error.as_dict()), flush=True)
+    sys.exit(75)
+print("held", flush=True)
+if sys.stdin.read() == "release":
+    lock.release()
+else:
+    os.kill(os.getpid(), 9)
+"""
+
+
+def without_locks(path: Path, code: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", WITHOUT_LOCKS, str(path), code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.skipif(os.name != "posix", reason="flock is of POSIX")
+@pytest.mark.parametrize("code", ["ENOSYS", "ENOLCK", "EOPNOTSUPP"])
+def test_a_file_system_without_locks(path: Path, code: str) -> None:
+    """The second process is turned away; a killed one is found dead; a released one leaves nothing; no word of Python's
+    comes on standard error, where --json has one object or nothing."""
+    first = without_locks(path, code)
+    assert first.stdout is not None
+    assert first.stdout.readline() == "held\n"
+    second = without_locks(path, code)
+    out, err = second.communicate("")
+    assert (second.returncode, err) == (Exit.UNFINISHED, "")
+    assert json.loads(out)["holder"] == {"pid": first.pid, "host": socket.gethostname()}
+    first.communicate("")  # kill -9
+    third = without_locks(path, code)
+    out, err = third.communicate("release")
+    assert (third.returncode, out, err) == (0, "held\n", "")
+    assert not path.exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="flock is of POSIX")
+def test_a_marker_of_another_host_is_explained(path: Path) -> None:
+    path.write_text("4711\nelsewhere\n12345\n")
+    process = without_locks(path, "ENOSYS")
+    out, err = process.communicate("")
+    assert (process.returncode, err) == (Exit.UNFINISHED, "")
+    error = json.loads(out)
+    assert "process 4711 on elsewhere" in error["message"]
+    assert f"rm '{path}'" in error["hint"]
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ('{"pid": 5, "host": "h"}', {"pid": 5, "host": "h"}),
+        ("5\nh\n", {"pid": 5, "host": "h"}),
+        ("5\nh\n99\n", {"pid": 5, "host": "h"}),
+        ('{"pid": "5", "host": "h"}', None),
+        ('{"pid": 5, "host": []}', None),
+        ('{"pid": true, "host": "h"}', None),
+        ('{"pid": -5, "host": "h"}', None),
+        ("5", None),
+        ("99999999999999999999\nh\n", None),
+        ("[" * 100_000, None),
+    ],
+)
+def test_who_a_lock_file_names(path: Path, text: str, found: object) -> None:
+    path.write_text(text)
+    assert holder_of(path) == found
