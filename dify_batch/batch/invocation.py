@@ -18,6 +18,7 @@ from dify_batch.batch.plan import Plan, files_root, make_plan, selected
 from dify_batch.batch.preflight import app_form
 from dify_batch.batch.selection import Selection
 from dify_batch.dify.client import DifyClient
+from dify_batch.engine.budget import Budget
 from dify_batch.engine.limit import FixedLimit, Limit
 from dify_batch.engine.slots import is_own
 from dify_batch.errors import DifyBatchError, Exit, StorageError
@@ -33,6 +34,7 @@ from dify_batch.ledger.formats import Paths
 from dify_batch.ledger.identity import Identity
 from dify_batch.ledger.lock import OutputLock
 from dify_batch.ledger.place import require_ours, require_output
+from dify_batch.ledger.spent import spent
 from dify_batch.ledger.state import Phase, State, claimed_runs, read_state
 from dify_batch.ledger.store import Held, Ledger, set_aside
 from dify_batch.ledger.supersede import supersede
@@ -336,6 +338,7 @@ class _Batch:
                 self._seams,
                 batch=batch,
                 limit=_limit(settings, self._seams.clock),
+                budget=await threads.run(lambda: _budget(settings, self._paths)),
                 rows=selection.new_rows(ledger),
                 recovered=works,
             )
@@ -436,6 +439,13 @@ def _limit(settings: Settings, clock: Clock) -> Limit:
 
         return AutoLimit(clock=clock.monotonic)
     return FixedLimit(settings.concurrency, clock=clock.monotonic)
+
+
+def _budget(settings: Settings, paths: Paths) -> Budget | None:
+    """The budget of the whole output, with what all its runs have used so far."""
+    if settings.max_tokens is None and settings.max_cost is None:
+        return None
+    return Budget(settings.max_tokens, settings.max_cost, spent(paths))
 
 
 def _options(settings: Settings) -> Options:

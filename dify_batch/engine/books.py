@@ -28,7 +28,8 @@ class Books:
     Args:
         order: with --keep-order, the results that wait for an earlier row.
         stopped_by_user: whether runs have been stopped on the server because the user said so.
-        on_failure: called for each row that has come to `.retry`. `on_change`: for each row whose turn has come.
+        on_failure: called for each row that has come to `.retry`. `on_change`: for each row whose turn has
+            come. `on_use`: with what each run used.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class Books:
         *,
         stopped_by_user: Callable[[], bool],
         on_failure: Callable[[], None],
+        on_use: Callable[[Use], None],
         on_change: Callable[[], None],
     ) -> None:
         self._ledger = ledger
@@ -46,6 +48,7 @@ class Books:
         self._order = order
         self._stopped_by_user = stopped_by_user
         self._on_failure = on_failure
+        self._on_use = on_use
         self._on_change = on_change
 
     @property
@@ -117,11 +120,13 @@ class Books:
                 stats.lookups += 1
             case Answered(outcome=Succeeded(result=result)) | Seen(outcome=Succeeded(result=result)):
                 stats.ended(result)
+                self._on_use(Use.of_run(result))
             case (
                 Answered(outcome=Failed(result=result, confirmed=True))
                 | Seen(outcome=Failed(result=result, confirmed=True))
             ):
                 stats.ended(result)
+                self._on_use(Use.of_run(result))
             case _:
                 pass
 
@@ -171,6 +176,7 @@ class Books:
         self._ledger.index.add(work.id, SELECTED)
         if kind == "unknown":
             stats.unknown += work.counts
+            self._on_use(Use())  # a run of it may exist, and be paid for
         else:
             stats.failed += work.counts
         kind_of = (code, message[:_TEXT_COUNTED])

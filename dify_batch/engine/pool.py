@@ -40,6 +40,8 @@ class Pool:
         starts: spaces the rows; `pause_after`: with one at a time, seconds from the end of one to the next.
         bring_on: brings one row on in its place: an attempt, following.
         may_send, taking, leaving: whether a row may still be sent, rows are taken, nothing is waited for.
+        budget: whether one more row may be sent: "begin", "wait" for the end of a run, or None: it has been reached,
+            and the batch stops.
         begin: a new row is taken from the input; false if it needs no place now. `drop`: a row is not sent any more.
         beside: how many rows wait for their turn, and how many for the server's log.
         held: results that wait for an earlier row. `read_all`: told when the input is at its end.
@@ -62,6 +64,7 @@ class Pool:
         taking: Callable[[], bool],
         leaving: Callable[[], bool],
         sleep: Callable[[float], Awaitable[None]],
+        budget: Callable[[], str | None],
         begin: Callable[[Work], bool],
         drop: Callable[[Work], None],
         beside: Callable[[], tuple[int, int]],
@@ -82,6 +85,7 @@ class Pool:
         self._taking = taking
         self._leaving = leaving
         self._sleep = sleep
+        self._budget = budget
         self._begin_new = begin
         self._drop = drop
         self._beside = beside
@@ -238,6 +242,8 @@ class Pool:
     def _take(self) -> Work | None:
         """The next row for the pool; None if there is none now."""
         while True:
+            if (self._ready or self._rows_left) and self._taking() and self._budget() != "begin":
+                return None
             if self._ready:
                 return self._ready.popleft()
             if not self._rows_left or not self._taking() or self._crowded():

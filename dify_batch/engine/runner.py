@@ -16,6 +16,7 @@ from dify_batch.dify.answers import LogEntry
 from dify_batch.engine.attempt import Attempts, Mode
 from dify_batch.engine.backlog import Backlog
 from dify_batch.engine.books import Books
+from dify_batch.engine.budget import Budget, Verdict
 from dify_batch.engine.claims import Claims
 from dify_batch.engine.conductor import Conductor, Parts
 from dify_batch.engine.course import PolicyName, Rules
@@ -77,11 +78,13 @@ class Engine:
         *,
         batch: str,
         limit: Limit,
+        budget: Budget | None = None,
         rows: Iterator[Work],
         recovered: list[Work],
     ) -> None:
         clock = seams.clock
         self._options = options
+        self._budget = budget
         self._stats = stats
         backoff = Backoff(options.initial_retry_delay, options.max_retry_delay, seams.chance)
         outage = Outage(client.probe, backoff.seconds, options.max_outage, self._outage_too_long, clock, self._woken)
@@ -99,6 +102,7 @@ class Engine:
             Order() if options.keep_order else None,
             stopped_by_user=lambda: stopping.stopped_runs,
             on_failure=stopping.count_failure,
+            on_use=lambda use: budget.told(use) if budget is not None else None,
             on_change=self.changed,
         )
         self._following = Following(
@@ -158,6 +162,7 @@ class Engine:
             taking=lambda: stopping.taking,
             leaving=lambda: stopping.leaving,
             sleep=stopping.sleep,
+            budget=self._may_begin,
             begin=conductor.begin,
             drop=conductor.drop,
             beside=lambda: (conductor.delayed, conductor.looking),
@@ -233,6 +238,15 @@ class Engine:
 
     def _posted(self, more: int) -> None:
         self._stats.posts += more
+
+    def _may_begin(self) -> str | None:
+        if self._budget is None:
+            return "begin"
+        verdict = self._budget.decide(self.pool.in_flight + self.conductor.looking)
+        if verdict is not Verdict.REACHED:
+            return str(verdict.value)
+        self.stopping.fail(self._budget.error(max(0, self._stats.to_run - self._stats.finished)))
+        return None
 
     def _stuck_after(self) -> float:
         asked = self._options.stuck_after

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dify_batch.batch.control import Control
-from dify_batch.batch.invocation import BatchReport, run_batch
+from dify_batch.batch.invocation import run_batch
 from dify_batch.errors import AppError, AuthError, ConnectionFailed, InvalidInput, OutputLocked, UsageError
 from dify_batch.ids import parse_ids
 from dify_batch.input.check import check as really_check
 from dify_batch.ledger.formats import Paths
 from dify_batch.ledger.spent import spent
-from dify_batch.settings import Failures, Settings
+from dify_batch.settings import Failures
 from dify_batch.simulator import Config, Simulator
 from dify_batch.summary import Stats
+from tests.support.batchfolder import BatchFolder, soon
 from tests.support.harness import executed_more_than_once, places, result_ids, results, write_csv
 
 
@@ -29,58 +30,12 @@ def server() -> Iterator[Simulator]:
         yield simulator
 
 
-async def soon(condition: Callable[[], bool], what: str) -> None:
-    """Polls until something is so, for at most 20 s."""
-    async with asyncio.timeout(20):
-        while not condition():
-            await asyncio.sleep(0.02)
-    assert condition(), what
-
-
-class Folder:
-    """A folder with a CSV, and the batch over it."""
-
-    def __init__(self, path: Path, server: Simulator) -> None:
-        self.path = path
-        self.server = server
-        self.data = path / "data.csv"
-        self.output = path / "results.jsonl"
-        self.retry = path / "results.jsonl.retry"
-
-    def settings(self, **more: Any) -> Settings:
-        given: dict[str, Any] = {
-            "input": str(self.data),
-            "output": self.output,
-            "api_key": "app-echo",
-            "base_url": self.server.base_url,
-            "settle": 0.3,
-            "initial_retry_delay": 0.05,
-        }
-        return Settings(**(given | more))
-
-    async def run(self, **more: Any) -> BatchReport:
-        report = await run_batch(self.settings(**more))
-        summary = report.summary
-        assert sum(getattr(summary, name) for name in summary.STATES) == summary.rows
-        return report
-
-    def executions(self) -> dict[str, int]:
-        executions: dict[str, int] = self.server.state(runs=False)["executions"]
-        return executions
-
-    def journal(self) -> list[dict[str, Any]]:
-        path = self.path / "results.jsonl.journal"
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        return [json.loads(line) for line in lines]
-
-
 @pytest.fixture
-def folder(tmp_path: Path, server: Simulator) -> Folder:
-    write_csv(tmp_path / "data.csv", 10)
-    return Folder(tmp_path, server)
+def folder(tmp_path: Path, server: Simulator) -> BatchFolder:
+    return BatchFolder(tmp_path, server)
 
 
-async def test_the_result_line_is_as_promised(folder: Folder) -> None:
+async def test_the_result_line_is_as_promised(folder: BatchFolder) -> None:
     report = await folder.run(limit=1)
     assert (report.exit_status, report.summary.success, report.summary.untouched) == (0, 1, 9)
     assert folder.output.read_bytes().startswith(b"\xef\xbb\xbf{")
@@ -118,7 +73,7 @@ class Widening:
 async def test_a_limit_that_grows_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dify_batch.batch.invocation._limit", lambda *_: Widening())
     with Simulator(Config(latency=0.05, workers=None, linger_after_finish=0.1)) as server:
-        folder = Folder(tmp_path, server)
+        folder = BatchFolder(tmp_path, server)
         write_csv(folder.data, 20)
         stats = Stats()
         report = await run_batch(folder.settings(), stats=stats)
@@ -128,14 +83,14 @@ async def test_a_limit_that_grows_is_used(tmp_path: Path, monkeypatch: pytest.Mo
 
 async def test_auto_grows(tmp_path: Path) -> None:
     with Simulator(Config(latency=0.05, workers=None, linger_after_finish=0.1)) as server:
-        folder = Folder(tmp_path, server)
+        folder = BatchFolder(tmp_path, server)
         write_csv(folder.data, 200)
         report = await folder.run(concurrency="auto")
         assert report.summary.success == 200
         assert server.state(runs=False)["max_running"] >= 4
 
 
-async def test_a_second_run_sends_nothing_that_is_done(folder: Folder) -> None:
+async def test_a_second_run_sends_nothing_that_is_done(folder: BatchFolder) -> None:
     assert (await folder.run(limit=4)).summary.success == 4
     report = await folder.run()
     assert (report.summary.done_before, report.summary.success, report.summary.posts) == (4, 6, 6)
@@ -144,12 +99,12 @@ async def test_a_second_run_sends_nothing_that_is_done(folder: Folder) -> None:
     assert len(result_ids(folder.output)) == 10
 
 
-async def test_no_bom(folder: Folder) -> None:
+async def test_no_bom(folder: BatchFolder) -> None:
     await folder.run(limit=1, bom=False)
     assert folder.output.read_bytes().startswith(b"{")
 
 
-async def test_failed_rows_wait_for_retry(folder: Folder) -> None:
+async def test_failed_rows_wait_for_retry(folder: BatchFolder) -> None:
     folder.server.faults(rows={"r3": ["failed", "failed"], "r5": ["rejected"], "r7": ["partial"]})
     report = await folder.run()
     assert (report.exit_status, report.summary.failed, report.summary.partial_success) == (1, 2, 1)
@@ -171,7 +126,7 @@ async def test_failed_rows_wait_for_retry(folder: Folder) -> None:
     assert (by_id["r3"]["retry_count"], by_id["r5"]["retry_count"], by_id["r7"]["status"]) == (2, 1, "partial-success")
 
 
-async def test_retry_runs_only_what_a_person_left_in_the_file(folder: Folder) -> None:
+async def test_retry_runs_only_what_a_person_left_in_the_file(folder: BatchFolder) -> None:
     folder.server.faults(rows={name: ["failed"] for name in ("r1", "r2", "r3")})
     await folder.run(limit=4)
     folder.retry.write_bytes(b"r2\r\n\r\n  nobody \r\nr9\r\nr4\r\n")
@@ -182,28 +137,28 @@ async def test_retry_runs_only_what_a_person_left_in_the_file(folder: Folder) ->
     assert sorted(left) == ["nobody", "r1", "r3"], "failed rows without a result are never forgotten"
 
 
-async def test_all_repeats_failed_runs_up_to_max_retries(folder: Folder) -> None:
+async def test_all_repeats_failed_runs_up_to_max_retries(folder: BatchFolder) -> None:
     folder.server.faults(rows={"r1": ["failed"] * 2, "r2": ["failed"] * 9})
     report = await folder.run(retry_policy="all", max_retries=3)
     assert (report.summary.success, report.summary.failed) == (9, 1)
     assert (folder.executions()["r1"], folder.executions()["r2"]) == (3, 4)
 
 
-async def test_a_row_that_is_always_lost_uses_up_its_retries(folder: Folder) -> None:
+async def test_a_row_that_is_always_lost_uses_up_its_retries(folder: BatchFolder) -> None:
     folder.server.faults(rows={"r4": ["error_500"] * 9})
     report = await folder.run(max_retries=2, timeout=1)
     assert (report.summary.success, report.summary.unknown) == (9, 1)
     assert folder.server.state(runs=False)["posts"]["r4"] == 2, "after its second POST nothing shows that work goes on"
 
 
-async def test_a_row_that_was_lost_without_retries_left_has_failed(folder: Folder) -> None:
+async def test_a_row_that_was_lost_without_retries_left_has_failed(folder: BatchFolder) -> None:
     folder.server.faults(rows={"r4": ["error_500"] * 9})
     report = await folder.run(max_retries=0)
     assert (report.summary.success, report.summary.failed) == (9, 1)
     assert folder.server.state(runs=False)["posts"]["r4"] == 1
 
 
-async def test_paused_rows_are_collected_when_their_form_is_answered(folder: Folder) -> None:
+async def test_paused_rows_are_collected_when_their_form_is_answered(folder: BatchFolder) -> None:
     folder.server.faults(rows={"r2": ["paused"]})
     report = await folder.run()
     assert (report.exit_status, report.summary.paused) == (0, 1)
@@ -222,7 +177,7 @@ async def test_paused_rows_are_collected_when_their_form_is_answered(folder: Fol
 
 
 @pytest.mark.parametrize("mode", ["streaming", "blocking"])
-async def test_a_run_longer_than_the_timeout_is_collected_later(folder: Folder, mode: str) -> None:
+async def test_a_run_longer_than_the_timeout_is_collected_later(folder: BatchFolder, mode: str) -> None:
     folder.server.faults(rows={"r1": [{"latency": 2.5}]})
     report = await folder.run(timeout=0.5, mode=mode)
     assert (report.exit_status, report.summary.running, report.summary.success) == (75, 1, 9)
@@ -231,7 +186,7 @@ async def test_a_run_longer_than_the_timeout_is_collected_later(folder: Folder, 
     assert executed_more_than_once(folder.server) == {}
 
 
-async def test_a_run_that_says_running_for_ever_is_given_up_as_unknown(folder: Folder) -> None:
+async def test_a_run_that_says_running_for_ever_is_given_up_as_unknown(folder: BatchFolder) -> None:
     folder.server.faults(rows={"r1": ["zombie"]})
     report = await folder.run(timeout=0.3)
     assert (report.exit_status, report.summary.running) == (75, 1)
@@ -243,13 +198,13 @@ async def test_a_run_that_says_running_for_ever_is_given_up_as_unknown(folder: F
     assert folder.executions()["r1"] == 2, "the user asked for it"
 
 
-async def test_strict_never_repeats_what_may_have_run(folder: Folder) -> None:
+async def test_strict_never_repeats_what_may_have_run(folder: BatchFolder) -> None:
     folder.server.faults(rows={"r1": ["cut_before"]})
     report = await folder.run(retry_policy="strict")
     assert (report.summary.unknown, folder.executions().get("r1")) == (1, None)
 
 
-async def test_keep_order(folder: Folder) -> None:
+async def test_keep_order(folder: BatchFolder) -> None:
     slow = {f"r{number}": [{"latency": (10 - number) * 0.05}] for number in range(1, 11)}
     folder.server.faults(rows=slow | {"r4": ["failed"], "r6": ["cut_after_start"]})
     report = await folder.run(keep_order=True, concurrency=10)
@@ -257,7 +212,7 @@ async def test_keep_order(folder: Folder) -> None:
     assert result_ids(folder.output) == [f"r{number}" for number in (1, 2, 3, 5, 6, 7, 8, 9, 10)]
 
 
-async def test_a_killed_batch_leaves_its_held_results_in_the_journal(folder: Folder) -> None:
+async def test_a_killed_batch_leaves_its_held_results_in_the_journal(folder: BatchFolder) -> None:
     folder.server.faults(rows={"r1": [{"latency": 30.0}]})
     batch = asyncio.create_task(folder.run(keep_order=True, concurrency=10))
     await soon(lambda: sum(one["event"] == "held" for one in folder.journal()) == 9, "nine held results")
@@ -271,7 +226,7 @@ async def test_a_killed_batch_leaves_its_held_results_in_the_journal(folder: Fol
     assert executed_more_than_once(folder.server) == {}
 
 
-async def test_max_failures(folder: Folder) -> None:
+async def test_max_failures(folder: BatchFolder) -> None:
     folder.server.faults(all="failed")
     report = await folder.run(max_failures=Failures(count=2), concurrency=1)
     assert report.error is not None
@@ -281,7 +236,7 @@ async def test_max_failures(folder: Folder) -> None:
     assert (percent.summary.failed, percent.summary.retry_waiting, percent.summary.untouched) == (2, 2, 6)
 
 
-async def test_max_runtime(folder: Folder) -> None:
+async def test_max_runtime(folder: BatchFolder) -> None:
     folder.server.configure(latency=0.3)
     report = await folder.run(max_runtime=0.5, concurrency=1)
     assert report.exit_status == 75
@@ -291,7 +246,7 @@ async def test_max_runtime(folder: Folder) -> None:
     assert (await folder.run(max_runtime=60)).exit_status == 0
 
 
-async def test_overwrite_keeps_the_old_files(folder: Folder) -> None:
+async def test_overwrite_keeps_the_old_files(folder: BatchFolder) -> None:
     folder.server.faults(rows={"r1": ["failed"]})
     await folder.run()
     report = await folder.run(overwrite=True)
@@ -302,7 +257,7 @@ async def test_overwrite_keeps_the_old_files(folder: Folder) -> None:
     assert len(result_ids(folder.output)) == 10
 
 
-async def test_users_are_unique_to_slot_and_batch(folder: Folder) -> None:
+async def test_users_are_unique_to_slot_and_batch(folder: BatchFolder) -> None:
     await folder.run(concurrency=2)
     users = {run["user"] for run in folder.server.state()["runs"]}
     assert len(users) == 2
@@ -310,7 +265,7 @@ async def test_users_are_unique_to_slot_and_batch(folder: Folder) -> None:
 
 
 @pytest.mark.parametrize("mode", ["streaming", "blocking"])
-async def test_with_one_user_for_all_the_inputs_decide(folder: Folder, mode: str) -> None:
+async def test_with_one_user_for_all_the_inputs_decide(folder: BatchFolder, mode: str) -> None:
     lost = {name: ["cut_after_accept"] for name in ("r1", "r2", "r3")} | {"r4": ["cut_before"]}
     folder.server.faults(rows=lost)
     report = await folder.run(user="nightly", mode=mode, concurrency=4)
@@ -320,7 +275,7 @@ async def test_with_one_user_for_all_the_inputs_decide(folder: Folder, mode: str
     assert {run["user"] for run in folder.server.state()["runs"]} == {"nightly"}
 
 
-async def test_with_one_user_equal_inputs_are_unknown(folder: Folder) -> None:
+async def test_with_one_user_equal_inputs_are_unknown(folder: BatchFolder) -> None:
     folder.data.write_text("id,query\na,same\nb,same\n", encoding="utf-8")
     folder.server.faults(rows={"a": ["cut_after_accept"], "b": ["cut_after_accept"]})
     report = await folder.run(user="nightly", concurrency=2)
@@ -328,7 +283,7 @@ async def test_with_one_user_equal_inputs_are_unknown(folder: Folder) -> None:
     assert folder.executions() == {"a": 1, "b": 1}
 
 
-async def test_with_one_user_a_run_that_a_row_has_is_not_taken_by_its_twin(folder: Folder) -> None:
+async def test_with_one_user_a_run_that_a_row_has_is_not_taken_by_its_twin(folder: BatchFolder) -> None:
     folder.data.write_text("id,query\na,same\nb,same\nc,other\n", encoding="utf-8")
     folder.server.faults(rows={"b": ["cut_before"]})
     report = await folder.run(user="nightly", concurrency=1)
@@ -336,14 +291,14 @@ async def test_with_one_user_a_run_that_a_row_has_is_not_taken_by_its_twin(folde
     assert folder.executions() == {"a": 1, "b": 1, "c": 1}
 
 
-async def test_the_user_may_name_columns(folder: Folder) -> None:
+async def test_the_user_may_name_columns(folder: BatchFolder) -> None:
     await folder.run(user="crm-{id}", limit=2)
     assert {run["user"] for run in folder.server.state()["runs"]} == {"crm-r1", "crm-r2"}
     with pytest.raises(UsageError, match='no column "customer"'):
         await folder.run(user="crm-{customer}")
 
 
-async def test_a_bad_row_stops_everything_before_anything_is_sent(folder: Folder) -> None:
+async def test_a_bad_row_stops_everything_before_anything_is_sent(folder: BatchFolder) -> None:
     folder.data.write_text("id,query\na,one\na,two\nb\n", encoding="utf-8")
     with pytest.raises(InvalidInput):
         await folder.run()
@@ -351,7 +306,7 @@ async def test_a_bad_row_stops_everything_before_anything_is_sent(folder: Folder
     assert folder.server.state(runs=False)["post_total"] == 0
 
 
-async def test_skip_invalid_sends_the_good_rows(folder: Folder) -> None:
+async def test_skip_invalid_sends_the_good_rows(folder: BatchFolder) -> None:
     folder.data.write_text("id,query\na,one\nb\nc,\nd,four\n", encoding="utf-8")
     report = await folder.run(skip_invalid=True)
     assert (report.exit_status, report.summary.success, report.summary.failed) == (1, 2, 2)
@@ -362,7 +317,7 @@ async def test_skip_invalid_sends_the_good_rows(folder: Folder) -> None:
     assert (await folder.run(retry=True)).summary.success == 2
 
 
-async def test_dry_run_sends_no_run(folder: Folder) -> None:
+async def test_dry_run_sends_no_run(folder: BatchFolder) -> None:
     await folder.run(limit=3)
     report = await folder.run(dry_run=True)
     assert report.plan is not None
@@ -372,7 +327,7 @@ async def test_dry_run_sends_no_run(folder: Folder) -> None:
     assert folder.server.state(runs=False)["post_total"] == 3
 
 
-async def test_what_is_told_before_the_first_run(folder: Folder) -> None:
+async def test_what_is_told_before_the_first_run(folder: BatchFolder) -> None:
     with pytest.raises(AuthError, match="invalid"):
         await folder.run(api_key="app-wrong")
     with pytest.raises(AppError) as chat:
@@ -386,7 +341,7 @@ async def test_what_is_told_before_the_first_run(folder: Folder) -> None:
     assert folder.server.state(runs=False)["post_total"] == 0
 
 
-async def test_one_writer(folder: Folder) -> None:
+async def test_one_writer(folder: BatchFolder) -> None:
     folder.server.configure(latency=1.0)
     first = asyncio.create_task(folder.run())
     await soon(lambda: bool(folder.journal()), "the first batch writes")
@@ -395,7 +350,7 @@ async def test_one_writer(folder: Folder) -> None:
     assert (await first).exit_status == 0
 
 
-async def test_cancelling_leaves_the_files_whole(folder: Folder) -> None:
+async def test_cancelling_leaves_the_files_whole(folder: BatchFolder) -> None:
     folder.server.configure(latency=1.0)
     batch = asyncio.create_task(folder.run())
     await soon(lambda: folder.server.state(runs=False)["running"] == 5, "five runs")
@@ -408,7 +363,7 @@ async def test_cancelling_leaves_the_files_whole(folder: Folder) -> None:
     assert executed_more_than_once(folder.server) == {}
 
 
-async def test_drain_from_python(folder: Folder) -> None:
+async def test_drain_from_python(folder: BatchFolder) -> None:
     folder.server.configure(latency=0.5)
     control = Control()
     batch = asyncio.create_task(run_batch(folder.settings(concurrency=2), control=control))
@@ -418,7 +373,7 @@ async def test_drain_from_python(folder: Folder) -> None:
     assert (report.exit_status, report.summary.success, report.summary.untouched) == (130, 2, 8)
 
 
-async def test_a_row_taken_out_of_the_input_is_collected_all_the_same(folder: Folder) -> None:
+async def test_a_row_taken_out_of_the_input_is_collected_all_the_same(folder: BatchFolder) -> None:
     folder.server.faults(rows={"r1": [{"latency": 1.0}]})
     assert (await folder.run(timeout=0.2)).summary.running == 1
     write_csv(folder.data, 3, prefix="other")
@@ -429,7 +384,7 @@ async def test_a_row_taken_out_of_the_input_is_collected_all_the_same(folder: Fo
 
 @pytest.mark.parametrize(("kept", "stops"), [(0, True), (4, True), (5, False), (10, False)])
 async def test_an_input_with_fewer_than_half_of_the_known_ids_stops_before_sending(
-    folder: Folder, kept: int, stops: bool
+    folder: BatchFolder, kept: int, stops: bool
 ) -> None:
     await folder.run()
     lines = folder.data.read_text(encoding="utf-8").splitlines(keepends=True)
@@ -447,7 +402,7 @@ async def test_an_input_with_fewer_than_half_of_the_known_ids_stops_before_sendi
     assert (await folder.run(other_ids=True)).summary.success == 10 - kept
 
 
-async def test_a_result_that_somebody_cut_off_is_fetched_again(folder: Folder) -> None:
+async def test_a_result_that_somebody_cut_off_is_fetched_again(folder: BatchFolder) -> None:
     await folder.run()
     lines = folder.output.read_bytes().splitlines(keepends=True)
     folder.output.write_bytes(b"".join(lines[:-2]))
@@ -457,7 +412,7 @@ async def test_a_result_that_somebody_cut_off_is_fetched_again(folder: Folder) -
 
 
 async def test_a_file_that_goes_after_the_check_fails_its_row_alone(
-    folder: Folder, monkeypatch: pytest.MonkeyPatch
+    folder: BatchFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (folder.path / "notes.txt").write_text("hello", encoding="utf-8")
     (folder.path / "gone.txt").write_text("hello", encoding="utf-8")
@@ -475,7 +430,7 @@ async def test_a_file_that_goes_after_the_check_fails_its_row_alone(
 
 
 async def test_rows_that_come_while_the_batch_runs_are_told_and_left(
-    folder: Folder, monkeypatch: pytest.MonkeyPatch
+    folder: BatchFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
 
     def check(*given: Any, **more: Any) -> Any:
@@ -493,7 +448,7 @@ async def test_rows_that_come_while_the_batch_runs_are_told_and_left(
     assert (report.exit_status, report.summary.success, report.summary.done_before) == (0, 1, 10)
 
 
-async def test_a_sample_is_run_first_and_the_rest_later(folder: Folder) -> None:
+async def test_a_sample_is_run_first_and_the_rest_later(folder: BatchFolder) -> None:
     report = await folder.run(sample=3)
     assert (report.exit_status, report.summary.success, report.summary.untouched) == (0, 3, 7)
     first = result_ids(folder.output)
@@ -507,7 +462,7 @@ async def test_a_sample_is_run_first_and_the_rest_later(folder: Folder) -> None:
     assert executed_more_than_once(folder.server) == {}
 
 
-async def test_only_listed_ids_are_run(folder: Folder) -> None:
+async def test_only_listed_ids_are_run(folder: BatchFolder) -> None:
     (folder.path / "ids.txt").write_text("r2\nr9\n", encoding="utf-8")
     plan = (await folder.run(ids=folder.path / "ids.txt", dry_run=True)).plan
     assert plan is not None
@@ -517,14 +472,14 @@ async def test_only_listed_ids_are_run(folder: Folder) -> None:
     assert sorted(result_ids(folder.output)) == ["r2", "r9"]
 
 
-async def test_a_constant_and_a_renamed_column(folder: Folder) -> None:
+async def test_a_constant_and_a_renamed_column(folder: BatchFolder) -> None:
     folder.data.write_text("id,frage\na,wie\n", encoding="utf-8")
     report = await folder.run(constants={"language": "de"}, renames={"frage": "query"})
     assert report.exit_status == 0
     assert results(folder.output)[0]["inputs"] == {"id": "a", "language": "de", "query": "wie"}
 
 
-async def test_files_are_uploaded_with_the_run_s_own_user(folder: Folder) -> None:
+async def test_files_are_uploaded_with_the_run_s_own_user(folder: BatchFolder) -> None:
     (folder.path / "notes.txt").write_text("hello", encoding="utf-8")
     folder.data.write_text("id,doc\na,notes.txt\nb,notes.txt\n", encoding="utf-8")
     folder.server.faults(rows={"b": ["cut_before"]})
@@ -535,7 +490,7 @@ async def test_files_are_uploaded_with_the_run_s_own_user(folder: Folder) -> Non
         assert line["outputs"]["doc"]["related_id"] == line["inputs"]["doc"]["upload_file_id"]
 
 
-async def test_an_error_that_nobody_foresaw_is_told(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_error_that_nobody_foresaw_is_told(folder: BatchFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     async def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("by accident")
 
@@ -547,7 +502,7 @@ async def test_an_error_that_nobody_foresaw_is_told(folder: Folder, monkeypatch:
     assert report.summary.running > 0, "whether a run exists is looked up by the next invocation"
 
 
-async def test_requests_that_wait_for_a_worker_are_not_sent_again(folder: Folder) -> None:
+async def test_requests_that_wait_for_a_worker_are_not_sent_again(folder: BatchFolder) -> None:
     """With no worker the server takes streaming requests, shows them nowhere, and executes them when one is back."""
     folder.server.configure(workers=0)
     report = await folder.run(timeout=0.3, settle=0.1)
@@ -559,7 +514,7 @@ async def test_requests_that_wait_for_a_worker_are_not_sent_again(folder: Folder
     assert executed_more_than_once(folder.server) == {}
 
 
-async def test_a_slot_with_many_runs_still_tells_the_lost_one(folder: Folder) -> None:
+async def test_a_slot_with_many_runs_still_tells_the_lost_one(folder: BatchFolder) -> None:
     """The log's page has 100 runs of the slot's user; all of them are known, so the lost one is not among them."""
     write_csv(folder.data, 140)
     folder.server.configure(latency=0)
@@ -570,7 +525,7 @@ async def test_a_slot_with_many_runs_still_tells_the_lost_one(folder: Folder) ->
     places(folder.output)
 
 
-async def test_an_unknown_event_names_no_run(folder: Folder) -> None:
+async def test_an_unknown_event_names_no_run(folder: BatchFolder) -> None:
     """The fault's first event bears "?" where others have the run's id."""
     folder.server.faults(rows={"r1": ["unknown_event"], "r2": ["cut_before"]})
     report = await folder.run(concurrency=1)
@@ -579,7 +534,7 @@ async def test_an_unknown_event_names_no_run(folder: Folder) -> None:
     assert {line["workflow_run_id"] for line in results(folder.output)} == runs
 
 
-async def test_the_figures_for_whoever_watches(folder: Folder) -> None:
+async def test_the_figures_for_whoever_watches(folder: BatchFolder) -> None:
     stats = Stats()
     folder.server.faults(rows={"r2": ["failed", "failed"]})
     report = await run_batch(folder.settings(), stats=stats)

@@ -17,7 +17,7 @@ from dify_batch.errors import DifyBatchError
 from dify_batch.ledger.formats import utc
 from dify_batch.outcomes import Paused, PausedForm, RunRef
 from dify_batch.simulator import Config, Simulator
-from tests.batch.test_batch import Folder, soon
+from tests.support.batchfolder import BatchFolder, soon
 from tests.support.harness import executed_more_than_once, places, results, write_csv
 
 
@@ -28,12 +28,11 @@ def server() -> Iterator[Simulator]:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, server: Simulator) -> Folder:
-    write_csv(tmp_path / "data.csv", 4)
-    return Folder(tmp_path, server)
+def folder(tmp_path: Path, server: Simulator) -> BatchFolder:
+    return BatchFolder(tmp_path, server, rows=4)
 
 
-async def test_an_old_intent_is_looked_for_during_the_settle_time_of_today(folder: Folder) -> None:
+async def test_an_old_intent_is_looked_for_during_the_settle_time_of_today(folder: BatchFolder) -> None:
     """A killed batch left a request in the server's queue; it starts only after the next invocation has begun."""
     folder.server.configure(workers=1)
     folder.server.faults(rows={"r1": [{"latency": 2.0}], "r2": [{"latency": 0.1}]})
@@ -52,7 +51,7 @@ async def test_an_old_intent_is_looked_for_during_the_settle_time_of_today(folde
 
 
 @pytest.mark.parametrize("fault", ["clean_end", "cut"])
-async def test_a_stream_that_ends_before_its_run_began_leaves_it_in_the_queue(folder: Folder, fault: str) -> None:
+async def test_a_stream_that_ends_before_its_run_began_leaves_it_in_the_queue(folder: BatchFolder, fault: str) -> None:
     """The server had opened the stream, so the request is queued; no later one has started, so it may still run."""
     folder.server.configure(workers=0)
 
@@ -69,7 +68,7 @@ async def test_a_stream_that_ends_before_its_run_began_leaves_it_in_the_queue(fo
     assert found.running | found.retry == {"r1", "r2", "r3", "r4"}, "none is repeated, none is forgotten"
 
 
-async def test_a_lost_row_does_not_take_the_run_of_its_twin_in_flight(folder: Folder) -> None:
+async def test_a_lost_row_does_not_take_the_run_of_its_twin_in_flight(folder: BatchFolder) -> None:
     folder.data.write_text("id,query\na,same\nb,same\n", encoding="utf-8")
     folder.server.faults(rows={"a": [{"latency": 2.0}], "b": ["cut_before"]})
     report = await folder.run(user="nightly", mode="blocking", concurrency=2)
@@ -78,7 +77,7 @@ async def test_a_lost_row_does_not_take_the_run_of_its_twin_in_flight(folder: Fo
     assert len({line["workflow_run_id"] for line in results(folder.output)}) == 2
 
 
-async def test_a_lost_row_does_not_take_a_run_of_the_invocation_before(folder: Folder) -> None:
+async def test_a_lost_row_does_not_take_a_run_of_the_invocation_before(folder: BatchFolder) -> None:
     folder.data.write_text("id,query\na,same\nb,same\nc,other\n", encoding="utf-8")
     folder.server.faults(rows={"b": ["cut_before"]})
     await folder.run(user="nightly", limit=1)
@@ -95,7 +94,9 @@ def test_inputs_that_neither_match_nor_contradict_decide_nothing() -> None:
     assert contradicts(sent, '{"query": "y"}')
 
 
-async def test_a_log_that_never_answers_leaves_the_row_unknown(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_log_that_never_answers_leaves_the_row_unknown(
+    folder: BatchFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def broken(*_: object, **__: object) -> None:
         raise ServerErrorOf("the log is broken")
 
@@ -107,7 +108,7 @@ async def test_a_log_that_never_answers_leaves_the_row_unknown(folder: Folder, m
 
 
 async def test_a_drain_leaves_such_a_row_to_the_next_invocation(
-    folder: Folder, monkeypatch: pytest.MonkeyPatch
+    folder: BatchFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def broken(*_: object, **__: object) -> None:
         raise ServerErrorOf("the log is broken")
@@ -133,7 +134,7 @@ def ServerErrorOf(message: str) -> DifyBatchError:
     return ServerError(message, http_status=500)
 
 
-async def test_a_replayed_row_that_now_waits_for_a_person_stands_in_paused_alone(folder: Folder) -> None:
+async def test_a_replayed_row_that_now_waits_for_a_person_stands_in_paused_alone(folder: BatchFolder) -> None:
     folder.server.faults(server="closed_log", rows={"r2": ["cut_after_accept"]})
     assert (await folder.run()).summary.unknown == 1
     folder.server.reset()
@@ -145,7 +146,7 @@ async def test_a_replayed_row_that_now_waits_for_a_person_stands_in_paused_alone
     assert found.paused == {"r2"}
 
 
-async def test_a_run_that_was_given_up_is_not_waited_for_a_second_time(folder: Folder) -> None:
+async def test_a_run_that_was_given_up_is_not_waited_for_a_second_time(folder: BatchFolder) -> None:
     folder.server.faults(rows={"r2": ["zombie"]})
     await folder.run(timeout=0.3)
     await folder.run(timeout=0.3, stuck_after=0.01)
@@ -155,7 +156,7 @@ async def test_a_run_that_was_given_up_is_not_waited_for_a_second_time(folder: F
     assert folder.executions()["r2"] == 2
 
 
-async def test_a_pause_that_run_detail_tells_gets_its_form_from_the_events(folder: Folder) -> None:
+async def test_a_pause_that_run_detail_tells_gets_its_form_from_the_events(folder: BatchFolder) -> None:
     folder.server.faults(rows={"r2": ["paused"]})
     await folder.run()
     journal = folder.path / "results.jsonl.journal"
@@ -171,7 +172,7 @@ async def test_a_pause_that_run_detail_tells_gets_its_form_from_the_events(folde
 
 
 async def test_a_run_whose_detail_always_fails_is_given_up_as_stuck_and_keeps_nobody_waiting(
-    folder: Folder, monkeypatch: pytest.MonkeyPatch
+    folder: BatchFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from dify_batch.dify.answers import Detail
     from dify_batch.outcomes import Unreachable
@@ -187,7 +188,7 @@ async def test_a_run_whose_detail_always_fails_is_given_up_as_stuck_and_keeps_no
     assert (stuck.exit_status, stuck.summary.unknown) == (1, 1)
 
 
-async def test_keep_order_and_an_abandoned_batch_add_up(folder: Folder) -> None:
+async def test_keep_order_and_an_abandoned_batch_add_up(folder: BatchFolder) -> None:
     write_csv(folder.data, 6)
     folder.server.faults(rows={"r1": [{"latency": 30}]})
     control = Control()
@@ -201,7 +202,7 @@ async def test_keep_order_and_an_abandoned_batch_add_up(folder: Folder) -> None:
     assert (summary.success, summary.running) == (0, 6)
 
 
-async def test_a_second_signal_sees_watched_runs_to_their_end(folder: Folder) -> None:
+async def test_a_second_signal_sees_watched_runs_to_their_end(folder: BatchFolder) -> None:
     folder.server.faults(rows={"r1": [{"latency": 60}], "r2": [{"latency": 60}]})
     control = Control()
     batch = asyncio.create_task(run_batch(folder.settings(timeout=0.3, rate=1), control=control))
@@ -214,13 +215,13 @@ async def test_a_second_signal_sees_watched_runs_to_their_end(folder: Folder) ->
     assert {run["status"] for run in folder.server.state()["runs"] if run["row"] in ("r1", "r2")} == {"stopped"}
 
 
-async def test_max_runtime_over_in_the_last_rows_is_no_failure(folder: Folder) -> None:
+async def test_max_runtime_over_in_the_last_rows_is_no_failure(folder: BatchFolder) -> None:
     folder.server.configure(latency=1.0)
     report = await folder.run(max_runtime=0.3)
     assert (report.exit_status, report.summary.success) == (0, 4)
 
 
-async def test_a_failed_row_that_waits_to_be_repeated_has_failed_when_the_batch_stops(folder: Folder) -> None:
+async def test_a_failed_row_that_waits_to_be_repeated_has_failed_when_the_batch_stops(folder: BatchFolder) -> None:
     folder.server.faults(rows={"r1": ["failed"] * 5})
     control = Control()
     settings = folder.settings(retry_policy="all", initial_retry_delay=50, max_retry_delay=60, max_retries=5)
@@ -233,7 +234,7 @@ async def test_a_failed_row_that_waits_to_be_repeated_has_failed_when_the_batch_
 
 
 @pytest.mark.parametrize("fault", ["hang", "refuse"])
-async def test_signals_end_a_batch_that_has_not_begun(folder: Folder, fault: str) -> None:
+async def test_signals_end_a_batch_that_has_not_begun(folder: BatchFolder, fault: str) -> None:
     if fault == "hang":
         folder.server.faults(server="hang")
     else:
@@ -248,7 +249,7 @@ async def test_signals_end_a_batch_that_has_not_begun(folder: Folder, fault: str
     assert error.value.exit_status == 130
 
 
-async def test_rows_without_an_id_of_their_own_are_told_and_counted(folder: Folder) -> None:
+async def test_rows_without_an_id_of_their_own_are_told_and_counted(folder: BatchFolder) -> None:
     folder.data.write_text("id,query\na,one\na,two\n,three\nb,four\n", encoding="utf-8")
     report = await folder.run(skip_invalid=True)
     assert (report.exit_status, report.summary.rows) == (1, 4)
@@ -256,7 +257,7 @@ async def test_rows_without_an_id_of_their_own_are_told_and_counted(folder: Fold
     assert not folder.retry.exists()
 
 
-async def test_found_runs_do_not_wait_for_the_rate(folder: Folder) -> None:
+async def test_found_runs_do_not_wait_for_the_rate(folder: BatchFolder) -> None:
     folder.server.faults(rows={"r1": ["cut_after_accept"]})
     control = Control()
     batch = asyncio.create_task(run_batch(folder.settings(rate=1 / 3600), control=control))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,8 @@ class BatchFolder:
         report = await run_batch(self.settings(**more))
         summary = report.summary
         assert sum(getattr(summary, name) for name in summary.STATES) == summary.rows
+        if report.exit_status == 0 and not more.keys() & {"limit", "sample", "ids", "dry_run", "retry"}:
+            assert summary.untouched == 0, "exit 0 means that nothing selected is untouched"
         return report
 
     def change(self, row_id: str, query: str) -> None:
@@ -59,7 +63,16 @@ class BatchFolder:
 
     def journal(self) -> list[dict[str, Any]]:
         path = self.path / "results.jsonl.journal"
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        return [json.loads(line) for line in lines]
+
+
+async def soon(condition: Callable[[], bool], what: str) -> None:
+    """Polls until something is so, for at most 20 s."""
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.02)
+    assert condition(), what
 
 
 def codes(report: BatchReport) -> list[str]:
