@@ -67,6 +67,28 @@ class Columns:
     currency: list[str] = field(default_factory=list)
     retries: list[int] = field(default_factory=list)
 
+    def add(
+        self,
+        source: int,
+        row_id: str,
+        state: str,
+        code: str,
+        at: float | None,
+        seconds: float | None,
+        use: Use,
+        retries: int,
+    ) -> None:
+        self.id.append(row_id)
+        self.source.append(source)
+        self.state.append(STATES.index(state))
+        self.code.append(code)
+        self.at.append(None if at is None else int(at))
+        self.seconds.append(None if seconds is None else round(seconds, 3))
+        self.tokens.append(use.tokens)
+        self.price.append(None if use.price is None else float(use.price))
+        self.currency.append(use.currency or "")
+        self.retries.append(retries)
+
     def as_dict(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.__slots__}
 
@@ -182,7 +204,7 @@ class _Reader:
             state.retry.pop(row_id, None)
             use = Use.of(record)
             self._seen += 1
-            at, seconds = _moment(record.get("executed_at")), _seconds(record.get("elapsed_time"))
+            at, seconds = moment(record.get("executed_at")), seconds_of(record.get("elapsed_time"))
             self._points.add(at, True, seconds, use.tokens)
             name = PARTIAL if record.get("status") == "partial-success" else SUCCESS
             run = record.get("workflow_run_id")
@@ -192,8 +214,10 @@ class _Reader:
             if next(self._taken, True):
                 about = {"id": row_id, "run": run}
                 retries = record.get("retry_count")
-                self._light(source, row_id, name, "", at, seconds, use, retries if isinstance(retries, int) else 0)
-                self._pack(about, _object(record, "inputs"), _object(record, "outputs"))
+                self._columns.add(
+                    source, row_id, name, "", at, seconds, use, retries if isinstance(retries, int) else 0
+                )
+                self._pack(about, object_of(record, "inputs"), object_of(record, "outputs"))
 
     def _others(self, source: int, state: State) -> Iterator[tuple[str, RowState]]:
         """Rows without a result; gives the failed ones back."""
@@ -205,37 +229,14 @@ class _Reader:
             if row.phase is Phase.FAILED:
                 self._points.add(began, False, None, None)
             self._counts[name] += 1
-            self._light(source, row_id, name, row.code, began, None, Use(), max(0, row.posts - 1))
+            self._columns.add(source, row_id, name, row.code, began, None, Use(), max(0, row.posts - 1))
             about = {"id": row_id, "run": row.run_id or "", "error": f"{row.code}: {row.message}" if row.code else ""}
             self._pack(about, None, None)
         for row_id in state.retry:
             if row_id not in state.rows:
                 self._counts[WAITING] += 1
-                self._light(source, row_id, WAITING, "", None, None, Use(), 0)
+                self._columns.add(source, row_id, WAITING, "", None, None, Use(), 0)
                 self._pack({"id": row_id}, None, None)
-
-    def _light(
-        self,
-        source: int,
-        row_id: str,
-        state: str,
-        code: str,
-        at: float | None,
-        seconds: float | None,
-        use: Use,
-        retries: int,
-    ) -> None:
-        columns = self._columns
-        columns.id.append(row_id)
-        columns.source.append(source)
-        columns.state.append(STATES.index(state))
-        columns.code.append(code)
-        columns.at.append(None if at is None else int(at))
-        columns.seconds.append(None if seconds is None else round(seconds, 3))
-        columns.tokens.append(use.tokens)
-        columns.price.append(None if use.price is None else float(use.price))
-        columns.currency.append(use.currency or "")
-        columns.retries.append(retries)
 
     def _pack(
         self, about: Mapping[str, str], inputs: Mapping[str, Any] | None, outputs: Mapping[str, Any] | None
@@ -286,19 +287,19 @@ def state_name(row: RowState) -> str:
     return WAITING if row.phase is Phase.FREE else RUNNING
 
 
-def _moment(value: object) -> float | None:
+def moment(value: object) -> float | None:
     try:
         return formats.from_utc(value) if isinstance(value, str) else None
     except ValueError:
         return None
 
 
-def _seconds(value: object) -> float | None:
+def seconds_of(value: object) -> float | None:
     number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
     return float(value) if number else None  # type: ignore[arg-type]
 
 
-def _object(record: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
+def object_of(record: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
     """The inputs or outputs; what is no object is shown under its own name."""
     found = record.get(name)
     return found if isinstance(found, dict) or found is None else {name: found}

@@ -125,7 +125,7 @@ function startTable(rows, meta, makeDetail) {
       const by = request.order.map(({ column, dir }) => ({ name: shown[column].name, down: dir === "desc" }));
       rows.sort(found, by);
       const end = request.length < 0 ? found.length : request.start + request.length;
-      const all = columns.gone ? columns.gone.reduce((sum, gone) => sum + (gone ? 0 : 1), 0) : rows.length;
+      const all = rows.length - (columns.gone || []).reduce((sum, gone) => sum + (gone ? 1 : 0), 0);
       give({
         draw: request.draw,
         recordsTotal: all,
