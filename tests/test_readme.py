@@ -98,6 +98,13 @@ def test_every_command_does_what_is_said(server: SimulatorProcess, folder: Path)
         assert (folder / name).exists()
 
 
+def test_commands_within_the_text_work_too(server: SimulatorProcess, folder: Path) -> None:
+    inline = re.findall(r"(?<!`)`(dify-batch [^`\n]+)`(?!`)", README)
+    assert inline
+    for line in inline:
+        assert type_in(line, folder, server).returncode == 0, line
+
+
 def test_the_result_line_has_the_keys_that_the_command_writes(server: SimulatorProcess, folder: Path) -> None:
     (csv_in,) = blocks("csv")
     (line,) = blocks("json")

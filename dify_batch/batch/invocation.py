@@ -7,12 +7,13 @@ import contextlib
 import dataclasses
 import logging
 import os
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dify_batch.batch.belonging import Comparison, identify, notices
 from dify_batch.batch.control import Control
+from dify_batch.batch.demo import demonstration
 from dify_batch.batch.ending import closing_error, next_steps, summarise
 from dify_batch.batch.plan import Plan, files_root, make_plan, selected
 from dify_batch.batch.preflight import app_form
@@ -39,7 +40,7 @@ from dify_batch.ledger.state import Phase, State, claimed_runs, read_state
 from dify_batch.ledger.store import Held, Ledger, set_aside
 from dify_batch.ledger.supersede import supersede
 from dify_batch.seams import REAL, Clock, Seams
-from dify_batch.settings import Secret, Settings
+from dify_batch.settings import Settings
 from dify_batch.summary import Notice, Stats, Summary
 from dify_batch.text import count, listed
 
@@ -115,7 +116,7 @@ async def run_batch(
             lock.acquire()
             stack.callback(lock.release)
         if settings.demo:
-            settings = stack.enter_context(_demo(settings))
+            settings = stack.enter_context(demonstration(settings))
         client = await stack.enter_async_context(
             DifyClient(
                 settings.base_url,
@@ -130,17 +131,6 @@ async def run_batch(
         )
         batch = _Batch(settings, control, stats, source, paths, client, seams, disk)
         return await batch.run()
-
-
-@contextlib.contextmanager
-def _demo(settings: Settings) -> Iterator[Settings]:
-    """The built-in simulated Dify, and the settings that lead to it."""
-    from dataclasses import replace
-
-    from dify_batch.simulator import Config, Simulator
-
-    with Simulator(Config()) as simulator:
-        yield replace(settings, base_url=simulator.base_url, api_key=Secret(simulator.api_key), workflow_id=None)
 
 
 class _Batch:

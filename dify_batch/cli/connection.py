@@ -1,0 +1,55 @@
+"""What the commands share that ask the app behind the key and are no batch: its address, its key, a client."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import AsyncIterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from dify_batch.cli.parser import Parser, add_file
+
+if TYPE_CHECKING:
+    from dify_batch.dify.client import DifyClient
+    from dify_batch.settings import Settings
+
+_OWN = ("env_file", "demo", "constants", "sheet", "encoding", "delimiter", "id_column", "user", "timeout", "log_file")
+
+
+def add_connection(parser: Parser, *, complete: bool) -> None:
+    """The options that say which app is asked."""
+    parser.add_argument("--demo", action="store_true", help="ask the built-in simulated Dify")
+    add_file(
+        parser, "--env-file", complete=complete, metavar="PATH", help="read settings from this file (default .env)"
+    )
+
+
+def read_settings(given: Mapping[str, Any]) -> Settings:
+    """The settings of a command: read, and checked, where those of the batch are, so that both speak to the same app.
+
+    Raises:
+        UsageError, AuthError: as for a batch.
+    """
+    from dify_batch.settings import load_settings
+
+    typed = {name: given[name] for name in _OWN if name in given}
+    # A batch has an input and an output, and these commands have none of their own that the settings would check.
+    settings, warnings = load_settings({"input": "-", "output": os.devnull + ".jsonl", **typed})
+    for warning in warnings:
+        logging.getLogger("dify_batch").warning("%s", warning)
+    return settings
+
+
+@contextlib.asynccontextmanager
+async def connected(given: Mapping[str, Any]) -> AsyncIterator[tuple[Settings, DifyClient]]:
+    """The settings and a client of the app behind the key, or of the simulated one with --demo."""
+    from dify_batch.batch.demo import demonstration
+    from dify_batch.dify.client import DifyClient
+
+    settings = read_settings(given)
+    with contextlib.ExitStack() as stack:
+        if settings.demo:
+            settings = stack.enter_context(demonstration(settings))
+        async with DifyClient(settings.base_url, settings.api_key.reveal(), workflow_id=settings.workflow_id) as client:
+            yield settings, client
