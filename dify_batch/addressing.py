@@ -5,12 +5,17 @@ Nothing here prints: a wrong value is a UsageError that says what was probably m
 
 from __future__ import annotations
 
+import errno
+import os
 import re
+import ssl
+from collections.abc import Mapping
 from typing import NoReturn
 from urllib.parse import urlsplit
 
 from dify_batch.errors import AuthError, UsageError
 from dify_batch.flags import DEFAULT_BASE_URL
+from dify_batch.text import show
 
 # What people leave in place of a value. A real key is app- and letters and digits, so "app-your-..." is none.
 _PLACEHOLDER = re.compile(
@@ -58,6 +63,26 @@ def check_workflow_id(value: str | None) -> None:
     if not _UUID.fullmatch(value):
         allowed = "a UUID such as 3b1f0d4e-7c2a-4e57-9f0b-2d6c8a1e5f90"
         raise UsageError(f'DIFY_WORKFLOW_ID: "{value}" is not {allowed}', hint=hint)
+
+
+def check_certificates(base_url: str, environ: Mapping[str, str]) -> None:
+    """Raises UsageError where the certificates that the environment names (SSL_CERT_FILE, SSL_CERT_DIR) are not to be
+    had: the TLS library would only say that some file is missing."""
+    if not base_url.startswith("https:"):
+        return
+    file, folder = environ.get("SSL_CERT_FILE"), environ.get("SSL_CERT_DIR")
+    name, path = ("SSL_CERT_FILE", file) if file else ("SSL_CERT_DIR", folder)
+    if not path:
+        return
+    hint = f"correct {name}, or take it out of the environment to use the certificates that come with this program"
+    try:
+        ssl.create_default_context(cafile=file or None, capath=None if file else folder)
+        if not file and not os.path.isdir(path):
+            raise FileNotFoundError(errno.ENOENT, "there is no such folder")
+    except ssl.SSLError:
+        raise UsageError(f"{name}: {show(path, 200)} holds no certificates", hint=hint) from None
+    except OSError as error:
+        raise UsageError(f"{name}: {show(path, 200)} cannot be read: {error.strerror}", hint=hint) from None
 
 
 def mask_url(url: str) -> str:

@@ -54,7 +54,10 @@ def around(source: str) -> Iterator[tuple[int, str]]:
                         yield node.lineno, f"{module}.{name.name}"
             case ast.Attribute(value=ast.Name(id=owner), attr=attr) if attr in CALLS.get(owner, set()):
                 yield node.lineno, f"{owner}.{attr}"
-            case ast.Call(func=ast.Attribute(attr="FileHandler")):
+            case (
+                ast.Call(func=ast.Attribute(attr="FileHandler"))
+                | ast.ClassDef(bases=[ast.Attribute(attr="FileHandler")])
+            ):
                 yield node.lineno, "FileHandler"
             case ast.Call(func=ast.Attribute(attr=attr)) if attr in METHODS:
                 # `disk.rename(...)` is the seam at work
@@ -117,6 +120,7 @@ def test_the_lists_name_what_is_there() -> None:
         "path.unlink()",
         "datetime.now(UTC)",
         "logging.FileHandler('x')",
+        "class A(logging.FileHandler): pass",
     ],
 )
 def test_each_way_around_is_seen(source: str) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from dify_batch.addressing import check_certificates
 from dify_batch.errors import AuthError, DifyBatchError, Exit, UsageError
 from dify_batch.settings import Secret, Settings, load_settings, mask_url, read_base_url
 
@@ -398,3 +399,23 @@ def test_the_key_shows_nowhere(tmp_path: Path) -> None:
 def test_an_error_in_the_settings_is_an_error_of_this_package(tmp_path: Path) -> None:
     with pytest.raises(DifyBatchError):
         load(tmp_path, {"rate": "x"})
+
+
+# ------------------------------------------------------------ certificates
+
+
+def test_certificates_that_are_not_to_be_had_are_named(tmp_path: Path) -> None:
+    none, empty = tmp_path / "none.pem", tmp_path / "empty.pem"
+    empty.write_text("nothing of the kind\n")
+    for environ, what in (
+        ({"SSL_CERT_FILE": str(none)}, "No such file or directory"),
+        ({"SSL_CERT_FILE": str(empty)}, "holds no certificates"),
+        ({"SSL_CERT_DIR": str(tmp_path / "nowhere")}, "no such folder"),
+    ):
+        with pytest.raises(UsageError, match=what) as caught:
+            check_certificates("https://dify.example.com/v1", environ)
+        ((name, path),) = environ.items()
+        assert caught.value.message.startswith(f'{name}: "{path}"')
+        check_certificates("http://dify.example.com/v1", environ)
+    check_certificates("https://dify.example.com/v1", {})
+    check_certificates("https://dify.example.com/v1", {"SSL_CERT_FILE": "", "SSL_CERT_DIR": str(tmp_path)})

@@ -11,6 +11,7 @@ from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from dify_batch.addressing import check_certificates
 from dify_batch.batch.belonging import Comparison, identify, notices
 from dify_batch.batch.control import Control
 from dify_batch.batch.demo import demonstration
@@ -117,6 +118,7 @@ async def run_batch(
             stack.callback(lock.release)
         if settings.demo:
             settings = stack.enter_context(demonstration(settings))
+        check_certificates(settings.base_url, os.environ)
         client = await stack.enter_async_context(
             DifyClient(
                 settings.base_url,

@@ -55,6 +55,7 @@ def run(given: Mapping[str, Any]) -> int:
             stats = Stats(clock=seams.clock, notices=[Notice("setting", warning) for warning in warnings])
             beside = Beside(settings, stats, seams)
             report = asyncio.run(_run(settings, stats, logs, seams, beside))
+            report = _with_lost_lines(report, settings, logs)
             written = beside.report()
             status = _end(settings, stats, report, page=settings.report if written else None)
             if not settings.dry_run:
@@ -72,6 +73,24 @@ def run(given: Mapping[str, Any]) -> int:
             if beside is not None:
                 beside.ended(unexpected_end(error))
             return fail(unexpected(error, settings), machine=settings.json, key=settings.api_key.reveal())
+
+
+def _with_lost_lines(report: Report, settings: Settings, logs: Logs) -> Report:
+    """The report with a warning that the log is not whole."""
+    if logs.lost is None:
+        return report
+    import dataclasses
+    import logging
+
+    from dify_batch.batch.invocation import BatchReport
+    from dify_batch.summary import Notice
+
+    text = f"{settings.log_file} is not whole: {logs.lost}"
+    logging.getLogger("dify_batch").warning("%s", text)
+    if not isinstance(report, BatchReport):
+        return report
+    warnings = (*report.summary.warnings, Notice("log_incomplete", text))
+    return dataclasses.replace(report, summary=dataclasses.replace(report.summary, warnings=warnings))
 
 
 # Objects between two searches for reference cycles. A row leaves none behind, and with hundreds in flight Python's 700

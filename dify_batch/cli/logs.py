@@ -139,7 +139,7 @@ class Logs:
     def __init__(self, settings: Settings) -> None:
         key = settings.api_key.reveal()
         self.console: StderrHandler | None = None
-        self.file: logging.Handler | None = None
+        self.file: LogFile | None = None
         if not settings.json:  # with --json standard error holds one object or nothing
             self.console = StderrHandler()
             self.console.setLevel(console_level(settings))
@@ -174,6 +174,11 @@ class Logs:
         level, ours.propagate, sys.unraisablehook = self._before
         ours.setLevel(level)
 
+    @property
+    def lost(self) -> str | None:
+        """Why lines of the log file could not be written; None while all could."""
+        return None if self.file is None else self.file.lost
+
     def trace(self, what: str, error: BaseException | None) -> None:
         """An exception with its traceback, into the log file only."""
         if self.file is None or error is None:
@@ -190,10 +195,31 @@ def console_level(settings: Settings) -> int:
     return {0: logging.WARNING, 1: logging.INFO}.get(settings.verbose, logging.DEBUG)
 
 
-def _open(settings: Settings) -> logging.FileHandler:
+class LogFile(logging.FileHandler):
+    """A log file that may fill its disk: what could not be written is lost, and nothing else comes of it.
+
+    `lost`: why a line could not be written, None while all could.
+    """
+
+    lost: str | None = None
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        self.note(sys.exc_info()[1])
+
+    def note(self, error: BaseException | None) -> None:
+        self.lost = self.lost or (error.strerror if isinstance(error, OSError) else None) or type(error).__name__
+
+    def close(self) -> None:
+        try:
+            super().close()
+        except OSError as error:  # what was left in the buffer
+            self.note(error)
+
+
+def _open(settings: Settings) -> LogFile:
     path = settings.log_file
     try:
-        return logging.FileHandler(str(path), encoding="utf-8", errors="backslashreplace")
+        return LogFile(str(path), encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise UsageError(
             f'--log-file: "{path}" cannot be opened: {error.strerror}',

@@ -212,3 +212,21 @@ def test_two_processes_on_one_output_and_kill_9(tmp_path: Path) -> None:
         server.configure(latency=0.05)
         finished(tmp_path, server, ids)
         assert not Paths.of(output).lock.exists()
+
+
+@pytest.mark.parametrize("flags", [("--json",), (), ("-v",)])
+def test_a_log_file_on_a_full_disk_harms_nothing(tmp_path: Path, flags: tuple[str, ...]) -> None:
+    write_csv(tmp_path / "data.csv", 8)
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full here")
+    call = ("-i", "data.csv", "-o", "results.jsonl", "--log-file", "/dev/full")
+    with SimulatorProcess(CONFIG) as server:
+        done = run(tmp_path, environment(server.base_url), *call, *flags)
+    assert done.status == 0
+    assert "Traceback" not in done.err
+    assert len(places(tmp_path / "results.jsonl").done) == 8
+    if "--json" in flags:
+        assert done.err == ""
+        assert [warning["code"] for warning in done.summary["warnings"]] == ["log_incomplete"]
+    else:
+        assert "/dev/full is not whole: No space left on device" in done.err
