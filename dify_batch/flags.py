@@ -397,10 +397,10 @@ FLAGS: tuple[Flag, ...] = (
          shown="none", help="the column for the request's own files list",
          doc="Only for older apps with image upload; file variables of a form are found by their names."),
     Flag(dest="files_root", names=("--files-root",), metavar="DIR", group=FORMATS, parse=Path,
-         shown="the input's folder", help="the folder below which cells may name files to upload",
+         shown="the input's folder", help="the folder below which cells may name files; several in a cell: a.pdf|b.pdf",
          doc="Symbolic links are followed before it is asked. Relative paths begin at the input's folder. Several "
          "files in one cell stand with | or a new line between them, in JSON lines as a list."),
-    Flag(dest="other_ids", again=False, names=("--allow-other-ids",), action="on", group=WHAT, default=False,
+    Flag(dest="other_ids", names=("--allow-other-ids",), action="on", group=WHAT, default=False,
          help="go on although the ids are not those that the output knows",
          doc="By default an input with fewer than half of the known ids stops before anything is sent, and so does "
          "an id that differs from another only in what cannot be seen."),

@@ -90,7 +90,10 @@ def watches_utf8(name: str) -> bool:
 
 
 def utf8_problem(raw: RawPass, name: str, label: str) -> Problem | None:
-    """After a whole pass in another codec: whether the bytes are UTF-8, so that the text was garbled."""
+    """After a whole pass in another codec: whether the bytes are UTF-8 (or of Windows), so that text was garbled."""
+    if name.startswith("iso8859") and raw.controls and not raw.utf8:
+        where = "bytes from 0x80 to 0x9F are control characters in it, and are in the file"
+        return Problem("encoding", f"the file is hardly {label.upper()}: {where}; try --encoding cp1252 with --dry-run")
     if not raw.utf8 or raw.beyond == 0 or (raw.beyond < _CHANCE and not _single_byte(name)):
         return None
     return Problem("encoding", f"the file is UTF-8, not {label.upper()} (its bytes are); {_LEAVE}")

@@ -124,8 +124,9 @@ def preamble_problem(header: Header, first: int, width: int, rows: int) -> Probl
 
     `rows`: how many records these are.
     """
-    have = count(len(header.names) + header.unnamed, "cell")
-    if len(header.names) + header.unnamed < width:
+    have = count(len(header.names), "cell") + (" that hold something" if header.unnamed else "")
+    have = have.replace("1 cell that hold ", "1 cell that holds ")
+    if len(header.names) < width:
         above = "the line" if first - header.line == 1 else "the lines"
         cure = f"is line {first} the header? Remove {above} above it; if not, name each column in the header"
     else:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from typing import Any
 
 from dify_batch.ids import read_id
 from dify_batch.input.passes import RawPass, text_of
@@ -44,6 +46,10 @@ def jsonl_rows(raw: RawPass, encoding: str, id_key: str) -> Iterator[Row | Probl
         yield Problem("empty_file", "the file is empty; it must hold one JSON object a line", 1)
 
 
+def _objects(values: list[Any]) -> bool:
+    return bool(values) and all(isinstance(value, dict) for value in values[:3])
+
+
 def _row(record: str, number: int, line: int, id_key: str) -> Row | Problem:
     try:
         values = parse(record)
@@ -56,7 +62,13 @@ def _row(record: str, number: int, line: int, id_key: str) -> Row | Problem:
         return Problem("bad_json", "a key contains half of a surrogate pair; remove it", line)
     if id_key not in values:
         keys = ", ".join(show(key) for key in list(values)[:5]) or "none"
-        return Problem("blank_id", f"the object has no key {show(id_key)}; it has {keys}", line)
+        inner = next((key for key, value in values.items() if isinstance(value, list) and _objects(value)), None)
+        cure = (
+            f"; if the rows are under {show(inner)}: jq -c '.[{json.dumps(inner)}][]' FILE > rows.jsonl"
+            if inner
+            else ""
+        )
+        return Problem("blank_id", f"the object has no key {show(id_key)}; it has {keys}{cure}", line)
     id_ = read_id(values[id_key])
     if id_ is None:
         return Problem("bad_id", f"the id is {show(values[id_key])}; write text or a whole number", line, id_key)

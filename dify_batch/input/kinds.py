@@ -25,6 +25,7 @@ class Kind(Enum):
     JSON_ARRAY = ("a JSON array", "write one object a line: jq -c '.[]' FILE > rows.jsonl")
     JSON_OBJECTS = ("JSON over several lines", "write one object a line: jq -c . FILE > rows.jsonl")
     OLD_OFFICE = ("a file of an old Office program", "save it as CSV UTF-8")
+    DOCUMENT = ("a document of a word processor or of slides", "save its table as CSV UTF-8")
     ZIP = ("a zip archive", "unzip it first, and name the table in it after --input")
     BZIP2 = ("bzip2", "bunzip2 it first")
     ZSTD = ("zstd", "unpack it first: zstd -d FILE")
@@ -32,7 +33,11 @@ class Kind(Enum):
     SEVEN_ZIP = ("a 7-Zip archive", "unpack it first")
     TAR = ("a tar archive", "unpack it first, and name the table in it after --input")
     PDF = ("a PDF", "export the table as CSV from the program that made it")
-    PAGE = ("a web page", "download the table itself; perhaps the address asks to sign in")
+    PAGE = (
+        "a web page",
+        "download the table itself (perhaps the address asks to sign in), or open it in a spreadsheet program and save "
+        "it as CSV UTF-8",
+    )
     XML = ("XML", "export the table as CSV from the program that made it")
     RTF = ("rich text", "save it as CSV UTF-8 or plain text")
     SQLITE = ("an SQLite database", "export a table: sqlite3 -header -csv FILE 'select * from …' > rows.csv")
@@ -81,6 +86,8 @@ def kind_of(head: bytes, *, delimiter_given: bool = False) -> Kind:
         names = head[:4096]
         if b"opendocument.spreadsheet" in names:
             return Kind.OPEN_SHEET
+        if any(name in names for name in (b"word/", b"ppt/", b"opendocument.text", b"opendocument.presentation")):
+            return Kind.DOCUMENT
         excel = any(name in names for name in (b"xl/", b"[Content_Types].xml", b"_rels/.rels"))
         return Kind.WORKBOOK if excel else Kind.ZIP
     for magic, kind in _MAGIC:

@@ -24,6 +24,7 @@ ERROR_VALUES = frozenset(_ERRORS.split())
 """What spreadsheets in English and some other languages write for a formula that cannot be computed."""
 
 _ASCII_ERRORS = sorted(re.escape(error[1:]) for error in ERROR_VALUES if error.isascii() and error[0] == "#")
+_C1 = re.compile(b"[\x80-\x9f]")
 _MAYBE_ERROR = re.compile(f"#(?:[^ -~]|{'|'.join(_ASCII_ERRORS)})".encode())
 """Found in every block that holds an error value, in any encoding that keeps ASCII; rare elsewhere. It begins with one
 letter only, so that the search is as fast as that for a letter."""
@@ -54,6 +55,8 @@ class RawPass(io.RawIOBase):
         cut_off: all has been read, and the last byte ends no line: the last record may not be whole.
         beyond: how many bytes beyond ASCII, counted as long as `utf8` is true.
         utf8: all bytes so far are UTF-8 (only looked at where `watch_utf8` is given).
+        controls: a byte from 0x80 to 0x9F, which is a control character in the encodings of ISO 8859 (looked at with
+            `utf8`).
 
     Args:
         record: gets the marks of what is read.
@@ -79,6 +82,8 @@ class RawPass(io.RawIOBase):
         self._blank_quote = f'{delimiter} "'.encode("utf-8", "surrogatepass")
         self.nul = self.errors = self.quotes = self.cut_off = self._open = False
         self.beyond = 0
+        self.controls = False
+        self._watched = watch_utf8
         self._decoder = _utf8_decoder() if watch_utf8 else None
         self.utf8 = watch_utf8
 
@@ -116,6 +121,8 @@ class RawPass(io.RawIOBase):
             self.errors = True
         self._tail = data[-16:]
         self._open = data[-1] not in b"\r\n"
+        if self._watched and not self.controls and _C1.search(data):
+            self.controls = True
         if self._decoder is not None:
             self._watch(data)
 

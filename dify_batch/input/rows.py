@@ -195,8 +195,8 @@ class RowSource:
 
     @property
     def columns(self) -> int:
-        """How many cells the header has, unnamed ones at its end included; 0 where there is none."""
-        return 0 if self._table is None else len(self._table.header.names) + self._table.header.unnamed
+        """How many columns the header names; 0 where there is none."""
+        return 0 if self._table is None else len(self._table.header.names)
 
     @property
     def table(self) -> Table | None:
