@@ -38,7 +38,7 @@ ALIKE = 10
 # A firewall's word about one row's text is that row's refusal; about so many in a row it may be the whole batch's.
 FOREIGN = 3
 # What differs between two errors of the same kind: ids, numbers, times.
-_PARTICULAR = re.compile(r"[0-9a-f]{8,}|\d+")
+_PARTICULAR = re.compile(r"[0-9a-f]{8,}|\d+(?:\.\d+)?")
 # Of an error's text so much decides whether it is the same.
 _COMPARED = 200
 
