@@ -156,3 +156,13 @@ def test_cost_of_several_currencies() -> None:
     stats.used.prices = {"USD": Decimal("1.5"), "EUR": Decimal(2)}
     cost = next(family for family in families(stats, "o", 0) if family.name == "dify_batch_cost")
     assert {sample.labels["currency"]: sample.value for sample in cost.samples} == {"USD": 1.5, "EUR": 2.0}
+
+
+def test_the_manual_names_each_metric() -> None:
+    manual = (Path(__file__).parents[2] / "docs/manual/seeing.md").read_text(encoding="utf-8")
+    for family in families(half(), "out.jsonl", 0):
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        assert f"`{name}`" in manual, name
+    shown = re.findall(r"`(dify_batch_[a-z_]+)`", manual)
+    known = {family.name for family in families(half(), "out.jsonl", 0)}
+    assert {name.removesuffix("_total") for name in shown} == known

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import json
 import logging
+import re
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -182,3 +185,15 @@ def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPat
 )
 def test_how_a_url_is_shown(url: str, text: str) -> None:
     assert shown(url) == text
+
+
+def test_the_manual_shows_the_schema_as_it_is() -> None:
+    manual = (Path(__file__).parents[2] / "docs/manual/seeing.md").read_text(encoding="utf-8")
+    match = re.search(r"```json\n(.*?)```", manual, re.DOTALL)
+    assert match
+    shown = json.loads(match[1])
+    summary = Summary(rows=3, success=2, failed=1)
+    error = DifyBatchError("m", code="rows_failed")
+    real = ending("results.jsonl", AT, summary, Counter({("run_failed", "x"): 1}), error).as_dict()
+    assert shown | {"summary": real["summary"]} == real
+    assert shown["summary"].items() <= real["summary"].items()

@@ -115,7 +115,7 @@ def lead_of(found: Collected) -> str:
     facts = []
     if found.first_at is not None and found.last_at is not None:
         took = found.last_at - found.first_at
-        facts.append(f"{formats.utc(found.first_at).replace('T', ' ')} and {duration(took)} on" if took else "")
+        facts.append(f"From {formats.utc(found.first_at).replace('T', ' ')}, for {duration(took)}" if took else "")
     if found.used.tokens:
         facts.append(f"{found.used.tokens:,} tokens")
     facts.append(price_text(found.used.prices))

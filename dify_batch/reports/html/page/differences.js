@@ -21,7 +21,7 @@ function differences(rows, row, wanted) {
     box.append(element("h3", name));
     const sides = element("div", undefined, "sides");
     const a = left.has(name) ? pretty(left.get(name)) : null, b = right.has(name) ? pretty(right.get(name)) : null;
-    const inA = element("div"), inB = element("div");
+    const inA = element("div", undefined, "text"), inB = element("div", undefined, "text");
     if (a === null || b === null) {
       inA.append(a === null ? element("em", "none") : element("del", a));
       inB.append(b === null ? element("em", "none") : element("ins", b));
@@ -32,7 +32,11 @@ function differences(rows, row, wanted) {
         if (!removed) inB.append(added ? element("ins", value) : value);
       }
     }
-    sides.append(element("div", "a", "head"), element("div", "b", "head"), inA, inB);
+    for (const [title, text] of [["a", inA], ["b", inB]]) {
+      const side = element("div");
+      side.append(element("div", title, "head"), text);
+      sides.append(side);
+    }
     box.append(sides);
   }
   return box;
