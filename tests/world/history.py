@@ -1,0 +1,182 @@
+"""A history: what happens in the world, as one small immutable value that can be printed, kept and shortened.
+
+All times are seconds. Times of an invocation count from its beginning.
+"""
+
+from __future__ import annotations
+
+import json
+import types
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fate:
+    """What a POST of a row meets: a fault of the simulator by its name, and how long its run takes."""
+
+    name: str = "normal"
+    seconds: float | None = None
+    latency: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """A row of the table. `fates`: one for each of its POSTs; after them all is well."""
+
+    id: str
+    query: str = "q"
+    fates: tuple[Fate, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """The server's shape. `workers`: places of the queue; `overtake`: how far back a worker may reach into it;
+    `spread`: sigma of the run times around `latency`; `lag`: run detail and log are so far behind."""
+
+    app: str = "app-demo"
+    latency: float = 5.0
+    spread: float = 0.0
+    workers: int | None = None
+    overtake: int = 0
+    connections: int | None = None
+    max_active: int | None = None
+    lag: float = 0.0
+    keep_alive: float = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cut:
+    """Connection number `connection` (from 1) breaks after so many bytes of one direction: "up" to the server."""
+
+    connection: int
+    side: str = "down"
+    after: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Network:
+    """`doubled`: numbers of pieces on the way to the client that arrive twice."""
+
+    delay: tuple[float, float] = (0.001, 0.002)
+    cuts: tuple[Cut, ...] = ()
+    doubled: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weather:
+    """What befalls the server for a while: see `server.WEATHER`."""
+
+    at: float
+    what: str
+    seconds: float = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deed:
+    """What a person, or the machine, does to an invocation: "kill" (9), "term", "int", "power", "second" (another
+    process on the same output), "answer" (the forms of all paused runs). `kept`: of what was not synced at a power cut."""
+
+    at: float
+    what: str
+    kept: float = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiskTrouble:
+    """Operation number `at` of the invocation's disk fails, with "ENOSPC" or "EIO"; or there it is killed, or the
+    power goes ("kill", "power")."""
+
+    at: int
+    what: str
+    lasting: bool = False
+    kept: float = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Edit:
+    """What a person does to the files between two invocations: see `person.EDITS`. `row`: the number of a row."""
+
+    what: str
+    row: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clock:
+    """How wrong this machine's clock is, and when it jumps by how much."""
+
+    skew: float = 0.0
+    jumps: tuple[tuple[float, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Invocation:
+    """One call of the command, `pause` after the end of the one before. `flags`: names of settings and values."""
+
+    pause: float = 1.0
+    flags: tuple[tuple[str, Any], ...] = ()
+    edits: tuple[Edit, ...] = ()
+    deeds: tuple[Deed, ...] = ()
+    weather: tuple[Weather, ...] = ()
+    disk: DiskTrouble | None = None
+    clock: Clock = Clock()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class History:
+    """`seed`: of what the history leaves to chance: delays, jitter, names, run times."""
+
+    seed: int
+    rows: tuple[Row, ...]
+    server: Server = Server()
+    network: Network = Network()
+    invocations: tuple[Invocation, ...] = (Invocation(),)
+    note: str = ""
+
+    def to_json(self) -> str:
+        """Only what differs from the defaults, so that a short history is a short text."""
+        return json.dumps(_plain(self), ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> History:
+        return _read(cls, json.loads(text))
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        shown = {}
+        for field in fields(value):
+            item = getattr(value, field.name)
+            if item != field.default:
+                shown[field.name] = _plain(item)
+        return shown
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _read(kind: Any, value: Any) -> Any:
+    """A value of the type out of JSON's lists and objects."""
+    if is_dataclass(kind) and isinstance(kind, type):
+        hints = get_type_hints(kind)
+        assert isinstance(value, Mapping)
+        return kind(**{name: _read(hints[name], item) for name, item in value.items()})
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is tuple:
+        inner = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else arguments
+        return tuple(_read(part, item) for part, item in zip(inner, value, strict=True))
+    if origin is types.UnionType:
+        if value is None:
+            return None
+        return _read(next(part for part in arguments if part is not types.NoneType), value)
+    if kind is float and isinstance(value, int):
+        return float(value)
+    return value
+
+
+def as_tree(history: History) -> dict[str, Any]:
+    """The history as lists and objects, for the shrinker."""
+    return asdict(history)

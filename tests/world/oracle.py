@@ -1,0 +1,228 @@
+"""What must hold after each invocation, whatever happened. It knows the files (`reader`) and the server's ledger only."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.world.history import Invocation
+from tests.world.person import Desk
+from tests.world.process import Ended
+from tests.world.reader import Files, read
+from tests.world.server import KEY, Execution
+
+SUCCEEDED = ("succeeded", "partial-succeeded")
+NEVER_ENDED = ("db_down_at_end",)
+
+
+@dataclass(frozen=True)
+class Violation:
+    """`kind` is what the shrinker keeps the same; `text` is for people."""
+
+    kind: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Span:
+    """When an invocation ran, and what it was asked."""
+
+    number: int
+    invocation: Invocation
+    began: float
+    ended: float
+
+    @property
+    def flags(self) -> dict[str, Any]:
+        return dict(self.invocation.flags)
+
+    @property
+    def may_repeat_anything(self) -> bool:
+        return self.flags.get("retry_policy") == "all" or bool(
+            self.flags.get("retry_unknown") or self.flags.get("overwrite")
+        )
+
+
+class Oracle:
+    """`desk`: where the files are. `ledger`: what the server executed, kept up by the world."""
+
+    def __init__(self, desk: Desk, ledger: Sequence[Execution]) -> None:
+        self._desk = desk
+        self._ledger = ledger
+        self.spans: list[Span] = []
+        self._posts: dict[str, int] = {}
+
+    def after(self, span: Span, ended: Ended, now: float) -> list[Violation]:
+        """Everything that is wrong after an invocation."""
+        self.spans.append(span)
+        files = read(self._desk.output)
+        found = list(self._ending(span, ended))
+        found += self._executions()
+        found += self._results(files)
+        found += self._secrets()
+        if ended.how == "exit" and ended.summary is not None:
+            found += self._told(span, ended, files)
+        found += self._at_once(span, now)
+        return found
+
+    # --- the end itself
+
+    def _ending(self, span: Span, ended: Ended) -> Iterable[Violation]:
+        if ended.how == "late":
+            yield Violation("late", f"invocation {span.number} did not end in {span.ended - span.began:.0f} s")
+        if ended.how == "crash" or ended.error == "unknown" or "internal error" in ended.message:
+            yield Violation("crash", f"invocation {span.number}: {ended.error} {ended.message}")
+
+    # --- never twice
+
+    def _executions(self) -> Iterable[Violation]:
+        by_row: dict[str, list[Execution]] = {}
+        for execution in self._ledger:
+            by_row.setdefault(execution.row, []).append(execution)
+        for row, runs in by_row.items():
+            for nth in range(1, len(runs)):
+                if not self._asked(runs[nth], runs[:nth]):
+                    times = ", ".join(f"{run.begun:.1f} (posted {run.posted:.1f}, {run.status})" for run in runs)
+                    yield Violation("twice", f"row {row} was executed {len(runs)} times: {times}")
+                    break
+
+    def _asked(self, again: Execution, before: Sequence[Execution]) -> bool:
+        """Whether the person asked for another execution: a policy or flag of the invocation that sent it, or --retry
+        of a row whose runs had all failed, or are dead."""
+        span = next((s for s in reversed(self.spans) if s.began <= again.posted <= s.ended), None)
+        if span is None:
+            return False
+        if span.may_repeat_anything:
+            return True
+        failed = all(_over_and_failed(run, again.posted) for run in before)
+        return bool(span.flags.get("retry")) and failed
+
+    # --- each result is its row's own
+
+    def _results(self, files: Files) -> Iterable[Violation]:
+        if files.bad:
+            yield Violation("files", "; ".join(files.bad))
+        if files.twice:
+            yield Violation("files", f"ids that stand twice in the results: {files.twice}")
+        runs = {run.run_id: run for run in self._ledger}
+        for line in files.results:
+            row, run = line["id"], runs.get(line["workflow_run_id"])
+            if run is None or run.row != row:
+                owner = None if run is None else run.row
+                yield Violation("mixed", f"the result of {row} is of a run of {owner}")
+                continue
+            sent = json.loads(run.inputs)
+            if any(line["inputs"].get(name) != value for name, value in sent.items()):
+                yield Violation("mixed", f"the result of {row} has inputs that were not sent: {line['inputs']}")
+            if run.status in SUCCEEDED and line["outputs"] != json.loads(run.outputs):
+                yield Violation("mixed", f"the result of {row} has other outputs: {line['outputs']}")
+            if run.status not in (*SUCCEEDED, None):
+                yield Violation("mixed", f"{row} has a result, and its run {run.status}")
+
+    def _secrets(self) -> Iterable[Violation]:
+        for path in self._desk.folder.iterdir():
+            if path.is_file() and KEY.encode() in path.read_bytes():
+                yield Violation("secret", f"the key stands in {path.name}")
+
+    # --- each row in one state, as status and summary say
+
+    def _told(self, span: Span, ended: Ended, files: Files) -> Iterable[Violation]:
+        summary = ended.summary
+        assert summary is not None
+        if files.torn:
+            yield Violation("files", f"torn after an orderly end: {files.torn}")
+        where = {row: files.where(row) for row in self._desk.table}
+        count = {place: sum(1 for at in where.values() if at == place) for place in set(where.values())}
+        told = {
+            "done": summary.done_before + summary.success + summary.partial_success,
+            "retry": summary.failed + summary.unknown + summary.retry_waiting,
+            "paused": summary.paused,
+            "open": summary.running,
+            "untouched": summary.untouched,
+        }
+        if ended.error == "disk_full" or ended.error.startswith("storage"):
+            return
+        wrong = {place: (number, count.get(place, 0)) for place, number in told.items() if number != count.get(place, 0)}
+        if wrong or summary.rows != len(where):
+            yield Violation("summary", f"invocation {span.number} tells (told, there): {wrong}; {where}")
+        waiting = [row for row, place in where.items() if place == "retry" and row not in files.retry]
+        if waiting:
+            yield Violation("summary", f"rows that failed are not in .retry: {waiting}")
+        both = [row for row in files.retry if files.where(row) in ("done", "open", "paused")]
+        if both:
+            yield Violation("summary", f"rows are in .retry and elsewhere: {[(r, files.where(r)) for r in both]}")
+        unfinished = count.get("open", 0) + (
+            0 if span.flags.get("retry") or span.flags.get("limit") else count.get("untouched", 0)
+        )
+        if ended.status == 0 and (unfinished or count.get("retry", 0)):
+            yield Violation("status", f"invocation {span.number} ends with 0, and {where}")
+        if ended.status == 1 and not count.get("retry", 0):
+            yield Violation("status", f"invocation {span.number} ends with 1 ({ended.error}), and {where}")
+
+    # --- never more than -c at once
+
+    def _at_once(self, span: Span, now: float) -> Iterable[Violation]:
+        limit = span.flags.get("concurrency", 5)
+        if not isinstance(limit, int):
+            return
+        for run in self._ledger:
+            if not span.began <= run.begun <= span.ended or run.dead:
+                continue
+            others = [
+                other
+                for other in self._ledger
+                if other.begun <= run.begun and not other.dead and (other.ended is None or other.ended > run.begun)
+                and other.status != "paused"
+            ]
+            if len(others) > limit:
+                rows = ", ".join(f"{o.row} since {o.begun:.1f}" for o in others)
+                yield Violation("at once", f"{len(others)} runs at once at {run.begun:.1f} with -c {limit}: {rows}")
+                return
+
+    # --- at the very end
+
+    def at_last(self) -> list[Violation]:
+        """Faults have ceased, the command was run again, and once with --retry."""
+        files = read(self._desk.output)
+        left = {row: files.where(row) for row in self._desk.table if files.where(row) != "done"}
+        if not left:
+            return []
+        why = {
+            record["id"]: f"{record.get('kind')}/{record.get('code')}: {record.get('message')}"
+            for record in files.journal
+            if record.get("event") == "failed"
+        }
+        return [Violation("lost", f"rows have no result in the end: { {row: (at, why.get(row)) for row, at in left.items()} }")]
+
+    def stories(self) -> dict[str, list[str]]:
+        """What journal and server say of each row."""
+        told: dict[str, list[str]] = {}
+        for record in read(self._desk.output).journal:
+            if isinstance(row := record.get("id"), str):
+                facts = {name: value for name, value in record.items() if name not in ("id", "at", "event", "line")}
+                told.setdefault(row, []).append(f"journal {record.get('at', '')[11:23]} {record['event']} {facts}")
+        for run in self._ledger:
+            end = "goes on" if run.ended is None else f"{run.status} at {run.ended:.1f}"
+            dead = ", dead" if run.dead else ""
+            told.setdefault(run.row, []).append(
+                f"server  posted at {run.posted:.1f}, begun at {run.begun:.1f}, {end}{dead} ({run.mode}, {run.run_id})"
+            )
+        return told
+
+    def state(self) -> str:
+        """The end state, to count how many different ones were reached."""
+        files = read(self._desk.output)
+        return json.dumps([sorted(files.where(row) for row in self._desk.table), len(self._ledger)])
+
+
+def _over_and_failed(run: Execution, at: float) -> bool:
+    if run.dead:
+        return True
+    return run.ended is not None and run.ended <= at and run.status not in SUCCEEDED
+
+
+def folder_of(path: Path) -> list[str]:
+    return sorted(item.name for item in path.iterdir())

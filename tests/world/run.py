@@ -1,0 +1,209 @@
+"""Plays a history: the world is built, the invocations follow one another, the oracle looks after each."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import os
+import random
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import aiohttp.connector
+
+from tests.world.disk import Machine
+from tests.world.history import Deed, DiskTrouble, History, Invocation, Weather
+from tests.world.loop import Stalled, WorldLoop
+from tests.world.network import WorldNetwork
+from tests.world.oracle import Oracle, Span, Violation
+from tests.world.person import Desk, edit, new_desk
+from tests.world.process import Ended, Process, adopting
+from tests.world.server import WorldServer
+
+MEMORY = Path("/dev/shm")  # noqa: S108 - a file system in memory, where there is one
+DAY = 86_400.0
+
+
+@dataclass
+class Verdict:
+    """What came of a history. `told`: what happened, line by line. `rows`: how many executions the server saw."""
+
+    violations: list[Violation] = field(default_factory=list)
+    executed: int = 0
+    invocations: int = 0
+    state: str = ""
+    told: list[str] = field(default_factory=list)
+    rows: dict[str, list[str]] = field(default_factory=dict)
+
+    @property
+    def kinds(self) -> set[str]:
+        return {violation.kind for violation in self.violations}
+
+
+def play(history: History) -> Verdict:
+    """Plays it to its end. Always the same for the same history."""
+    verdict = Verdict()
+    loop = WorldLoop()
+    loop.set_task_factory(adopting)
+    folder = Path(tempfile.mkdtemp(prefix="world-", dir=MEMORY if MEMORY.is_dir() else None))
+    try:
+        with _surroundings(loop, history.seed):
+            world = World(loop, history, folder, verdict)
+            try:
+                loop.run_until_complete(world.play())
+            except Stalled as stalled:
+                verdict.violations.append(Violation("stalled", str(stalled)))
+            world.finish()
+    finally:
+        _close(loop)
+        shutil.rmtree(folder, ignore_errors=True)
+    return verdict
+
+
+@contextlib.contextmanager
+def _surroundings(loop: WorldLoop, seed: int) -> Iterator[None]:
+    """What libraries ask this machine for in spite of all: aiohttp the age of connections, tenacity its jitter."""
+    state, clock, proxies = random.getstate(), aiohttp.connector.monotonic, os.environ.get("NO_PROXY")
+    random.seed(seed)
+    aiohttp.connector.monotonic = loop.time  # type: ignore[assignment]
+    os.environ["NO_PROXY"] = "*"
+    try:
+        yield
+    finally:
+        random.setstate(state)
+        aiohttp.connector.monotonic = clock  # type: ignore[assignment]
+        if proxies is None:
+            del os.environ["NO_PROXY"]
+        else:
+            os.environ["NO_PROXY"] = proxies
+
+
+def _close(loop: WorldLoop) -> None:
+    """Ends what is left: the server's runs, connections that wait."""
+    for _ in range(20):
+        left = asyncio.all_tasks(loop)
+        if not left:
+            break
+        for task in left:
+            task.cancel()
+        with contextlib.suppress(Stalled):
+            loop.run_until_complete(asyncio.wait(left, timeout=0.01))
+    loop.close()
+
+
+class World:
+    def __init__(self, loop: WorldLoop, history: History, folder: Path, verdict: Verdict) -> None:
+        self.loop = loop
+        self.history = history
+        self.verdict = verdict
+        self.desk: Desk = new_desk(folder, history)
+        self.machine = Machine(folder)
+        chance = random.Random(f"network {history.seed}")
+        self.network = WorldNetwork(loop, history.network, chance, self.tell)
+        self.server = WorldServer(loop, self.network, history)
+        self.oracle = Oracle(self.desk, self.server.ledger)
+        self._number = 0
+
+    def tell(self, text: str) -> None:
+        self.verdict.told.append(f"{self.loop.time():9.2f}  {text}")
+
+    async def play(self) -> None:
+        for invocation in self.history.invocations:
+            await asyncio.sleep(invocation.pause)
+            for what in invocation.edits:
+                self.tell(f"edit: {what.what}")
+                edit(self.desk, what)
+            if invocation.edits:
+                self.machine.touched()
+            if not await self.invoke(invocation):
+                return
+        await self.close()
+
+    async def close(self) -> None:
+        """Faults have ceased. A new row shows that work is taken up; some plain reruns, one --retry, one more."""
+        self.server.calm()
+        self.network.weather = replace(self.network.weather, cuts=(), doubled=())
+        self.tell("all is well from here on")
+        self.desk.add_row()
+        self.machine.touched()
+        for retry, pause in ((False, 150.0), (False, 1800.0), (False, 1800.0), (True, 60.0), (False, 60.0)):
+            self.server.answer_forms()
+            await asyncio.sleep(pause)
+            if not await self.invoke(Invocation(flags=(("retry", True),) if retry else ())):
+                return
+        self.verdict.violations += self.oracle.at_last()
+
+    async def invoke(self, invocation: Invocation) -> bool:
+        """One invocation to its end. Whether all is well after it."""
+        self._number += 1
+        self.verdict.invocations += 1
+        began = self.loop.time()
+        process = self._start(invocation, f"#{self._number}")
+        self.tell(f"#{self._number} begins {dict(invocation.flags) or ''}")
+        timers = [self.loop.call_later(deed.at, self._do, deed, process) for deed in invocation.deeds]
+        for weather in invocation.weather:
+            timers.append(self.loop.call_later(weather.at, self._weather, weather))
+        ended = await process.ended()
+        for timer in timers:
+            timer.cancel()
+        self.tell(f"#{self._number} ends: {_told(ended)}")
+        span = Span(self._number, invocation, began, self.loop.time())
+        self.verdict.violations += self.oracle.after(span, ended, self.loop.time())
+        return not self.verdict.violations
+
+    def _start(self, invocation: Invocation, name: str) -> Process:
+        seed = f"{self.history.seed} {name}"
+        paths = (self.desk.input, self.desk.output)
+        return Process(
+            name, self.loop, self.network, self.machine, invocation, paths, seed=seed, log=self.tell
+        )
+
+    def _do(self, deed: Deed, process: Process) -> None:
+        match deed.what:
+            case "kill" | "power":
+                process.kill(deed.what, deed.kept)
+            case "term":
+                process.signal("SIGTERM")
+            case "int":
+                process.signal("SIGINT")
+            case "answer":
+                self.server.answer_forms()
+            case "second":
+                asyncio.ensure_future(self._second(process))
+
+    async def _second(self, first: Process) -> None:
+        """Another process on the same output: it ends at once, or the first had just ended."""
+        had = not first.dead and self.machine.locks != {}
+        ended = await self._start(Invocation(), "second").ended()
+        self.tell(f"second ends: {_told(ended)}")
+        if had and not first.dead and ended.status != 75:
+            self.verdict.violations.append(Violation("second", f"a second process ended with {_told(ended)}"))
+
+    def _weather(self, weather: Weather) -> None:
+        self.tell(f"weather: {weather.what} for {weather.seconds:g} s")
+        self.server.begin(weather.what)
+        self.loop.call_later(weather.seconds, self._weather_over, weather)
+
+    def _weather_over(self, weather: Weather) -> None:
+        self.tell(f"weather: {weather.what} is over")
+        self.server.end(weather.what)
+
+    def finish(self) -> None:
+        self.verdict.executed = len(self.server.ledger)
+        self.verdict.state = self.oracle.state()
+        if self.verdict.violations:
+            self.verdict.rows = self.oracle.stories()
+        self.server.close()
+
+
+def _told(ended: Ended) -> str:
+    if ended.how != "exit":
+        return f"{ended.how} {ended.error} {ended.message}"
+    shown = "" if ended.summary is None else ", ".join(
+        f"{number} {name}" for name in ended.summary.STATES if (number := getattr(ended.summary, name))
+    )
+    return f"status {ended.status} {ended.error} {ended.message}; {shown}"

@@ -1,0 +1,109 @@
+"""The world itself: it repeats itself, it knows death from an orderly end, and where nothing goes wrong it finds nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.world.generate import generate
+from tests.world.history import Cut, Deed, DiskTrouble, History, Invocation, Network, Row, Server
+from tests.world.reader import read
+from tests.world.run import play
+from tests.world.shrink import shrink
+
+KEPT = sorted(Path(__file__).with_name("histories").glob("*.json"))
+ROWS = tuple(Row(id=f"r{number}", query=f"question {number}") for number in range(1, 7))
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_a_history_reads_back_as_it_was(seed: int) -> None:
+    history = generate(seed)
+    assert History.from_json(history.to_json()) == history
+
+
+@pytest.mark.parametrize("seed", [1, 5, 9])
+def test_the_same_history_plays_the_same(seed: int) -> None:
+    history = generate(seed)
+    first, second = play(history), play(history)
+    assert first.told == second.told
+    assert first.state == second.state
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_the_control_finds_nothing(seed: int) -> None:
+    """No queue, no faults."""
+    verdict = play(generate(seed, tame=True))
+    assert verdict.violations == []
+    assert verdict.executed > 0
+
+
+@pytest.mark.parametrize("path", KEPT, ids=lambda path: path.stem)
+def test_what_went_wrong_once_goes_right(path: Path) -> None:
+    history = History.from_json(path.read_text())
+    assert history.note, "a kept history says what it was"
+    assert play(history).violations == []
+
+
+def test_a_killed_process_leaves_what_it_had_written_and_the_next_one_goes_on() -> None:
+    history = History(
+        seed=1,
+        rows=ROWS,
+        server=Server(latency=25.0),
+        invocations=(Invocation(deeds=(Deed(at=8.0, what="kill"),)), Invocation(pause=20.0)),
+    )
+    verdict = play(history)
+    assert verdict.violations == []
+    assert any("#1 ends: kill" in line for line in verdict.told)
+    assert any("#2 ends: status 0" in line and "6 success" in line for line in verdict.told)
+    assert verdict.executed == len(ROWS) + 1  # the row that the person adds at the end
+
+
+@pytest.mark.parametrize("what", ["kill", "power"])
+@pytest.mark.parametrize("at", range(1, 40, 3))
+def test_death_at_any_operation_of_the_disk(at: int, what: str) -> None:
+    trouble = DiskTrouble(at=at, what=what, kept=0.5)
+    history = History(seed=at, rows=ROWS, server=Server(latency=1.0), invocations=(Invocation(disk=trouble),))
+    assert play(history).violations == []
+
+
+def test_connections_are_cut_where_the_history_says() -> None:
+    cuts = tuple(Cut(connection=number, side="down", after=300) for number in range(3, 8))
+    verdict = play(History(seed=3, rows=ROWS, server=Server(latency=1.0), network=Network(cuts=cuts)))
+    assert sum("is cut" in line for line in verdict.told) == len(cuts)
+    assert verdict.violations == []
+
+
+def test_the_shrinker_leaves_out_what_is_not_needed() -> None:
+    history = generate(7)
+    small = shrink(history, lambda candidate: any(row.id == "r2" for row in candidate.rows))
+    assert [row.id for row in small.rows] == ["r2"]
+    assert small.server == Server()
+    assert small.network == Network()
+    assert small.invocations == (Invocation(),)
+
+
+def test_the_reader_tells_where_each_row_is(tmp_path: Path) -> None:
+    output = tmp_path / "results.jsonl"
+    output.write_bytes(b'\xef\xbb\xbf{"id": "a"}\n{"id": "a"}\n{"id": "b"}\nnonsense\n{"id": "c"')
+    (tmp_path / "results.jsonl.retry").write_bytes(b"\xef\xbb\xbfd\r\n\r\ne\r\n")
+    (tmp_path / "results.jsonl.journal").write_text(
+        '{"event": "sent", "id": "f"}\n{"event": "failed", "id": "d"}\n{"event": "sent", "id": "d"}\n'
+        '{"event": "absent", "id": "d"}\n{"event": "paused", "id": "g"}\n{"event": "sent", "id": "h"}\n'
+        '{"event": "unsent", "id": "h"}\n'
+    )
+    files = read(output)
+    assert files.twice == ["a"]
+    assert files.torn == ["results.jsonl"]
+    assert len(files.bad) == 1
+    places = {row: files.where(row) for row in "abdefghx"}
+    assert places == {
+        "a": "done",
+        "b": "done",
+        "d": "retry",
+        "e": "retry",
+        "f": "open",
+        "g": "paused",
+        "h": "untouched",
+        "x": "untouched",
+    }
