@@ -1,10 +1,10 @@
 """The command line of the world.
 
-    python -m tests.world --seeds 0:1000 -j 2     plays the histories of these seeds; exit 0 only without a violation
-    python -m tests.world --seed 4711 -v          plays one and tells it
-    python -m tests.world --history FILE          plays a history from its JSON (`-`: standard input)
-    python -m tests.world --mutants               plays seeds with known faults, until each is found
-    python -m tests.world --coverage              which lines of the rules the seeds reach
+python -m tests.world --seeds 0:1000 -j 2     plays the histories of these seeds; exit 0 only without a violation
+python -m tests.world --seed 4711 -v          plays one and tells it
+python -m tests.world --history FILE          plays a history from its JSON (`-`: standard input)
+python -m tests.world --mutants               plays seeds with known faults, until each is found
+python -m tests.world --coverage              which lines of the rules the seeds reach
 """
 
 from __future__ import annotations
@@ -60,8 +60,10 @@ def _one(history: History, *, tell: bool) -> int:
     verdict = play(history)
     if tell or verdict.violations:
         print(story(history, verdict))
-    print(f"1 history, {verdict.executed} rows executed, {verdict.invocations} invocations, "
-          f"{len(verdict.violations)} violations")
+    print(
+        f"1 history, {verdict.executed} rows executed, {verdict.invocations} invocations, "
+        f"{len(verdict.violations)} violations"
+    )
     return 1 if verdict.violations else 0
 
 
@@ -102,7 +104,9 @@ def _many(seeds: range, processes: int, *, tame: bool, keep_going: bool) -> int:
             print(story(history, play(history)))
             print(again(history))
     seconds = time.perf_counter() - began
-    print(f"{len(states)} distinct end states, {seconds:.0f} s, {1000 * seconds * processes / max(1, histories):.0f} ms each")
+    print(
+        f"{len(states)} distinct end states, {seconds:.0f} s, {1000 * seconds * processes / max(1, histories):.0f} ms each"
+    )
     print(f"{histories} histories, {executed} rows executed, {invocations} invocations, {violations} violations")
     return 1 if violations else 0
 

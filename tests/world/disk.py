@@ -14,7 +14,8 @@ from pathlib import Path
 
 from filelock import Timeout
 
-from dify_batch.ledger.disk import Disk
+from dify_batch.ledger.disk import OPEN_TO_ALL, Disk
+from dify_batch.seams import Chance
 from tests.support.crashdisk import CrashDisk
 from tests.world.history import DiskTrouble
 
@@ -41,7 +42,10 @@ class Machine:
 class ProcessDisk(Disk):
     """`killed`: called when the process dies at one of its own operations."""
 
-    def __init__(self, machine: Machine, trouble: DiskTrouble | None, killed: Callable[[str, float], None]) -> None:
+    def __init__(
+        self, machine: Machine, trouble: DiskTrouble | None, killed: Callable[[str, float], None], chance: Chance
+    ) -> None:
+        self.chance = chance
         self._machine = machine
         self._trouble = trouble
         self._killed = killed
@@ -90,11 +94,14 @@ class ProcessDisk(Disk):
         self._open.add(fd)
         return fd
 
-    def open_append(self, path: Path) -> int:
-        return self._opened(self._machine.disk.open_append, path)
+    def open_append(self, path: Path, mode: int = OPEN_TO_ALL) -> int:
+        return self._opened(lambda path: self._machine.disk.open_append(path, mode), path)
 
-    def open_new(self, path: Path) -> int:
-        return self._opened(self._machine.disk.open_new, path)
+    def open_new(self, path: Path, mode: int = OPEN_TO_ALL) -> int:
+        return self._opened(lambda path: self._machine.disk.open_new(path, mode), path)
+
+    def overwrite(self, path: Path, data: bytes) -> None:
+        self._do("overwrite", lambda: super(ProcessDisk, self).overwrite(path, data))
 
     def size(self, fd: int) -> int:
         if self.dead:

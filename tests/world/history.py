@@ -78,7 +78,8 @@ class Weather:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deed:
     """What a person, or the machine, does to an invocation: "kill" (9), "term", "int", "power", "second" (another
-    process on the same output), "answer" (the forms of all paused runs). `kept`: of what was not synced at a power cut."""
+    process on the same output), "answer" (the forms of all paused runs). `kept`: of what was not synced, at a
+    power cut."""
 
     at: float
     what: str
@@ -142,7 +143,8 @@ class History:
 
     @classmethod
     def from_json(cls, text: str) -> History:
-        return _read(cls, json.loads(text))
+        history: History = _read(cls, json.loads(text))
+        return history
 
 
 def _plain(value: Any) -> Any:

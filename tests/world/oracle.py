@@ -145,7 +145,9 @@ class Oracle:
         }
         if ended.error == "disk_full" or ended.error.startswith("storage"):
             return
-        wrong = {place: (number, count.get(place, 0)) for place, number in told.items() if number != count.get(place, 0)}
+        wrong = {
+            place: (number, count.get(place, 0)) for place, number in told.items() if number != count.get(place, 0)
+        }
         if wrong or summary.rows != len(where):
             yield Violation("summary", f"invocation {span.number} tells (told, there): {wrong}; {where}")
         waiting = [row for row, place in where.items() if place == "retry" and row not in files.retry]
@@ -174,7 +176,9 @@ class Oracle:
             others = [
                 other
                 for other in self._ledger
-                if other.begun <= run.begun and not other.dead and (other.ended is None or other.ended > run.begun)
+                if other.begun <= run.begun
+                and not other.dead
+                and (other.ended is None or other.ended > run.begun)
                 and other.status != "paused"
             ]
             if len(others) > limit:
@@ -195,7 +199,11 @@ class Oracle:
             for record in files.journal
             if record.get("event") == "failed"
         }
-        return [Violation("lost", f"rows have no result in the end: { {row: (at, why.get(row)) for row, at in left.items()} }")]
+        return [
+            Violation(
+                "lost", f"rows have no result in the end: { {row: (at, why.get(row)) for row, at in left.items()} }"
+            )
+        ]
 
     def stories(self) -> dict[str, list[str]]:
         """What journal and server say of each row."""

@@ -94,7 +94,7 @@ class OneByOne(Executor):
         def job() -> None:
             try:
                 future.set_result(fn(*args, **kwargs))
-            except BaseException as error:  # noqa: BLE001 - it is raised where it is asked for
+            except BaseException as error:
                 future.set_exception(error)
 
         self._jobs.append(job)
@@ -148,10 +148,10 @@ class Process:
         self._invocation = invocation
         self._paths = paths
         self._tasks: set[asyncio.Task[Any]] = set()
-        self.disk = ProcessDisk(machine, invocation.disk, self.kill)
         self.seams = Seams(
             WorldClock(loop, invocation.clock, loop.time()), WorldChance(f"c{seed}"), WorldThreads(loop, f"t{seed}")
         )
+        self.disk = ProcessDisk(machine, invocation.disk, self.kill, self.seams.chance)
         self._control: Control | None = None
         self._escalation = Escalation()
         context = contextvars.copy_context()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import os
 import random
 import shutil
@@ -16,7 +15,7 @@ from pathlib import Path
 import aiohttp.connector
 
 from tests.world.disk import Machine
-from tests.world.history import Deed, DiskTrouble, History, Invocation, Weather
+from tests.world.history import Deed, History, Invocation, Weather
 from tests.world.loop import Stalled, WorldLoop
 from tests.world.network import WorldNetwork
 from tests.world.oracle import Oracle, Span, Violation
@@ -24,7 +23,7 @@ from tests.world.person import Desk, edit, new_desk
 from tests.world.process import Ended, Process, adopting
 from tests.world.server import WorldServer
 
-MEMORY = Path("/dev/shm")  # noqa: S108 - a file system in memory, where there is one
+MEMORY = Path("/dev/shm")
 DAY = 86_400.0
 
 
@@ -158,9 +157,7 @@ class World:
     def _start(self, invocation: Invocation, name: str) -> Process:
         seed = f"{self.history.seed} {name}"
         paths = (self.desk.input, self.desk.output)
-        return Process(
-            name, self.loop, self.network, self.machine, invocation, paths, seed=seed, log=self.tell
-        )
+        return Process(name, self.loop, self.network, self.machine, invocation, paths, seed=seed, log=self.tell)
 
     def _do(self, deed: Deed, process: Process) -> None:
         match deed.what:
@@ -203,7 +200,9 @@ class World:
 def _told(ended: Ended) -> str:
     if ended.how != "exit":
         return f"{ended.how} {ended.error} {ended.message}"
-    shown = "" if ended.summary is None else ", ".join(
-        f"{number} {name}" for name in ended.summary.STATES if (number := getattr(ended.summary, name))
+    shown = (
+        ""
+        if ended.summary is None
+        else ", ".join(f"{number} {name}" for name in ended.summary.STATES if (number := getattr(ended.summary, name)))
     )
     return f"status {ended.status} {ended.error} {ended.message}; {shown}"
