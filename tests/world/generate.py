@@ -71,6 +71,7 @@ WEATHERS: dict[str, int] = {
     "kill_api": 3,
     "kill_worker": 2,
     "no_workers": 3,
+    "slow_log": 1,
 }
 
 EDITS: dict[str, int] = {
@@ -142,9 +143,12 @@ def _server(draw: Draw, tame: bool) -> Server:
         latency=latency,
         spread=draw.pick((0.0, 0.5), (2, 1)),
         workers=workers,
-        overtake=draw.pick((0, 1, 3), (3, 1, 1)) if workers else 0,
+        processes=draw.pick((1, 2), (4, 1)),
+        prefetch=draw.pick((0, 2), (2, 1)) if workers else 0,
+        overtaking=draw.pick((0.0, 0.05, 5.0), (4, 2, 1)) if workers else 0.0,
         connections=draw.pick((None, 4), (8, 1)),
         max_active=draw.pick((None, 3), (12, 1)),
+        lag=draw.pick((0.0, 1.0, 15.0), (8, 1, 1)),
     )
 
 

@@ -34,14 +34,17 @@ class Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Server:
-    """The server's shape. `workers`: places of the queue; `overtake`: how far back a worker may reach into it;
-    `spread`: sigma of the run times around `latency`; `lag`: run detail and log are so far behind."""
+    """The server's shape. `workers`: places of each of its worker `processes`, which reserve `prefetch` tasks more;
+    `overtaking`: seconds by which a task may come later into the queue; `spread`: sigma of the run times around
+    `latency`; `lag`: run detail says running for so long after the end."""
 
     app: str = "app-demo"
     latency: float = 5.0
     spread: float = 0.0
     workers: int | None = None
-    overtake: int = 0
+    processes: int = 1
+    prefetch: int = 0
+    overtaking: float = 0.0
     connections: int | None = None
     max_active: int | None = None
     lag: float = 0.0

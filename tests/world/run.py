@@ -104,7 +104,7 @@ class World:
         chance = random.Random(f"network {history.seed}")
         self.network = WorldNetwork(loop, history.network, chance, self.tell)
         self.server = WorldServer(loop, self.network, history)
-        self.oracle = Oracle(self.desk, self.server.ledger)
+        self.oracle = Oracle(self.desk, self.server.executions)
         self._number = 0
 
     def tell(self, text: str) -> None:
@@ -190,7 +190,7 @@ class World:
         self.server.end(weather.what)
 
     def finish(self) -> None:
-        self.verdict.executed = len(self.server.ledger)
+        self.verdict.executed = len(self.server.executions)
         self.verdict.state = self.oracle.state()
         if self.verdict.violations:
             self.verdict.rows = self.oracle.stories()

@@ -1,4 +1,4 @@
-"""The server of a world: the real simulator, its weather, and a ledger of what it executed.
+"""The server of a world: the real simulator on the simulated network, its weather, and the ledger of what it executed.
 
 The only module that knows how the simulator is built. The ledger is what the oracle goes by: log and run detail may be
 late, wrong or closed, the ledger is not.
@@ -8,28 +8,25 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import json
 import random
-import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from email.utils import formatdate
 from typing import Any
-
-import uvicorn
-from starlette.types import Receive, Scope, Send
-from uvicorn.server import ServerState
 
 from dify_batch.simulator import Config
 from dify_batch.simulator.apps import APPS
-from dify_batch.simulator.core import _Protocol
-from dify_batch.simulator.engine import Engine, Task
+from dify_batch.simulator.engine import Task
+from dify_batch.simulator.exchange import Connection, Request
 from dify_batch.simulator.faults import Fault
-from dify_batch.simulator.lookups import build_app
-from dify_batch.simulator.posting import Task as Task
+from dify_batch.simulator.ledger import Execution as Executed
+from dify_batch.simulator.lookups import ROUTES
+from dify_batch.simulator.means import Means
+from dify_batch.simulator.routes import answer
 from dify_batch.simulator.runs import Run
+from dify_batch.simulator.served.http import HttpServer
 from dify_batch.simulator.site import Site
-from tests.world.history import History, Server
+from dify_batch.simulator.wire import Answer, answer_json
+from tests.world.history import History
 from tests.world.network import WorldNetwork
 
 KEY = "app-World0Secret0Key0"
@@ -38,163 +35,155 @@ EPOCH = 1_800_000_000.0
 
 SERVER_FAULTS = ("outage_500", "hang", "redis_down", "closed_log")
 GATEWAYS = {
-    "gateway_502": (502, b"text/html", b"<html><h1>502 Bad Gateway</h1></html>"),
-    "gateway_503": (503, b"text/html", b"<html><h1>503 Service Temporarily Unavailable</h1></html>"),
-    "gateway_404": (404, b"text/html", b"<html><h1>404 Not Found</h1></html>"),
-    "gateway_200": (200, b"text/html", b"<html>We are back soon</html>"),
+    "gateway_502": (502, b"<html><h1>502 Bad Gateway</h1></html>"),
+    "gateway_503": (503, b"<html><h1>503 Service Temporarily Unavailable</h1></html>"),
+    "gateway_404": (404, b"<html><h1>404 Not Found</h1></html>"),
+    "gateway_200": (200, b"<html>We are back soon</html>"),
 }
-WEATHER = ("refuse", "unreachable", *SERVER_FAULTS, *GATEWAYS, "kill_api", "kill_worker", "no_workers")
+WEATHER = (
+    "refuse",
+    "unreachable",
+    *SERVER_FAULTS,
+    *GATEWAYS,
+    "kill_api",
+    "kill_worker",
+    "no_workers",
+    "slow_log",
+)
 """What befalls a server: its port is closed; packets to it get lost; one of the simulator's own faults; something in
-front of it answers in its place; the API or the queue's worker is killed, and back after so long; no worker takes
-anything from the queue."""
+front of it answers in its place; the API or the queue's workers are killed, and back after so long; no worker takes
+anything from the queue; the log takes SLOW_LOG seconds."""
+SLOW_LOG = 20.0
 
 
 @dataclass(slots=True)
 class Execution:
-    """One execution of a row. Times are the world's. `status`: None while it goes on; for ever so if it is `dead`."""
+    """One execution of a row as the oracle wants it. Times are the world's. `status`: None while it goes on; for ever
+    so if it is `dead`: what executed it was killed."""
 
-    row: str
-    run_id: str
-    mode: str
+    told: Executed
     posted: float
-    begun: float
-    ended: float | None = None
-    status: str | None = None
-    inputs: str = "{}"
-    outputs: str = "{}"
     dead: bool = False
 
+    @property
+    def row(self) -> str:
+        return self.told.row
 
-class WorldEngine(Engine):
-    """The simulator's queue and worker, with a ledger, and workers that reach further back into the queue."""
+    @property
+    def run_id(self) -> str:
+        return self.told.run_id
 
-    def __init__(self, config: Config, clock: Callable[[], float], chance: random.Random, overtake: int) -> None:
-        super().__init__(config)
-        self._clock = clock
-        self._chance = chance
-        self._overtake = overtake
-        self._posted: dict[int, float] = {}
-        self.ledger: list[Execution] = []
-        self._of_run: dict[str, Execution] = {}
+    @property
+    def mode(self) -> str:
+        return self.told.mode
 
-    def enqueue(self, task: Task) -> None:
-        self._posted[id(task)] = self._clock()
-        super().enqueue(task)
+    @property
+    def begun(self) -> float:
+        return self.told.begun
 
-    def pump(self) -> None:
-        if self._overtake and len(self._queue) > 1:
-            nth = self._chance.randrange(min(self._overtake + 1, len(self._queue)))
-            job = self._queue[nth]
-            del self._queue[nth]
-            self._queue.appendleft(job)
-        super().pump()
+    @property
+    def ended(self) -> float | None:
+        return self.told.ended
 
-    def begin(self, task: Task, inputs: dict[str, Any]) -> Run:
-        run = super().begin(task, inputs)
-        now = self._clock()
-        execution = Execution(task.row, run.id, task.mode, self._posted.pop(id(task), now), now, inputs=run.inputs)
-        execution.dead = task.fault.name in ("zombie", "zombie_blocking")
-        self.ledger.append(execution)
-        self._of_run[run.id] = execution
-        return run
+    @property
+    def status(self) -> str | None:
+        return self.told.status
 
-    def _store(self, run: Run, ending: Any, error: str | None = None) -> None:
-        super()._store(run, ending, error)
-        self._note(run, run.status, run.outputs)
+    @property
+    def inputs(self) -> str:
+        return self.told.inputs
 
-    def _note(self, run: Run, status: str, outputs: str) -> None:
-        execution = self._of_run[run.id]
-        execution.ended, execution.status, execution.outputs = self._clock(), status, outputs
+    @property
+    def outputs(self) -> str:
+        return self.told.outputs or "{}"
 
-    def paused(self) -> Iterable[Run]:
-        return [run for run in self.registry.by_id.values() if run.status == "paused"]
 
-    def kill(self, what: str) -> None:
-        """The runs of the worker ("streaming") or of the API ("blocking") end nowhere: they say running for ever."""
-        name = "Engine._occupy" if what == "streaming" else "_hold_slot"
-        for task in list(self._tasks):
-            if getattr(task.get_coro(), "__qualname__", "") == name:
-                task.cancel()
-        for run in self.registry.by_id.values():
-            if run.mode == what and run.status == "running" and run.live is not None:
-                self._of_run[run.id].dead = True
+class ServerClock:
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+
+    def monotonic(self) -> float:
+        return self._loop.time()
+
+    def wall(self) -> float:
+        return EPOCH + self._loop.time()
+
+
+class ServerChance:
+    def __init__(self, seed: int) -> None:
+        self._random = random.Random(f"server {seed}")
+
+    def uniform(self, low: float, high: float) -> float:
+        return self._random.uniform(low, high)
+
+    def token(self, size: int) -> str:
+        return self._random.randbytes(size).hex()
 
 
 class WorldServer:
-    """The simulator on the world's network."""
+    """The simulator on the world's network. `executions`: what it executed, in the order of the begin."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, network: WorldNetwork, history: History) -> None:
+        shape = history.server
         self._loop = loop
         self._network = network
-        self._shape: Server = history.server
-        shape = history.server
-        chance = random.Random(f"server {history.seed}")
-        self.config = Config(
+        self._shape = shape
+        self._means = Means(ServerClock(loop), ServerChance(history.seed))
+        config = Config(
             latency=shape.latency,
             latency_tail=shape.spread or None,
             workers=shape.workers,
+            worker_processes=shape.processes,
+            prefetch=shape.prefetch,
+            overtaking=shape.overtaking,
             connections=shape.connections,
             max_active_requests=shape.max_active,
             keep_alive=shape.keep_alive,
         )
-        self.site = Site(self.config)
-        self.engine = self.site.engine = WorldEngine(self.config, loop.time, chance, shape.overtake)
-        self.app = replace(APPS[shape.app], key=KEY)
-        self.site.apps[KEY] = self.app
+        self.site = Site(config, self._means)
+        self.site.apps[KEY] = replace(APPS[shape.app], key=KEY)
         for row in history.rows:
             if row.fates:
                 self.site.plan.rows[row.id] = [Fault(fate.name, fate.seconds, fate.latency) for fate in row.fates]
-        self.gateways: list[str] = []
-        self._install_clock()
-        router = build_app(self.site)
+        self.executions: list[Execution] = []
+        self._gateways: list[str] = []
+        self._slow_log = 0.0
+        self._lag = shape.lag
+        self._keep_the_ledger()
+        self._http = HttpServer(self._handle, shape.keep_alive, self._means.now)
+        network.listen(self._http, contextvars.Context())
 
-        async def front(scope: Scope, receive: Receive, send: Send) -> None:
-            """What stands in front of Dify, and the Date that its server adds."""
-            date = formatdate(EPOCH + loop.time(), usegmt=True).encode()
-            if self.gateways:
-                status, kind, body = GATEWAYS[self.gateways[-1]]
-                headers = [(b"content-type", kind), (b"content-length", str(len(body)).encode()), (b"date", date)]
-                await send({"type": "http.response.start", "status": status, "headers": headers})
-                await send({"type": "http.response.body", "body": body})
-                return
+    def _keep_the_ledger(self) -> None:
+        """When a request came, and whether what executes it will ever end it, only this world asks."""
+        engine, posted = self.site.engine, dict[int, float]()
+        enqueue, begin = engine.enqueue, engine.begin
 
-            async def dated(message: Any) -> None:
-                if message["type"] == "http.response.start":
-                    message = {**message, "headers": [*message["headers"], (b"date", date)]}
-                await send(message)
+        def noted_enqueue(task: Task) -> None:
+            posted[id(task)] = self._loop.time()
+            enqueue(task)
 
-            await router(scope, receive, dated)
+        def noted_begin(task: Task, inputs: dict[str, Any]) -> Run:
+            run = begin(task, inputs)
+            told = self.site.ledger.executions[-1]
+            dead = task.fault.name in ("zombie", "zombie_blocking")
+            self.executions.append(Execution(told, posted.pop(id(task), told.begun), dead))
+            return run
 
-        config = uvicorn.Config(
-            front,
-            http="httptools",
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            date_header=False,
-            timeout_keep_alive=shape.keep_alive,  # type: ignore[arg-type]
-        )
-        config.load()
-        state = ServerState()
-        network.listen(lambda: _Protocol(config=config, server_state=state, app_state={}), contextvars.Context())
+        engine.enqueue, engine.begin = noted_enqueue, noted_begin  # type: ignore[method-assign]
 
-    def _install_clock(self) -> None:
-        """The simulator of today asks the system for the time."""
-        loop = self._loop
-
-        class Time:
-            time = staticmethod(lambda: EPOCH + loop.time())
-            monotonic = staticmethod(loop.time)
-
-        for name, module in list(sys.modules.items()):
-            if name.startswith("dify_batch.simulator.") and hasattr(module, "time"):
-                module.time = Time  # type: ignore[attr-defined]
-
-    @property
-    def ledger(self) -> list[Execution]:
-        return self.engine.ledger
+    async def _handle(self, request: Request, connection: Connection) -> Answer | None:
+        """One request: by what stands in front, or by Dify."""
+        if self._gateways:
+            status, body = GATEWAYS[self._gateways[-1]]
+            return Answer(status, body, "text/html", dify=False)
+        if self._slow_log and request.path.endswith("/workflows/logs"):
+            await asyncio.sleep(self._slow_log)
+        if self._lag and request.method == "GET" and "/workflows/run/" in request.path:
+            run = self.site.registry.by_id.get(request.path.rpartition("/")[2])
+            if run is not None and run.finished_at is not None and self._means.now() - run.finished_at < self._lag:
+                before = {"status": "running", "outputs": None, "error": None, "finished_at": None, "elapsed_time": 0}
+                return answer_json(run.detail() | before)
+        return await answer(self.site, ROUTES, request, connection)
 
     # --- weather
 
@@ -207,30 +196,49 @@ class WorldServer:
                 self._network.swallows = True
             case "kill_api":
                 self._network.refuses = True
-                self.engine.kill("blocking")
+                self._dies("blocking")
+                self.site.crash("api")
                 self._network.reset()
-            case "kill_worker" | "no_workers":
+            case "kill_worker":
+                self._dies("streaming")
+                self.site.crash("worker")
+            case "no_workers":
                 self._set_workers(0)
-                if what == "kill_worker":
-                    self.engine.kill("streaming")
+            case "slow_log":
+                self._slow_log = SLOW_LOG
             case _ if what in GATEWAYS:
-                self.gateways.append(what)
+                self._gateways.append(what)
             case _:
                 self.site.plan.server[what] = Fault(what, 12.0)
 
     def end(self, what: str) -> None:
         """It is over."""
         match what:
-            case "refuse" | "kill_api":
-                self._network.refuses = False
+            case "refuse":
+                self._network.refuses = not self.site.api.alive
             case "unreachable":
                 self._network.swallows = False
-            case "kill_worker" | "no_workers":
+            case "kill_api":
+                self.site.restart("api")
+                self._network.refuses = False
+            case "kill_worker":
+                self.site.restart("worker")
+            case "no_workers":
                 self._set_workers(self._shape.workers)
+            case "slow_log":
+                self._slow_log = 0.0
             case _ if what in GATEWAYS:
-                self.gateways.remove(what)
+                if what in self._gateways:
+                    self._gateways.remove(what)
             case _:
                 self.site.plan.server.pop(what, None)
+
+    def _dies(self, mode: str) -> None:
+        """What is executed in this mode ends nowhere: it says running for ever. A form that waits is in the database."""
+        for execution in self.executions:
+            run = self.site.registry.by_id[execution.run_id]
+            if execution.mode == mode and execution.ended is None and run.status == "running":
+                execution.dead = True
 
     def _set_workers(self, workers: int | None) -> None:
         self.site.configure(replace(self.site.config, workers=workers))
@@ -238,24 +246,20 @@ class WorldServer:
     def calm(self) -> None:
         """All faults have ceased."""
         for what in WEATHER:
-            while what in GATEWAYS and what in self.gateways:
-                self.gateways.remove(what)
-            if what not in GATEWAYS:
-                self.end(what)
+            self.end(what)
+        self._gateways.clear()
         self.site.plan.rows.clear()
+        self._lag = 0.0
+
+    # --- what the world asks
+
+    def paused(self) -> Sequence[Run]:
+        return [run for run in self.site.registry.by_id.values() if run.status == "paused"]
 
     def answer_forms(self) -> None:
         """A person fills in every form that waits."""
-        for run in self.engine.paused():
-            self.engine.submit(run, "approve", {"comment": "ok"})
-
-    def expected(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        """The outputs of a run that succeeds on these inputs."""
-        return dict(self.app.answer(inputs))
+        for run in self.paused():
+            self.site.engine.submit(run, "approve", {"comment": "ok"})
 
     def close(self) -> None:
-        self.engine.close()
-
-
-def outputs_of(execution: Execution) -> Any:
-    return json.loads(execution.outputs)
+        self.site.close()
