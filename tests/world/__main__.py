@@ -104,9 +104,8 @@ def _many(seeds: range, processes: int, *, tame: bool, keep_going: bool) -> int:
             print(story(history, play(history)))
             print(again(history))
     seconds = time.perf_counter() - began
-    print(
-        f"{len(states)} distinct end states, {seconds:.0f} s, {1000 * seconds * processes / max(1, histories):.0f} ms each"
-    )
+    each = 1000 * seconds * processes / max(1, histories)
+    print(f"{len(states)} distinct end states, {seconds:.0f} s, {each:.0f} ms each")
     print(f"{histories} histories, {executed} rows executed, {invocations} invocations, {violations} violations")
     return 1 if violations else 0
 

@@ -211,7 +211,7 @@ class WorldNetwork:
         self._wires = [old for old in self._wires if not (old.client.lost and old.server.lost)]
         self._wires.append(wire)
         client.context.run(protocol.connection_made, client)
-        self._server_context.run(served.connection_made, server)  # type: ignore[attr-defined]
+        self._server_context.run(served.connection_made, server)
 
     def drop(self, owner: object) -> None:
         """The owner is dead: its ends are closed by the system, and it notices nothing."""

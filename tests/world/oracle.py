@@ -1,4 +1,7 @@
-"""What must hold after each invocation, whatever happened. It knows the files (`reader`) and the server's ledger only."""
+"""What must hold after each invocation, whatever happened.
+
+It knows the files (`reader`) and the server's ledger only.
+"""
 
 from __future__ import annotations
 

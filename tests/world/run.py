@@ -11,8 +11,9 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
-import aiohttp.connector
+import aiohttp
 
 from tests.world.disk import Machine
 from tests.world.history import Deed, History, Invocation, Weather
@@ -51,30 +52,37 @@ def play(history: History) -> Verdict:
     folder = Path(tempfile.mkdtemp(prefix="world-", dir=MEMORY if MEMORY.is_dir() else None))
     try:
         with _surroundings(loop, history.seed):
-            world = World(loop, history, folder, verdict)
             try:
-                loop.run_until_complete(world.play())
+                loop.run_until_complete(_whole(loop, history, folder, verdict))
             except Stalled as stalled:
                 verdict.violations.append(Violation("stalled", str(stalled)))
-            world.finish()
     finally:
         _close(loop)
         shutil.rmtree(folder, ignore_errors=True)
     return verdict
 
 
+async def _whole(loop: WorldLoop, history: History, folder: Path, verdict: Verdict) -> None:
+    world = World(loop, history, folder, verdict)
+    try:
+        await world.play()
+    finally:
+        world.finish()
+
+
 @contextlib.contextmanager
 def _surroundings(loop: WorldLoop, seed: int) -> Iterator[None]:
     """What libraries ask this machine for in spite of all: aiohttp the age of connections, tenacity its jitter."""
-    state, clock, proxies = random.getstate(), aiohttp.connector.monotonic, os.environ.get("NO_PROXY")
+    connector: Any = aiohttp.connector
+    state, clock, proxies = random.getstate(), connector.monotonic, os.environ.get("NO_PROXY")
     random.seed(seed)
-    aiohttp.connector.monotonic = loop.time  # type: ignore[assignment]
+    connector.monotonic = loop.time
     os.environ["NO_PROXY"] = "*"
     try:
         yield
     finally:
         random.setstate(state)
-        aiohttp.connector.monotonic = clock  # type: ignore[assignment]
+        connector.monotonic = clock
         if proxies is None:
             del os.environ["NO_PROXY"]
         else:
@@ -106,6 +114,7 @@ class World:
         self.server = WorldServer(loop, self.network, history)
         self.oracle = Oracle(self.desk, self.server.executions)
         self._number = 0
+        self._others: list[asyncio.Task[None]] = []
 
     def tell(self, text: str) -> None:
         self.verdict.told.append(f"{self.loop.time():9.2f}  {text}")
@@ -144,8 +153,7 @@ class World:
         process = self._start(invocation, f"#{self._number}")
         self.tell(f"#{self._number} begins {dict(invocation.flags) or ''}")
         timers = [self.loop.call_later(deed.at, self._do, deed, process) for deed in invocation.deeds]
-        for weather in invocation.weather:
-            timers.append(self.loop.call_later(weather.at, self._weather, weather))
+        timers += [self.loop.call_later(weather.at, self._weather, weather) for weather in invocation.weather]
         ended = await process.ended()
         for timer in timers:
             timer.cancel()
@@ -170,7 +178,7 @@ class World:
             case "answer":
                 self.server.answer_forms()
             case "second":
-                asyncio.ensure_future(self._second(process))
+                self._others.append(asyncio.ensure_future(self._second(process)))
 
     async def _second(self, first: Process) -> None:
         """Another process on the same output: it ends at once, or the first had just ended."""

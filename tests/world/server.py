@@ -234,7 +234,8 @@ class WorldServer:
                 self.site.plan.server.pop(what, None)
 
     def _dies(self, mode: str) -> None:
-        """What is executed in this mode ends nowhere: it says running for ever. A form that waits is in the database."""
+        """What is executed in this mode ends nowhere: it says running for ever. A form that waits does not
+        die."""
         for execution in self.executions:
             run = self.site.registry.by_id[execution.run_id]
             if execution.mode == mode and execution.ended is None and run.status == "running":

@@ -1,4 +1,4 @@
-"""The world itself: it repeats itself, it knows death from an orderly end, and where nothing goes wrong it finds nothing."""
+"""The world itself: it repeats itself, knows death from an orderly end, and finds nothing where nothing goes wrong."""
 
 from __future__ import annotations
 
