@@ -31,13 +31,12 @@ def main() -> int:
     parser.add_argument("--seed", type=int)
     parser.add_argument("--history", help="a file with the JSON of a history, or - for standard input")
     parser.add_argument("-j", type=int, default=1, help="processes")
-    parser.add_argument("-v", action="store_true", help="tell the whole history")
+    parser.add_argument("-v", action="count", default=0, help="tell the whole history; twice: with the log")
     parser.add_argument("--control", action="store_true", help="no queue and no faults: must find nothing")
     parser.add_argument("--keep-going", action="store_true", help="show each kind of violation, not only the first")
     parser.add_argument("--mutants", nargs="*", metavar="NAME")
     parser.add_argument("--coverage", action="store_true")
     options = parser.parse_args()
-    logging.getLogger("dify_batch").setLevel(logging.CRITICAL)
     seeds = range(*map(int, options.seeds.split(":")))
     if options.mutants is not None:
         from tests.world.mutants import hunt
@@ -56,8 +55,8 @@ def _read(name: str) -> History:
     return History.from_json(sys.stdin.read() if name == "-" else Path(name).read_text())
 
 
-def _one(history: History, *, tell: bool) -> int:
-    verdict = play(history)
+def _one(history: History, *, tell: int) -> int:
+    verdict = play(history, log=logging.DEBUG if tell > 1 else logging.CRITICAL)
     if tell or verdict.violations:
         print(story(history, verdict))
     print(

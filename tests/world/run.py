@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import random
 import shutil
@@ -44,14 +45,15 @@ class Verdict:
         return {violation.kind for violation in self.violations}
 
 
-def play(history: History) -> Verdict:
-    """Plays it to its end. Always the same for the same history."""
+def play(history: History, *, log: int = logging.CRITICAL) -> Verdict:
+    """Plays it to its end. Always the same for the same history. `log`: from which level on the command's own log is
+    told, too."""
     verdict = Verdict()
     loop = WorldLoop()
     loop.set_task_factory(adopting)
     folder = Path(tempfile.mkdtemp(prefix="world-", dir=MEMORY if MEMORY.is_dir() else None))
     try:
-        with _surroundings(loop, history.seed):
+        with _surroundings(loop, history.seed), _listening(verdict, loop, log):
             try:
                 loop.run_until_complete(_whole(loop, history, folder, verdict))
             except Stalled as stalled:
@@ -68,6 +70,31 @@ async def _whole(loop: WorldLoop, history: History, folder: Path, verdict: Verdi
         await world.play()
     finally:
         world.finish()
+
+
+class _Listener(logging.Handler):
+    def __init__(self, verdict: Verdict, loop: WorldLoop) -> None:
+        super().__init__()
+        self._verdict, self._loop = verdict, loop
+
+    def emit(self, record: logging.LogRecord) -> None:
+        row = getattr(record, "row", "")
+        self._verdict.told.append(f"{self._loop.time():9.2f}      {record.levelname} {row} {record.getMessage()}")
+
+
+@contextlib.contextmanager
+def _listening(verdict: Verdict, loop: WorldLoop, level: int) -> Iterator[None]:
+    """The command's log belongs to the world; nothing of it reaches the terminal."""
+    logger = logging.getLogger("dify_batch")
+    before, handler = (logger.level, logger.propagate), _Listener(verdict, loop)
+    logger.addHandler(handler)
+    logger.setLevel(level)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.level, logger.propagate = before
 
 
 @contextlib.contextmanager
