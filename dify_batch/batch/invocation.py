@@ -382,9 +382,10 @@ class _Batch:
         own_user = self._settings.user is None
         if not users and own_user:
             return []
-        claims, delays = claimed_runs(self._paths, lambda user: user in users or not (own_user or is_own(user)))
-        selection.claims = {user: frozenset(runs) for user, runs in claims.items()}
-        return delays
+        past = claimed_runs(self._paths, lambda user: user in users or not (own_user or is_own(user)))
+        selection.claims = {user: frozenset(runs) for user, runs in past.runs.items()}
+        selection.outlived = past.outlived
+        return past.delays
 
     def _as_on_disk(self) -> Summary:
         """The summary after a file could not be written: what counts is what the files have."""

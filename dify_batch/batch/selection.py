@@ -40,6 +40,7 @@ class Selection:
         self.wanted: frozenset[str] | None = None
         self.chosen: frozenset[str] | None = None
         self.claims: Mapping[str, frozenset[str]] = {}
+        self.outlived: frozenset[str] = frozenset()
 
     def check_user_template(self) -> None:
         """Raises UsageError where --user names a column that is not there."""
@@ -83,7 +84,7 @@ class Selection:
                 ask = asked_for(known, anyway=self._settings.retry_unknown) if known is not None else Ask.NOTHING
                 if known is not None and ask is not Ask.NOTHING:
                     work.row = resumed(known, may_send=True, ask=ask)
-                    work.known_runs = self.claims.get(known.user, frozenset())
+                    work.known_runs, work.outlived = self.claims.get(known.user, frozenset()), work.id in self.outlived
             yield work
             left -= 1
             if left <= 0:
@@ -123,7 +124,7 @@ class Selection:
                 continue
             work = found.get(row_id) or Work(row_id)
             work.row = resumed(known, may_send=work.inputs is not None and not self._settings.retry)
-            work.known_runs = self.claims.get(known.user, frozenset())
+            work.known_runs, work.outlived = self.claims.get(known.user, frozenset()), work.id in self.outlived
             works.append(work)
             self._index.add(row_id, SELECTED)
         return works

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Protocol
 
 from dify_batch.dify.answers import Detail
 from dify_batch.engine.facts import Gone, Seen
@@ -12,6 +12,7 @@ from dify_batch.engine.health import Health
 from dify_batch.engine.work import Work
 from dify_batch.outcomes import Failed, Outcome, Paused, Running, RunRef, Succeeded, Unreachable
 from dify_batch.seams import Clock
+from dify_batch.strictjson import json_object
 
 # The snapshot of a paused run comes within a second [18e]; of a run made in blocking mode none comes [24o].
 _FORM_WITHIN = 5.0
@@ -99,6 +100,8 @@ class Following:
         async with self._gate:
             detail = await self._client.run_detail(work.ref)
         outcome = detail.outcome
+        if work.inputs is None and work.sent_inputs is None and detail.inputs is not None:
+            work.sent_inputs = _as_sent(work.id, detail.inputs)
         if outcome is None:
             return Gone(work.ref)
         if isinstance(outcome, Paused) and not outcome.forms and work.user:
@@ -118,3 +121,11 @@ class Following:
 
     def _young(self, work: Work) -> bool:
         return self._clock.monotonic() - work.known_at < self._settle
+
+
+def _as_sent(row_id: str, inputs: str) -> Mapping[str, Any] | None:
+    """What was sent, as run detail tells it: for a row that has gone from the input. Dify's own inputs are no one's."""
+    told = json_object(inputs.encode("utf-8", "surrogatepass"))
+    if told is None:
+        return None
+    return {"id": row_id} | {name: value for name, value in told.items() if not name.startswith("sys.")}

@@ -109,6 +109,7 @@ class Lookups:
         self._leaving = leaving
         self._others = others
         self._pause = pause
+        self._began = clock.monotonic()
         self._lost: dict[str, Work] = {}
         self._inputs: dict[str, str | None] = {}
         self.missing = ""
@@ -230,7 +231,7 @@ class Lookups:
             now=self._clock.monotonic(),
             age=age,
             unfinished=unfinished,
-            alive=self._health.alive_since(since, work.mode) or view.newest > sent + 1,
+            alive=work.outlived or self._health.alive_since(since, work.mode) or view.newest > sent + 1,
             answering_since=self._health.outage.answers_since,
             reaching=not must_reach(age) or view.oldest < sent or await self._backlog.reaches(sent),
             last=last,
@@ -250,7 +251,8 @@ class Lookups:
     def _age(self, work: Work) -> float:
         if work.posted_at:
             return self._clock.monotonic() - work.posted_at
-        return max(0.0, self._backlog.server_now - self._server_sent(work))
+        # An earlier invocation's clock may have been wrong; what it sent is older than this invocation at least.
+        return max(self._clock.monotonic() - self._began, self._backlog.server_now - self._server_sent(work))
 
     # ---------------------------------------------------------------- whose run is whose
 

@@ -20,6 +20,8 @@ _TYPES: Mapping[str, type] = {
     **dict.fromkeys(("summary", "line"), dict),
     **dict.fromkeys(("forms", "again"), list),
 }
+_TYPES_OF_SENT: Mapping[str, type] = {**_TYPES, "server": float}
+"""With "sent" it is the server's time, with "batch" its address."""
 _RESULT = ("workflow_run_id", "status")
 _MUST: Mapping[str, tuple[str, ...]] = {"started": ("id", "run"), "paused": ("id", "run"), "held": ("id", "line")}
 
@@ -29,7 +31,8 @@ def journal_record(line: bytes) -> dict[str, Any] | None:
     record = formats.line_object(line)
     if record is None or not isinstance(record.get("event"), str):
         return None
-    wrong = [name for name, value in record.items() if (kind := _TYPES.get(name)) and type(value) is not kind]
+    types = _TYPES_OF_SENT if record["event"] == "sent" else _TYPES
+    wrong = [name for name, value in record.items() if (kind := types.get(name)) and type(value) is not kind]
     for name in wrong:
         del record[name]
     for name in _MUST.get(record["event"], ()):

@@ -7,11 +7,11 @@ Which file is believed: a row in the results is done, whatever else says; for an
 from __future__ import annotations
 
 import os
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from dify_batch.errors import StorageError
 from dify_batch.ids import DONE, OPEN, PAUSED, RETRY, IdIndex, parse_ids
@@ -269,9 +269,21 @@ def _read_retry(path: Path, data: bytes, state: State) -> None:
     state.retry_stale = whole != data or not ids
 
 
-def claimed_runs(paths: formats.Paths, concerns: Callable[[str], bool]) -> tuple[dict[str, set[str]], list[float]]:
-    """The runs that rows already claim, by the user they were sent with: {user: {run id, ...}}; and the newest start
-    delays among them (seconds from POST to workflow_started). `concerns` says which users matter.
+class Past(NamedTuple):
+    """What look-ups have to know of the journal.
+
+    `runs`: those that rows already claim, by the user they were sent with. `delays`: the newest start delays among them
+    (seconds from POST to workflow_started). `outlived`: rows after whose last POST another run of the same mode has
+    started or been answered, so that work was taken up since. The order of the records tells it, not their times.
+    """
+
+    runs: dict[str, set[str]]
+    delays: list[float]
+    outlived: frozenset[str]
+
+
+def claimed_runs(paths: formats.Paths, concerns: Callable[[str], bool]) -> Past:
+    """`concerns` says which users matter.
 
     A second pass over the journal, made only where a look-up needs it (open intents of a killed batch, --user).
     """
@@ -279,8 +291,13 @@ def claimed_runs(paths: formats.Paths, concerns: Callable[[str], bool]) -> tuple
     sent_at: dict[str, float] = {}
     delays: deque[float] = deque(maxlen=_DELAYS_KEPT)
     claimed: dict[str, set[str]] = {}
+    starts: Counter[str] = Counter()  # by mode
+    mode_of: dict[str, str] = {}  # of rows whose run has not started
+    before: dict[str, tuple[str, int]] = {}  # row -> the mode of its last POST, and the starts of that mode before it
     for line, _ in lines_of(paths.journal):
         head = formats.journal_head(line)
+        if head is not None and head[0] == b"started" and b'"found":true' not in line:
+            starts[mode_of.pop(head[1].decode("utf-8", "replace"), "")] += 1
         if head is not None and head[0] != b"sent" and head[1].decode("utf-8", "replace") not in user_of:
             continue
         record = journal_record(line)
@@ -288,12 +305,16 @@ def claimed_runs(paths: formats.Paths, concerns: Callable[[str], bool]) -> tuple
             continue
         if record["event"] == "sent":
             user_of[row_id] = str(record.get("user", ""))
+            mode_of[row_id] = mode = str(record.get("mode", "streaming"))
             if not concerns(user_of[row_id]):
                 del user_of[row_id]
             else:
                 sent_at[row_id] = event_time(record)
+                before[row_id] = mode, starts[mode]
         elif (run := record.get("run")) and row_id in user_of:
             claimed.setdefault(user_of[row_id], set()).add(str(run))
+            before.pop(row_id, None)
             if record["event"] == "started" and not record.get("found") and row_id in sent_at:
                 delays.append(max(0.0, event_time(record) - sent_at.pop(row_id)))
-    return claimed, list(delays)
+    outlived = frozenset(row_id for row_id, (mode, count) in before.items() if starts[mode] > count)
+    return Past(claimed, list(delays), outlived)

@@ -85,7 +85,7 @@ async def test_the_run_of_a_blocking_answer_is_claimed_before_the_next_intent(ou
     await ledger.sent("a", user="u", mode="blocking")
     getattr(ledger, end)("a", {}, result())
     await ledger.sent("b", user="u", mode="blocking")
-    claimed, _ = claimed_runs(ledger.paths, frozenset({"u"}).__contains__)
+    claimed = claimed_runs(ledger.paths, frozenset({"u"}).__contains__).runs
     await ledger.close()
     assert claimed == {"u": {"run-1"}}
 

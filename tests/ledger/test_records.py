@@ -98,6 +98,15 @@ def test_a_field_of_another_type_costs_the_field_and_not_the_record(tmp_path: Pa
     assert read_state(paths).rows["a"].phase is Phase.SENT
 
 
+def test_the_servers_time_stays_with_what_was_sent(tmp_path: Path) -> None:
+    """In the record of an invocation the same name is the server's address."""
+    paths = Paths.of(tmp_path / "results.jsonl")
+    record = {**sent("a"), "server": 1795312800.25}
+    paths.journal.write_bytes(json_line(batch(), compact=True) + json_line(record, compact=True))
+    assert read_state(paths).rows["a"].server_at == 1795312800.25
+    assert "server" not in (journal_record(json_line({**record, "server": "http://h/v1"})) or {"server": 1})
+
+
 @pytest.mark.parametrize("line", [b"5", b'{"id": 5}', b'{"id": "e"}', b'{"id": "e", "workflow_run_id": 5}', b"\xff"])
 def test_lines_of_paused_that_name_no_run(line: bytes) -> None:
     assert paused_row(line) is None

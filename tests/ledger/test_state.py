@@ -266,7 +266,19 @@ def test_the_runs_that_rows_claim_by_user(tmp_path: Path) -> None:
         sent("c", "u1"),
     ]
     paths = write(tmp_path, journal=journal)
-    assert claimed_runs(paths, frozenset({"u1", "u3"}).__contains__)[0] == {"u1": {"r1"}, "u3": {"r3"}}
+    assert claimed_runs(paths, frozenset({"u1", "u3"}).__contains__).runs == {"u1": {"r1"}, "u3": {"r3"}}
+
+
+def test_rows_that_others_have_outlived(tmp_path: Path) -> None:
+    """A run that starts after a row was sent shows that work is taken up: by the order of the records, as the clock may
+    have jumped; in its own mode only; and not where a look-up found it, as it may have started long before."""
+    journal = [
+        *(sent("a", "u1"), sent("b", "u2"), started("b", "r2")),
+        *(sent("c", "u3"), {**sent("d", "u4"), "mode": "streaming"}, started("d", "r4")),
+        *(sent("e", "u5"), {**started("e", "r5"), "found": True}),
+    ]
+    past = claimed_runs(write(tmp_path, journal=journal), lambda user: True)
+    assert past.outlived == {"a"}
 
 
 def test_an_unknown_event_and_a_bad_time_are_no_error() -> None:

@@ -58,7 +58,7 @@ class Oracle:
         self.spans: list[Span] = []
         self._posts: dict[str, int] = {}
 
-    def after(self, span: Span, ended: Ended, now: float) -> list[Violation]:
+    def after(self, span: Span, ended: Ended) -> list[Violation]:
         """Everything that is wrong after an invocation."""
         self.spans.append(span)
         files = read(self._desk.output)
@@ -68,7 +68,7 @@ class Oracle:
         found += self._secrets()
         if ended.how == "exit" and ended.summary is not None:
             found += self._told(span, ended, files)
-        found += self._at_once(span, now)
+        found += self._at_once(span, files)
         return found
 
     # --- the end itself
@@ -164,29 +164,38 @@ class Oracle:
         )
         if ended.status == 0 and (unfinished or count.get("retry", 0)):
             yield Violation("status", f"invocation {span.number} ends with 0, and {where}")
-        if ended.status == 1 and not count.get("retry", 0):
+        if ended.error == "rows_failed" and not count.get("retry", 0):
             yield Violation("status", f"invocation {span.number} ends with 1 ({ended.error}), and {where}")
 
     # --- never more than -c at once
 
-    def _at_once(self, span: Span, now: float) -> Iterable[Violation]:
+    def _at_once(self, span: Span, files: Files) -> Iterable[Violation]:
+        """Runs that the command knows of. One whose answer was lost is nobody's until it is found, and holds no place:
+        else those that never began would hold theirs for ever."""
         limit = span.flags.get("concurrency", 5)
         if not isinstance(limit, int):
             return
-        for run in self._ledger:
-            if not span.began <= run.begun <= span.ended or run.dead:
+        lost, known = set[str](), set[str]()
+        for record in files.journal:
+            if record["event"] == "lost" or record.get("found"):
+                lost.add(record["id"])
+            elif record["event"] == "started":
+                known.add(record["run"])
+        runs = [run for run in self._ledger if run.row not in lost and not run.dead and not run.pauses]
+        for run in runs:
+            if not span.began <= run.posted <= span.ended:
                 continue
+            at = run.begun
             others = [
                 other
-                for other in self._ledger
-                if other.begun <= run.begun
-                and not other.dead
-                and (other.ended is None or other.ended > run.begun)
-                and other.status != "paused"
+                for other in runs
+                if other.begun <= at
+                and (other.ended is None or other.ended > at)
+                and (other.posted >= span.began or other.run_id in known)
             ]
             if len(others) > limit:
-                rows = ", ".join(f"{o.row} since {o.begun:.1f}" for o in others)
-                yield Violation("at once", f"{len(others)} runs at once at {run.begun:.1f} with -c {limit}: {rows}")
+                rows = ", ".join(f"{other.row} since {other.begun:.1f}" for other in others)
+                yield Violation("at once", f"{len(others)} runs at once at {at:.1f} with -c {limit}: {rows}")
                 return
 
     # --- at the very end

@@ -59,11 +59,12 @@ SLOW_LOG = 20.0
 @dataclass(slots=True)
 class Execution:
     """One execution of a row as the oracle wants it. Times are the world's. `status`: None while it goes on; for ever
-    so if it is `dead`: what executed it was killed."""
+    so if it is `dead`: what executed it was killed. `pauses`: it waits for a person on its way."""
 
     told: Executed
     posted: float
     dead: bool = False
+    pauses: bool = False
 
     @property
     def row(self) -> str:
@@ -166,7 +167,8 @@ class WorldServer:
             run = begin(task, inputs)
             told = self.site.ledger.executions[-1]
             dead = task.fault.name in ("zombie", "zombie_blocking")
-            self.executions.append(Execution(told, posted.pop(id(task), told.begun), dead))
+            pauses = task.app.human or task.fault.name == "paused"
+            self.executions.append(Execution(told, posted.pop(id(task), told.begun), dead, pauses))
             return run
 
         engine.enqueue, engine.begin = noted_enqueue, noted_begin  # type: ignore[method-assign]

@@ -1,0 +1,5 @@
+"""Which rules were reached."""
+
+
+def show(seeds: range) -> int:
+    return 0
