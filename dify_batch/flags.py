@@ -213,6 +213,13 @@ def parse_rename(text: str) -> tuple[str, str]:
     return name.strip(), value.strip()
 
 
+def parse_sheet(text: str) -> str:
+    """The name of a sheet, as given: it may have blanks around it."""
+    if not text.strip():
+        raise ValueError("the name of a sheet")
+    return text
+
+
 def parse_name(text: str) -> str:
     """The name of a column, without blanks around it."""
     if not text.strip():
@@ -380,7 +387,7 @@ FLAGS: tuple[Flag, ...] = (
     Flag(dest="delimiter", names=("--delimiter",), metavar="CHAR", group=FORMATS, parse=parse_delimiter,
          shown=",", help="what separates the cells of the CSV; tab for tabs",
          doc="One character, or tab, comma, semicolon or pipe. Spreadsheets of many countries export with ;."),
-    Flag(dest="sheet", names=("--sheet",), metavar="NAME", group=FORMATS, parse=parse_name,
+    Flag(dest="sheet", names=("--sheet",), metavar="NAME", group=FORMATS, parse=parse_sheet,
          shown="the first", help="the sheet of a workbook",
          doc="The first that is not hidden. Dates, numbers and the values of formulas are read as a person sees "
          "them, without their formats: 12 % is 0.12."),

@@ -110,7 +110,7 @@ class Settings:
     id_column: str | None = None
     files_column: str | None = None
     files_root: Path | None = None
-    constants: Mapping[str, str] | None = None
+    constants: Mapping[str, Any] | None = None
     renames: Mapping[str, str] | None = None
     other_ids: bool = _default("other_ids")
     skip_invalid: bool = _default("skip_invalid")

@@ -42,7 +42,7 @@ class BoundForm:
         typed: bool,
         *,
         user: UserTemplate | None,
-        constants: Mapping[str, str],
+        constants: Mapping[str, Any],
         renames: Mapping[str, str],
     ) -> None:
         self.problems: tuple[Problem, ...] = ()
@@ -88,14 +88,14 @@ class BoundForm:
             hint = f"did you mean {show(near)}?" if near else f"it has {_names(tuple(self._by_name))}"
             raise UsageError(f"{said}: the app has no input {show(name)}", code="usage_invalid_flag", hint=hint)
 
-    def _constant(self, name: str, text: str) -> Any:
-        said = f"--set {name}={text}"
+    def _constant(self, name: str, value: Any) -> Any:
+        said = f"--set {name}={value}"
         self._check_input(name, said)
-        if not text:
+        if value == "":
             raise UsageError(f"{said} has no value", code="usage_invalid_flag", hint="leave it out, or give a value")
         variable = self._by_name.get(name)
         try:
-            return to.plain(text) if variable is None else self._converter(variable, typed=False)(text)
+            return to.plain(value) if variable is None else self._converter(variable, typed=False)(value)
         except to.Refused as error:
             raise UsageError(f"{said}: {error.message}", code="usage_invalid_flag") from None
 

@@ -68,7 +68,7 @@ class Form:
         typed: bool = False,
         files_root: Path | None = None,
         user: str | None = None,
-        constants: Mapping[str, str] | None = None,
+        constants: Mapping[str, Any] | None = None,
         renames: Mapping[str, str] | None = None,
     ) -> BoundForm:
         """The form for the columns of one file.
@@ -81,7 +81,7 @@ class Form:
             typed: `RowSource.typed`: each row may have other keys, so columns are looked up row by row.
             files_root: the folder below which cells may name files (--files-root); None for `base_dir`.
             user: the text of --user; what it makes of each row is checked.
-            constants: input → text that each row is given (--set).
+            constants: input → text that each row is given (--set); from Python any value that JSON has.
             renames: column → the input that it stands for (--map).
 
         Raises:

@@ -102,6 +102,13 @@ def test_a_constant_is_given_to_each_row_as_its_type(see: Any) -> None:
     assert came.sent == [{"id": "1", "query": "a", **given}, {"id": "2", "query": "b", **given}]
 
 
+def test_a_constant_from_python_has_a_type(see: Any) -> None:
+    came = see("id,query\n1,a\n", constants={"n": 0, "flag": False, "meta": {"a": 1}})
+    assert came.sent == [{"id": "1", "query": "a", "n": 0, "flag": False, "meta": {"a": 1}}]
+    with pytest.raises(UsageError, match="--set language=7: 7 is not text"):
+        see("id,query\n1,a\n", constants={"language": 7})
+
+
 def test_a_constant_stands_for_a_required_column(see: Any) -> None:
     assert see("id\n1\n", constants={"query": "always"}).sent == [{"id": "1", "query": "always"}]
     line = '{"id": 1}\n'
