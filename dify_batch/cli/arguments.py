@@ -10,7 +10,7 @@ import argparse
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from dify_batch.cli import completion, diff, export, form, report, status, template
+from dify_batch.cli import completion, diff, export, form, report, status, template, try_row
 from dify_batch.cli.parser import Parser, Subparsers, add_flag
 from dify_batch.flags import FLAGS, GROUPS
 
@@ -34,7 +34,7 @@ class Command(Protocol):
         """
 
 
-_ALL: tuple[Command, ...] = (form, template, status, export, report, diff, completion)
+_ALL: tuple[Command, ...] = (form, template, try_row, status, export, report, diff, completion)
 COMMANDS: Mapping[str, Command] = {command.NAME: command for command in _ALL}
 """The commands beside the batch itself, in the order in which help shows them."""
 

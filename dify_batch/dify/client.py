@@ -38,6 +38,7 @@ from dify_batch.dify.protocol import Events, answer_outcome, follow_outcome
 from dify_batch.dify.sse import EventStream
 from dify_batch.dify.transport import Broken, Transport, drop, pieces, whole_body
 from dify_batch.dify.watch import Silence
+from dify_batch.dify.watching import RunEvents
 from dify_batch.errors import ConnectionFailed, UsageError
 from dify_batch.outcomes import (
     Lost,
@@ -64,7 +65,7 @@ _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan
 _USER_AGENT = f"dify-batch/{__version__}".encode()
 
 
-class DifyClient(Endpoints):
+class DifyClient(Endpoints, RunEvents):
     """The service API of one Dify app. Use it as an async context manager; safe for many tasks of one event loop.
 
     Args:

@@ -8,13 +8,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote, urlencode
 
 from dify_batch.dify.answers import LogPage, log_page, log_time
+from dify_batch.dify.appinfo import AppInfo
 
 
-class Endpoints(ABC):
+class Endpoints(AppInfo, ABC):
     """Each method is one request. All of them raise:
 
     AuthError: 401; the key is unknown to the server.
@@ -36,6 +37,8 @@ class Endpoints(ABC):
         before: datetime | None = None,
         page: int = 1,
         limit: int = 100,
+        keyword: str | None = None,
+        status: Literal["succeeded", "failed", "stopped"] | None = None,
     ) -> LogPage:
         """GET /workflows/logs: the runs of the app, newest first, running ones too [14, 14c].
 
@@ -45,6 +48,9 @@ class Endpoints(ABC):
                 down) [14n, 14p].
             page: from 1; paging is by offset, so rows shift while runs are added.
             limit: 1 to 100, else the server answers 400 [14x].
+            keyword: part of inputs, outputs or user, or a whole run id; in ASCII, the first 30 characters count
+                [14f to 14k].
+            status: only runs that ended so; the server knows no other words, and lists all without one [14l].
         """
         query = {"page": str(page), "limit": str(limit)}
         if user is not None:
@@ -53,6 +59,10 @@ class Endpoints(ABC):
             query["created_at__before"] = log_time(before)
         if after is not None:
             query["created_at__after"] = log_time(after)
+        if keyword is not None:
+            query["keyword"] = keyword
+        if status is not None:
+            query["status"] = status
         return log_page(await self._json("GET", f"/workflows/logs?{urlencode(query, quote_via=quote)}"))
 
     async def parameters(self) -> dict[str, Any]:
