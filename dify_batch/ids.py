@@ -60,7 +60,8 @@ def id_fault(id_: str) -> tuple[str, str] | None:
 def looks(id_: str) -> str:
     """An id as the eye sees it: ids of which this is the same differ only in what cannot be seen (the Unicode form of
     an accent, kinds and numbers of blanks, characters without width)."""
-    if id_.isascii() and "  " not in id_:
+    # Whatever has no ink is not printable to Python, nor is any blank but the plain one.
+    if id_.isprintable() and "  " not in id_ and unicodedata.is_normalized("NFC", id_):
         return id_
     seen = _BLANKS.sub(" ", _NO_INK.sub("", _ENDS.sub("", id_)))
     return unicodedata.normalize("NFC", seen)

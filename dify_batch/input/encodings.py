@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import codecs
-import os
 
 from dify_batch.input.guess import guesses
-from dify_batch.input.passes import BLOCK, RawPass
+from dify_batch.input.passes import BLOCK, RawPass, read_at
 from dify_batch.input.records import Problem
 from dify_batch.text import show
 
@@ -116,7 +115,7 @@ def decode_problem(descriptor: int, encoding: str, label: str) -> Problem:
     decoder = codecs.getincrementaldecoder(encoding)()
     line, offset, last = 1, 0, ""
     while True:
-        data = os.pread(descriptor, BLOCK, offset)
+        data = read_at(descriptor, BLOCK, offset)
         try:
             text = decoder.decode(data, final=not data)
         except UnicodeDecodeError as error:
@@ -132,7 +131,7 @@ def decode_problem(descriptor: int, encoding: str, label: str) -> Problem:
                 return Problem("encoding", message, line)
             bad = error.object[error.start : error.start + 1].hex().upper()
             begin = max(0, offset + error.start - _SAMPLE // 2)
-            sample = os.pread(descriptor, _SAMPLE, begin)
+            sample = read_at(descriptor, _SAMPLE, begin)
             cure = _cure(sample, offset + error.start - begin, label)
             return Problem("encoding", f"byte 0x{bad} is not valid {label.upper()}; {cure}", line)
         except UnicodeError:  # utf-16 and utf-32 without their mark

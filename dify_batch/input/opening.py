@@ -14,6 +14,7 @@ from typing import BinaryIO, TypeAlias
 
 from dify_batch.errors import InvalidInput, UsageError
 from dify_batch.input.kinds import HEAD, Kind, kind_of
+from dify_batch.input.passes import read_at
 from dify_batch.text import show
 
 Stamp: TypeAlias = tuple[int, int, int, int]
@@ -44,7 +45,7 @@ class Opened:
 
     @property
     def head(self) -> bytes:
-        return os.pread(self.file.fileno(), HEAD, 0)
+        return read_at(self.file.fileno(), HEAD, 0)
 
     def become(self, copy: BinaryIO) -> None:
         """Takes a copy in place of the file, for good."""

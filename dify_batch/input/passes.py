@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import threading
 from array import array
 from dataclasses import dataclass, field
 from typing import Any, TextIO
@@ -93,7 +94,7 @@ class RawPass(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         expect = self._expect
         wanted = len(buffer) if expect is None else min(len(buffer), expect.size - self._offset)
-        data = os.pread(self._descriptor, wanted, self._offset)
+        data = read_at(self._descriptor, wanted, self._offset)
         self._offset += len(data)
         if expect is not None and wanted and not (data and hash(data) == expect.blocks[self._block]):
             raise Changed
@@ -140,6 +141,17 @@ def _utf8_decoder() -> Any:
     import codecs
 
     return codecs.getincrementaldecoder("utf-8")()
+
+
+if hasattr(os, "pread"):
+    read_at = os.pread
+else:  # Windows: a pass at a time moves the one offset that a descriptor has there
+    _MOVING = threading.Lock()
+
+    def read_at(descriptor: int, size: int, offset: int, /) -> bytes:
+        with _MOVING:
+            os.lseek(descriptor, offset, os.SEEK_SET)
+            return os.read(descriptor, size)
 
 
 def text_of(raw: RawPass, encoding: str, newline: str = "") -> TextIO:
