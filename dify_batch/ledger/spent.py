@@ -11,18 +11,23 @@ from dify_batch.ledger import formats
 from dify_batch.ledger.records import journal_record
 from dify_batch.ledger.state import lines_of
 from dify_batch.strictjson import json_object
-from dify_batch.usage import Total, Use
+from dify_batch.usage import Total, Use, parse_price
 
-# From total_tokens to the end of a line: no braces or backslashes, so it is no part of an answer that looks alike.
-_END = re.compile(rb'"total_tokens": ?(?:null|\d+),[^{}\\]*\}\s*\Z')
+# The figures at the end of a line. Within them no brace or backslash: it is no part of an answer that looks alike.
+_END = re.compile(
+    rb'"total_tokens": (null|\d+), "total_steps": (?:null|\d+), "task_id": (?:null|"[^"\\{}]*")'
+    rb'(?:, "total_price": (?:null|"([^"\\{}]*)"), "currency": (?:null|"([^"\\{}]*)"))?'
+    rb'(?:, "workflow_id": (?:null|"[^"\\{}]*"))?\}\s*\Z'
+)
 _GLANCE = 600  # bytes: more than the figures and names at the end of a line ever take
 
 
-def spent(paths: formats.Paths) -> Total:
-    """The sum; raises StorageError where a file cannot be read."""
+def spent(paths: formats.Paths, *, but_results: bool = False) -> Total:
+    """The sum; raises StorageError where a file cannot be read. `but_results`: for whoever reads the results anyway,
+    and adds the `use_of_line` of each."""
     total = Total()
     superseded = paths.results.with_name(paths.results.name + ".superseded")
-    for path in (paths.results, superseded):
+    for path in (superseded,) if but_results else (paths.results, superseded):
         for line, _ in lines_of(path):
             if formats.result_id(line) is not None:
                 total.add(use_of_line(line))
@@ -37,4 +42,11 @@ def spent(paths: formats.Paths) -> Total:
 def use_of_line(line: bytes) -> Use:
     """The use that a line of the results tells."""
     match = _END.search(line, max(0, len(line) - _GLANCE))
-    return Use.of(json_object(b"{" + match[0] if match else line) or {})
+    if match is None:
+        return Use.of(json_object(line) or {})
+    tokens, price, currency = match.groups()
+    return Use(
+        None if tokens == b"null" else int(tokens),
+        None if price is None else parse_price(price.decode("utf-8", "replace")),
+        currency.decode("utf-8", "replace") or None if currency is not None else None,
+    )

@@ -17,13 +17,13 @@ from dify_batch.ids import DONE
 from dify_batch.ledger import formats
 from dify_batch.ledger.lock import holder_of, me
 from dify_batch.ledger.records import journal_record
-from dify_batch.ledger.spent import spent
+from dify_batch.ledger.spent import spent, use_of_line
 from dify_batch.ledger.state import Phase, RowState, State, lines_of, read_state
 from dify_batch.reports.standing import FailureGroup, Holder, InFlight, LastBatch, PausedRow, Standing
 from dify_batch.reports.status_text import next_steps, text_of
 from dify_batch.seams import REAL
 from dify_batch.text import pattern_of, plural
-from dify_batch.usage import exact_prices
+from dify_batch.usage import Total, exact_prices
 
 TOP_GROUPS = 10  # more kinds of failure than fit a screen are not read
 EXAMPLES = 3  # ids of a group: enough to look one up in Dify's log
@@ -50,9 +50,9 @@ def status_report(output: Path, *, now: float | None = None) -> StatusReport:
     require_batch(paths)
     state = read_state(paths)
     require_results(paths, state)
-    partial = _second_look(paths, state)
-    used = spent(paths)
-    holder = _holder(paths.lock)
+    used = spent(paths, but_results=True)
+    partial = _second_look(paths, state, used)
+    holder = writer_of(paths.lock)
     running = holder is not None and holder.alive is not False
     by_phase: dict[Phase, list[tuple[str, RowState]]] = {phase: [] for phase in Phase}
     for row_id, row in state.rows.items():
@@ -80,9 +80,9 @@ def status_report(output: Path, *, now: float | None = None) -> StatusReport:
         total_price=exact_prices(used.prices),
         failures=tuple(groups[:TOP_GROUPS]),
         other_failures=sum(group.count for group in groups[TOP_GROUPS:]),
-        batch=_last_batch(paths.journal, state.last_batch),
+        batch=last_batch_of(paths.journal, state.last_batch),
         holder=holder,
-        warnings=_warnings(paths, state, running=running),
+        warnings=warnings_of(paths, state, running=running),
     )
     return replace(report, next_steps=tuple(next_steps(report, running=running)))
 
@@ -120,8 +120,9 @@ def require_results(paths: formats.Paths, state: State) -> None:
 _PARTIAL = re.compile(rb'\s*\{"id": ?"(?:[^"\\]|\\.)*", ?"status": ?"partial-success"')
 
 
-def _second_look(paths: formats.Paths, state: State) -> int:
-    """Counts the partial successes, and takes out of the open rows what got its result since the first look.
+def _second_look(paths: formats.Paths, state: State, used: Total) -> int:
+    """Counts the partial successes, adds what the results used, and takes out of the open rows what got its result
+    since the first look.
 
     The journal was read after the results; without this a row done in between would look open.
     """
@@ -131,6 +132,7 @@ def _second_look(paths: formats.Paths, state: State) -> int:
         row_id = formats.result_id(line)
         if row_id is None:
             continue
+        used.add(use_of_line(line))
         if not state.index.has(row_id, DONE):
             state.index.add(row_id, DONE)
             state.done += 1
@@ -176,7 +178,7 @@ def _in_flight(row_id: str, row: RowState) -> InFlight:
     return InFlight(row_id, row.run_id, formats.utc((row.run_id and row.started_at) or row.sent_at))
 
 
-def _holder(path: Path) -> Holder | None:
+def writer_of(path: Path) -> Holder | None:
     """Who is named in the lock file. Never locks it: a batch that starts at this moment must not be turned away."""
     named = holder_of(path)
     if named is None:
@@ -193,7 +195,7 @@ def _holder(path: Path) -> Holder | None:
     return Holder(pid, host, True)
 
 
-def _last_batch(journal: Path, record: dict[str, Any] | None) -> LastBatch | None:
+def last_batch_of(journal: Path, record: dict[str, Any] | None) -> LastBatch | None:
     if record is None:
         return None
     end = _end_record(journal)
@@ -229,7 +231,7 @@ def _end_record(journal: Path) -> dict[str, Any] | None:
     return None
 
 
-def _warnings(paths: formats.Paths, state: State, *, running: bool) -> tuple[str, ...]:
+def warnings_of(paths: formats.Paths, state: State, *, running: bool) -> tuple[str, ...]:
     found = list(state.bad_lines)
     if running:
         return tuple(found)  # what is not yet in the results may be on its way there

@@ -20,7 +20,14 @@ from dify_batch.ledger.state import Phase, RowState, State, lines_of, read_state
 from dify_batch.reports.html.figures import Points, charts
 from dify_batch.reports.html.pack import Packer, sample
 from dify_batch.reports.standing import FailureGroup
-from dify_batch.reports.status import group_failures, require_batch, require_results, status_report
+from dify_batch.reports.status import (
+    group_failures,
+    last_batch_of,
+    require_batch,
+    require_results,
+    warnings_of,
+    writer_of,
+)
 from dify_batch.strictjson import json_object
 from dify_batch.usage import Total, Use, exact
 
@@ -164,13 +171,14 @@ class _Reader:
         warnings: list[str] = []
         untouched, going_on = 0, False
         for number, (paths, state) in enumerate(self._states):
-            self._used.join(spent(paths))
+            self._used.join(spent(paths, but_results=True))
             self._results(number, paths, state)
             failed += self._others(number, state)
-            status = status_report(paths.results)
-            warnings += status.warnings
-            untouched += (status.batch.untouched or 0) if status.batch is not None else 0
-            going_on = going_on or (status.holder is not None and status.holder.alive is True)
+            holder, last = writer_of(paths.lock), last_batch_of(paths.journal, state.last_batch)
+            running = holder is not None and holder.alive is not False
+            warnings += warnings_of(paths, state, running=running)
+            untouched += (last.untouched or 0) if last is not None else 0
+            going_on = going_on or (running and holder is not None and holder.alive is True)
         self._close_block(self._packer.flush())
         known = [at for at in self._points.at if not math.isnan(at)]
         return Collected(
@@ -203,6 +211,7 @@ class _Reader:
             state.rows.pop(row_id, None)  # it got its result since the journal was read
             state.retry.pop(row_id, None)
             use = Use.of(record)
+            self._used.add(use)
             self._seen += 1
             at, seconds = moment(record.get("executed_at")), seconds_of(record.get("elapsed_time"))
             self._points.add(at, True, seconds, use.tokens)
