@@ -82,7 +82,7 @@ class Settings:
     wait: float = _default("wait")
     concurrency: int | Literal["auto"] = NOT_GIVEN
     rate: float | None = None
-    mode: Literal["streaming", "blocking"] = _default("mode")
+    mode: Literal["auto", "streaming", "blocking"] = _default("mode")
     timeout: float = _default("timeout")
     max_retries: int = _default("max_retries")
     initial_retry_delay: float = _default("initial_retry_delay")

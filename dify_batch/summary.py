@@ -42,6 +42,7 @@ class Summary:
     `recovered`: results taken from runs that were looked up. `posts`: POSTs that left for the server.
     `total_price`: currency → exact amount, of the runs that told one. `elapsed_time`: seconds. `paused_rows`: the
     first PAUSED_SHOWN of those that wait for a person.
+    `mode`, `mode_why`: the response mode in use at the end, and why it was that one.
     """
 
     rows: int = 0
@@ -59,6 +60,8 @@ class Summary:
     total_tokens: int = 0
     total_price: Mapping[str, str] = field(default_factory=dict)
     elapsed_time: float = 0.0
+    mode: str = ""
+    mode_why: str = ""
     warnings: tuple[Notice, ...] = ()
     paused_rows: tuple[PausedRun, ...] = ()
 
@@ -142,6 +145,7 @@ class Stats:
     limit: int = 0
     state: str = ""
     mode: str = ""
+    mode_why: str = ""
     budget_waits: bool = False
     clock: Clock = REAL.clock
     started_at: float = field(init=False)
@@ -184,6 +188,8 @@ class Stats:
             posts=self.posts,
             total_tokens=self.total_tokens,
             total_price=exact_prices(self.used.prices),
+            mode=self.mode,
+            mode_why=self.mode_why if self.mode else "",
             warnings=tuple(self.notices),
             elapsed_time=round(self.clock.monotonic() - self.started_at, 3),
         )

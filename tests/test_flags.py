@@ -133,5 +133,5 @@ def test_an_error_names_the_place_the_value_and_what_is_allowed() -> None:
     assert caught.value.code == "config_invalid_value"
     with pytest.raises(UsageError) as caught:
         BY_DEST["mode"].read("fast", "--mode")
-    assert caught.value.message == '--mode: "fast" is not one of streaming, blocking'
+    assert caught.value.message == '--mode: "fast" is not one of auto, streaming, blocking'
     assert caught.value.code == "usage_invalid_flag"

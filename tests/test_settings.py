@@ -34,7 +34,7 @@ def load(
 def test_defaults_of_the_contract(tmp_path: Path) -> None:
     settings, warnings = load(tmp_path)
     assert warnings == ()
-    assert (settings.wait, settings.concurrency, settings.rate, settings.mode) == (0, 5, None, "streaming")
+    assert (settings.wait, settings.concurrency, settings.rate, settings.mode) == (0, 5, None, "auto")
     assert (settings.timeout, settings.max_retries) == (300, 3)
     assert (settings.initial_retry_delay, settings.max_retry_delay) == (1, 60)
     assert (settings.retry_policy, settings.settle, settings.stuck_after) == ("safe", 10, None)

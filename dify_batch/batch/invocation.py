@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import logging
 import os
-from collections.abc import Container, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -330,6 +330,7 @@ class _Batch:
                 self._seams,
                 batch=batch,
                 limit=_limit(settings, self._seams.clock),
+                new_limit=_limits(settings, self._seams.clock),
                 budget=await threads.run(lambda: _budget(settings, self._paths)),
                 rows=selection.new_rows(ledger),
                 recovered=works,
@@ -432,6 +433,15 @@ def _limit(settings: Settings, clock: Clock) -> Limit:
 
         return AutoLimit(clock=clock.monotonic)
     return FixedLimit(settings.concurrency, clock=clock.monotonic)
+
+
+def _limits(settings: Settings, clock: Clock) -> Callable[[int], Limit] | None:
+    """Makes the limit of a new search, from where the last one stood; None where none is searched for."""
+    if settings.concurrency != "auto":
+        return None
+    from dify_batch.engine.auto import AutoLimit
+
+    return lambda start: AutoLimit(start=start, clock=clock.monotonic)
 
 
 def _budget(settings: Settings, paths: Paths) -> Budget | None:

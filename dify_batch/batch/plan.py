@@ -161,7 +161,8 @@ def make_plan(
 
 
 def _payload(work: Work, settings: Settings) -> dict[str, Any]:
-    body: dict[str, Any] = {"inputs": described(work.values), "response_mode": settings.mode}
+    mode = "streaming" if settings.mode == "auto" else settings.mode  # what auto begins with
+    body: dict[str, Any] = {"inputs": described(work.values), "response_mode": mode}
     if work.inputs is not None and work.inputs.files is not None:
         body["files"] = described(work.inputs.files)
     return body

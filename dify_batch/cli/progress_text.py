@@ -104,6 +104,8 @@ def summary_text(
     facts = [fact for fact in facts if fact]
     facts.append(count(summary.posts, "request"))
     facts += [f"{summary.recovered:,} recovered"] if summary.recovered else []
+    if summary.mode:
+        facts.append(f"mode {summary.mode}" + (f" ({summary.mode_why})" if summary.mode_why else ""))
     lines.append(", ".join([*facts, duration(summary.elapsed_time)]))
     lines.append(f"Results: {output}")
     if summary.failed or summary.unknown or summary.retry_waiting:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Literal, Protocol, TypeAlias
+from typing import Protocol
 
 from dify_batch.engine.claims import Claims
 from dify_batch.engine.facts import Answered, Fact, NotSent, Sent, Started, run_of
 from dify_batch.engine.health import Health
+from dify_batch.engine.mode import Mode
 from dify_batch.engine.pace import Starts
 from dify_batch.engine.slots import Slot, Slots
 from dify_batch.engine.surface import Surface
@@ -20,8 +21,6 @@ from dify_batch.outcomes import Failed, Fatal, Lost, Outcome, Rejected, RunRef, 
 from dify_batch.seams import Clock
 
 log = logging.getLogger("dify_batch")
-
-Mode: TypeAlias = Literal["streaming", "blocking"]
 
 
 class Journal(Protocol):
@@ -36,6 +35,7 @@ class Attempts:
     mode: says which response mode the next request takes. `timeout`: seconds for one run.
     tell: tells the course a fact of a row. `may_send`: whether a row may still be sent.
     in_flight: how many are. `pause`: sleeps, or less if no more rows are taken.
+    ended: told each answer, its mode, and how long it took.
     posted: called with 1 for each POST that goes, and -1 for one that turned out not to have left.
     """
 
@@ -56,6 +56,7 @@ class Attempts:
         in_flight: Callable[[], int],
         pause: Callable[[float], Awaitable[None]],
         posted: Callable[[int], None],
+        ended: Callable[[Outcome, Mode, float], None] = lambda *_: None,
     ) -> None:
         self._client = client
         self._journal = journal
@@ -71,6 +72,7 @@ class Attempts:
         self._in_flight = in_flight
         self._pause = pause
         self._posted = posted
+        self._ended = ended
 
     async def make(self, work: Work, *, goes_first: bool) -> None:
         """Sends a row once and tells the course what came of it.
@@ -158,6 +160,7 @@ class Attempts:
         if isinstance(outcome, Unreachable):
             self._posted(-1)
         self._health.ended(outcome, mode)
+        self._ended(outcome, mode, seconds)
         self._health.note(
             outcome, row_id=work.id, seconds=seconds, sent=began, in_flight=self._in_flight(), first=goes_first
         )

@@ -33,6 +33,8 @@ from statistics import fmean, variance
 
 # Against a server that shows no sign at all: 128 of Dify's worker processes with their 4 places (dify-wire section 8).
 _MOST = 512
+# As many as without `auto`: short batches are the common case, and a default Dify bears that many.
+_START = 5
 # Grow while fewer than this wait: half a run and a tenth of those in flight. Below, a delay is hardly above its noise.
 _GROW_BELOW = (0.5, 0.10)
 # Shrink when more than this wait: far enough above _GROW_BELOW that the limit rests in between, and such that less
@@ -97,18 +99,18 @@ class AutoLimit:
 
     Args:
         most: never more in flight than this.
+        start: how many to begin with.
         clock: seconds, monotonic.
     """
 
-    def __init__(self, *, most: int = _MOST, clock: Callable[[], float]) -> None:
+    def __init__(self, *, most: int = _MOST, start: int = _START, clock: Callable[[], float]) -> None:
         self._most = most
         self._clock = clock
-        # One: its delay is certainly not a queue of our own. Streaming, the second follows as soon as it has started.
-        self._current = 1
+        self._current = min(start, most)
         self._step = 1
         self._slow_start = True
         self._runs = _Runs()
-        self._gain = _Gain()
+        self._gain = _Gain(self._current)
         self._base: float | None = None
         self._base_of = 1  # delays that the base was measured by
         self._measuring = False  # after a cut: the next delay is the base
@@ -122,7 +124,7 @@ class AutoLimit:
         self._recent: deque[tuple[float, bool]] = deque(maxlen=_WINDOW)  # delay, was the limit used
         # Since it last fell, of all requests: what they waited for is the limit at the time they were sent.
         self._latest: deque[_Start] = deque(maxlen=_LATEST)
-        self._levels: deque[tuple[float, int]] = deque([(float("-inf"), 1)], maxlen=_LEVELS)  # since, limit
+        self._levels: deque[tuple[float, int]] = deque([(float("-inf"), self._current)], maxlen=_LEVELS)  # since, limit
         self._waiting_since: float | None = None
 
     @property
@@ -367,9 +369,9 @@ class _Gain:
     very long run does not decide.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, level: int) -> None:
         self.proven = 0  # the highest level at which enough runs were seen to end, and to gain
-        self._level = 1
+        self._level = level
         self._here: list[float] = []
         self._lower: tuple[int, list[float]] | None = None
 

@@ -7,13 +7,14 @@ A row passes through `pool.py` (which goes when), `attempt.py` (one POST), `cour
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator
+import logging
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 from dify_batch.backoff import Backoff
 from dify_batch.dify.answers import LogEntry
-from dify_batch.engine.attempt import Attempts, Mode
+from dify_batch.engine.attempt import Attempts
 from dify_batch.engine.backlog import Backlog
 from dify_batch.engine.books import Books
 from dify_batch.engine.budget import Budget, Verdict
@@ -24,6 +25,7 @@ from dify_batch.engine.following import Following
 from dify_batch.engine.health import Health
 from dify_batch.engine.limit import Limit
 from dify_batch.engine.lookups import Limits, Lookups
+from dify_batch.engine.mode import Mode, Modes
 from dify_batch.engine.order import Order
 from dify_batch.engine.outage import Outage
 from dify_batch.engine.pace import Starts
@@ -34,8 +36,11 @@ from dify_batch.engine.surface import Surface
 from dify_batch.engine.work import Work
 from dify_batch.errors import BatchStopped, DifyBatchError, RateLimited, ServerError
 from dify_batch.ledger.store import Ledger
+from dify_batch.outcomes import Outcome
 from dify_batch.seams import Seams
 from dify_batch.summary import Stats
+
+log = logging.getLogger("dify_batch")
 
 # Look-ups share the server's connection slots with runs (10 on a default Dify), so only a few at a time.
 LOOKUPS_AT_ONCE = 4
@@ -55,7 +60,7 @@ class Options:
     concurrency: int | Literal["auto"] = 5
     rate: float | None = None
     wait: float = 0.0
-    mode: Mode = "streaming"
+    mode: Literal["auto", "streaming", "blocking"] = "auto"
     timeout: float = 300.0
     settle: float = 10.0
     stuck_after: float | None = None
@@ -79,12 +84,18 @@ class Engine:
         batch: str,
         limit: Limit,
         budget: Budget | None = None,
+        new_limit: Callable[[int], Limit] | None = None,
         rows: Iterator[Work],
         recovered: list[Work],
     ) -> None:
         clock = seams.clock
         self._options = options
         self._budget = budget
+        # Only streams tell the price.
+        in_money = budget is not None and budget.max_cost is not None
+        self.modes = Modes(options.mode, stay="streaming" if in_money else None)
+        self._new_limit = new_limit
+        stats.mode_why = "" if options.mode != "auto" else self.modes.why
         self._stats = stats
         backoff = Backoff(options.initial_retry_delay, options.max_retry_delay, seams.chance)
         outage = Outage(client.probe, backoff.seconds, options.max_outage, self._outage_too_long, clock, self._woken)
@@ -140,13 +151,14 @@ class Engine:
             # hold back the intents of several rows and then let them go together.
             Starts(clock, rate=options.rate, wait=wait),
             clock,
-            mode=lambda: options.mode,
+            mode=lambda: self.modes.current,
             timeout=options.timeout,
             tell=conductor.tell,
             may_send=conductor.may_send,
             in_flight=lambda: self.pool.in_flight,
             pause=stopping.sleep,
             posted=self._posted,
+            ended=self._ended,
         )
         self.pool = Pool(
             rows,
@@ -235,6 +247,16 @@ class Engine:
         self.pool.wake()
 
     # ---------------------------------------------------------------- what the parts ask
+
+    def _ended(self, outcome: Outcome, mode: Mode, seconds: float) -> None:
+        """An attempt has come to its end. A change of mode begins the search for the best concurrency anew: what the
+        server bears is another number."""
+        if self.modes.ended(outcome, mode, seconds):
+            log.info("mode %s from now on: %s", self.modes.current, self.modes.why)
+            self._stats.mode_why = self.modes.why
+            if self._new_limit is not None:
+                self.health.limit = self._new_limit(self.health.limit.current)
+            self.pool.wake()
 
     def _posted(self, more: int) -> None:
         self._stats.posts += more

@@ -82,7 +82,8 @@ def test_runs_of_20_s_reach_the_best_within_15_runs(mode: Mode) -> None:
     first, second, third = overloads(server, history, length)
     assert max(first, second) <= 5
     drain = 0.0 if mode == "refusing" else (in_flight(history, 2 * length) - 6) * run / 3
-    assert third <= drain + 2 * run
+    # Blocking, where a wait shows only with the end of a run, the turn that it takes to be sure of it is seen twice.
+    assert third <= drain + (4 if mode == "blocking" else 2) * run
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -169,7 +170,7 @@ class Hand:
 
     def __init__(self) -> None:
         self.now = 100.0
-        self.limit = AutoLimit(clock=lambda: self.now)
+        self.limit = AutoLimit(start=1, clock=lambda: self.now)
 
     def start(self, delay: float, in_flight: int | None = None) -> None:
         """A request is sent now and starts after `delay`."""
@@ -182,7 +183,7 @@ class Hand:
         return self.limit.current
 
 
-def test_it_begins_with_one_and_doubles_with_each_start_that_did_not_wait() -> None:
+def test_from_one_it_doubles_with_each_start_that_did_not_wait() -> None:
     hand = Hand()
     assert hand.limit.current == 1
     assert [hand.starts([0.01] * added) for added in (1, 1, 2, 4, 8)] == [2, 4, 8, 16, 16]
