@@ -31,13 +31,34 @@ class Exit(IntEnum):
     FAILED = 1
     USAGE = 2
     AUTH = 4
+    VERSION = 6  # the server, or a file of settings, is too old or too new
     RATE_LIMITED = 7
     UNFINISHED = 75  # EX_TEMPFAIL of sysexits.h: cron and systemd read it as "try again later"
     SIGINT = 130  # 128 + signal number, as a shell reports it
     SIGTERM = 143
 
 
+ACCOUNT_CODES: Mapping[str, Exit] = {
+    # fix the call
+    "illegal_argument": Exit.USAGE,
+    "workspace_required": Exit.USAGE,
+    # authenticate
+    "token_expired": Exit.AUTH,
+    # another version
+    "version_skew": Exit.VERSION,
+    "unsupported_endpoint": Exit.VERSION,
+    "config_schema_unsupported": Exit.VERSION,
+    # look, then decide
+    "config_broken": Exit.FAILED,
+    "unsafe_address": Exit.FAILED,
+    "run_failed": Exit.FAILED,
+    "run_stopped": Exit.FAILED,
+    "run_unknown": Exit.FAILED,
+}
+"""Codes that the commands of the account surface have beside those of all."""
+
 EXIT_OF_CODE: Mapping[str, Exit] = {
+    **ACCOUNT_CODES,
     # fix the call
     "usage_invalid_flag": Exit.USAGE,
     "usage_missing_arg": Exit.USAGE,

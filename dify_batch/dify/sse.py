@@ -38,11 +38,14 @@ class EventStream:
 
     Any cutting of the bytes into chunks gives the same events; a byte is looked at a bounded number of times, however
     large its event. `pings` counts the pings, `malformed` the events whose data was not a JSON object.
+
+    needed: the names of the events that are given once the run's id is known; None gives all.
     """
 
-    __slots__ = ("_buffer", "_known", "_scanned", "malformed", "pings")
+    __slots__ = ("_buffer", "_known", "_needed", "_scanned", "malformed", "pings")
 
-    def __init__(self) -> None:
+    def __init__(self, needed: frozenset[bytes] | None = NEEDED) -> None:
+        self._needed = needed
         self._buffer = bytearray()
         self._scanned = 0
         self._known = False
@@ -90,7 +93,7 @@ class EventStream:
         if not data:
             return None
         name = _NAME.match(data)
-        if name is not None and self._known and name[1] not in NEEDED:
+        if name is not None and self._known and self._needed is not None and name[1] not in self._needed:
             return None
         event = json_object(data)
         if event is None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from dify_batch.errors import EXIT_OF_CODE, Exit, StorageError, UsageError
+from dify_batch.errors import ACCOUNT_CODES, EXIT_OF_CODE, Exit, StorageError, UsageError
 from dify_batch.ledger import state
 from dify_batch.ledger.formats import BOM, Paths, json_line
 from dify_batch.ledger.lock import OutputLock
@@ -124,7 +124,10 @@ def test_why_a_batch_ended_is_told_in_words(tmp_path: Path, reason: str, untouch
 
 def test_every_code_that_ends_a_batch_has_words() -> None:
     before_a_batch = {code for code, status in EXIT_OF_CODE.items() if status == Exit.USAGE} - {"invalid_csv"}
-    assert EXIT_OF_CODE.keys() - before_a_batch - {"not_logged_in", "output_locked"} == _REASONS.keys()
+    assert (
+        EXIT_OF_CODE.keys() - ACCOUNT_CODES.keys() - before_a_batch - {"not_logged_in", "output_locked"}
+        == _REASONS.keys()
+    )
 
 
 def test_a_batch_under_way_names_its_process(tmp_path: Path) -> None:

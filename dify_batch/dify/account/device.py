@@ -1,0 +1,81 @@
+"""Signing in by the device flow (RFC 8628): a code, a page where a person approves it, a token."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from dify_batch.dify.account.client import AccountClient
+from dify_batch.dify.account.exchange import Sleep
+from dify_batch.errors import AuthError, DifyBatchError
+from dify_batch.seams import Clock
+
+SLOWER = 5.0
+"""Seconds that `slow_down` adds to the time between two polls (RFC 8628, section 3.5)."""
+
+_AGAIN = "dify-batch auth login"
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """What is shown to the person."""
+
+    user_code: str
+    address: str
+    expires_in: float
+
+
+async def sign_in(
+    client: AccountClient,
+    label: str,
+    *,
+    shown: Callable[[Code], None],
+    clock: Clock,
+    sleep: Sleep = asyncio.sleep,
+) -> dict[str, Any]:
+    """The answer with the token. `shown` is called once with the code, before the first poll.
+
+    Raises:
+        AuthError: the person refused, or the time was over.
+        DifyBatchError: `unsafe_address`, the page is not of the host that was named.
+    """
+    begun = await client.device_code(label)
+    code = Code(str(begun["user_code"]), str(begun["verification_uri"]), float(begun.get("expires_in") or 900))
+    check_address(client.host, code.address)
+    shown(code)
+    pause = float(begun.get("interval") or 5)
+    until = clock.monotonic() + code.expires_in
+    while clock.monotonic() < until:
+        await sleep(pause)
+        answer = await client.device_token(str(begun["device_code"]))
+        match answer.get("error"):
+            case None:
+                return answer
+            case "authorization_pending":
+                continue
+            case "slow_down":
+                pause += SLOWER
+            case "access_denied":
+                raise AuthError("the sign-in was refused on the page", code="access_denied", hint=f"again: {_AGAIN}")
+            case _:
+                break
+    raise AuthError("the code has expired, and nobody approved it", code="auth_expired", hint=f"again: {_AGAIN}")
+
+
+def check_address(host: str, address: str) -> None:
+    """A server that sends people elsewhere could have them approve another's sign-in.
+
+    Raises DifyBatchError `unsafe_address` unless the page is of the host that was named; its port may be another
+    [27a], and it must not be less safe.
+    """
+    named, page = urlsplit(host), urlsplit(address)
+    safe = page.scheme == "https" or (page.scheme == "http" and named.scheme == "http")
+    if page.hostname != named.hostname or not safe:
+        raise DifyBatchError(
+            f"the server sends you to {address}, which is not of {named.hostname}: nothing was opened",
+            code="unsafe_address",
+            hint="name the host of that page with --host if it is the one you mean",
+        )
