@@ -10,7 +10,9 @@ import argparse
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from dify_batch.cli import completion, diff, export, form, report, status, template, try_row
+from dify_batch.cli import (
+    auth, completion, describe, diff, export, form, get, help, report, resume, run, status, template, try_row,
+)  # fmt: skip
 from dify_batch.cli.parser import Parser, Subparsers, add_flag
 from dify_batch.flags import FLAGS, GROUPS
 
@@ -34,7 +36,9 @@ class Command(Protocol):
         """
 
 
-_ALL: tuple[Command, ...] = (form, template, try_row, status, export, report, diff, completion)
+_ALL: tuple[Command, ...] = (
+    form, template, try_row, status, export, report, diff, auth, get, describe, run, resume, help, completion,
+)  # fmt: skip
 COMMANDS: Mapping[str, Command] = {command.NAME: command for command in _ALL}
 """The commands beside the batch itself, in the order in which help shows them."""
 

@@ -14,7 +14,7 @@ USAGE = "export results.jsonl -o FILE [--json]"
 
 
 def add_parser(commands: Subparsers, *, complete: bool) -> None:
-    parser = add_command(commands, NAME, "RESULTS as a table: .csv or .xlsx")
+    parser = add_command(commands, NAME, "RESULTS as a table: .csv or .xlsx", "write")
     add_results(parser, complete=complete)
     add_file(parser, "-o", "--output", complete=complete, metavar="FILE", required=True, help="the file to write")
     add_json(parser)

@@ -31,16 +31,18 @@ _AUTHORIZATION = re.compile(
 )
 _BEARER = re.compile(r"\b(bearer\s+)[^\s\"',}]+", re.I)
 _APP_KEY = re.compile(r"\bapp-[A-Za-z0-9]{8,}")
+_ACCOUNT_TOKEN = re.compile(r"\b(dfo[ae])_[\w-]+")
 _URL_USER = re.compile(r"(?<=://)[^/?#\s\"']*@")
 
 
 def redact(text: str, key: str = "") -> str:
-    """The text without the API key, Authorization values, `app-…` tokens and credentials in URLs."""
+    """The text without the API key, Authorization values, `app-…` and `dfoa_…` tokens and credentials in URLs."""
     if key:
         text = text.replace(key, "********")
     text = _AUTHORIZATION.sub(r"\1********", text)
     text = _BEARER.sub(r"\1********", text)
     text = _APP_KEY.sub("app-********", text)
+    text = _ACCOUNT_TOKEN.sub(r"\1_********", text)
     return _URL_USER.sub("***@", text)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
 
 from dify_batch.cli import batch
 from dify_batch.cli.arguments import COMMANDS, build_parser, parse
@@ -28,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a name that the terminal's encoding lacks must not end the command
             stream.reconfigure(errors="backslashreplace")
-    machine = "--json" in arguments
+    machine = _wants_machine(arguments)
     try:
         if not arguments:
             write(sys.stderr, SHORT_USAGE)
@@ -40,6 +41,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return fail(DifyBatchError("interrupted", code="interrupted"), machine=machine)
     except Exception as error:  # noqa: BLE001 - the promise is that no traceback ever reaches a person
         return fail(unexpected(error), machine=machine)
+
+
+def _wants_machine(arguments: Sequence[str]) -> bool:
+    """Whether errors are told as JSON, as far as it can be seen before the flags are read."""
+    formats = ("json", "yaml")
+    asked = any(flag in ("-o", "--output") and value in formats for flag, value in pairwise(arguments))
+    joined = any(word in (f"-o{each}", f"-o={each}", f"--output={each}") for word in arguments for each in formats)
+    return "--json" in arguments or asked or joined
 
 
 def _dispatch(arguments: list[str]) -> int:

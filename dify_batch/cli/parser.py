@@ -5,15 +5,22 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Sequence
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, Literal, NoReturn, TypeAlias
 
 from dify_batch.errors import UsageError
 from dify_batch.flags import Flag
 from dify_batch.text import nearest
 
+Effect = Literal["read", "write", "destructive"]
+
 
 class Parser(argparse.ArgumentParser):
-    """Raises UsageError, with the nearest flag as a hint, where argparse would print and exit."""
+    """Raises UsageError, with the nearest flag as a hint, where argparse would print and exit.
+
+    `effect`: what the command does to what is outside it; `help -o json` tells it.
+    """
+
+    effect: Effect = "read"
 
     def error(self, message: str) -> NoReturn:
         raise usage_error(message, [*self._option_string_actions])
@@ -81,11 +88,13 @@ def add_flag(group: argparse._ActionsContainer, flag: Flag, version: str, *, com
 Subparsers: TypeAlias = "argparse._SubParsersAction[Parser]"
 
 
-def add_command(commands: Subparsers, name: str, what: str) -> Parser:
+def add_command(commands: Subparsers, name: str, what: str, effect: Effect = "read") -> Parser:
     """The parser of one command, with what it does in `what`: a phrase without a full stop."""
-    return commands.add_parser(
+    parser = commands.add_parser(
         name, help=what, description=what[0].upper() + what[1:] + ".", argument_default=argparse.SUPPRESS
     )
+    parser.effect = effect
+    return parser
 
 
 def add_file(parser: Parser, *names: str, complete: bool, **options: Any) -> None:

@@ -16,7 +16,7 @@ USAGE = "report results.jsonl... -o report.html|--live [--json]"
 
 
 def add_parser(commands: Subparsers, *, complete: bool) -> None:
-    parser = add_command(commands, NAME, "RESULTS as one HTML page: figures, charts, failures, every row")
+    parser = add_command(commands, NAME, "RESULTS as one HTML page: figures, charts, failures, every row", "write")
     add_file(
         parser, "results", nargs="+", complete=complete, metavar="RESULTS", help="the -o of the batch, or of several"
     )

@@ -59,7 +59,7 @@ async def device_code(exchange: AccountExchange) -> Answer:
             "user_code": device.user_code,
             "verification_uri": f"{exchange.request.base_url}device",
             "expires_in": site.accounts.remaining(device),
-            "interval": max(1, int(site.config.device_interval)),
+            "interval": int(site.config.device_interval),
         }
     )
 

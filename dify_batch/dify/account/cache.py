@@ -26,7 +26,7 @@ _ENTRIES = 500
 
 
 class AppCache:
-    """By host and app. An entry has the parts that were asked for: info, parameters, input_schema; others come later."""
+    """By host and app. An entry has the parts that were asked for: of info, parameters, input_schema; more may come."""
 
     def __init__(self, folder: Path, clock: Clock, disk: Disk | None = None) -> None:
         self.path = folder / "apps.json"

@@ -13,6 +13,9 @@ from dify_batch.dify.account.exchange import Sleep
 from dify_batch.errors import AuthError, DifyBatchError
 from dify_batch.seams import Clock
 
+INTERVAL = 5.0
+"""Seconds between two polls where the server tells none (RFC 8628, section 3.2)."""
+
 SLOWER = 5.0
 """Seconds that `slow_down` adds to the time between two polls (RFC 8628, section 3.5)."""
 
@@ -46,7 +49,8 @@ async def sign_in(
     code = Code(str(begun["user_code"]), str(begun["verification_uri"]), float(begun.get("expires_in") or 900))
     check_address(client.host, code.address)
     shown(code)
-    pause = float(begun.get("interval") or 5)
+    told = begun.get("interval")
+    pause = float(told) if isinstance(told, (int, float)) else INTERVAL
     until = clock.monotonic() + code.expires_in
     while clock.monotonic() < until:
         await sleep(pause)

@@ -99,11 +99,7 @@ class AccountExchange:
         return self._shape
 
     async def _find_shape(self) -> None:
-        asked = route("A", "version")
-        assert asked is not None
-        response, body = await self._whole(Ask("version"), asked)
-        if not response.is_success:
-            raise self._refused(response, body, asked)
+        response, body, asked = await self._settled(Ask("version"), stream=False)
         version = str((json_object(body) or {}).get("version") or "")
         if not version:
             raise AppError(

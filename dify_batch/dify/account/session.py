@@ -79,7 +79,7 @@ def read_host(text: str, *, insecure: bool = False) -> str:
 
     Raises UsageError: it is no host, or plain http to another machine without `insecure`.
     """
-    host = text.strip().rstrip("/")
+    host = text.strip()
     if is_demo(host):
         return host
     if "://" not in host:
