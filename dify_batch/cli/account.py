@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
@@ -178,6 +177,8 @@ def demo(host: str, token: str, kind: str | None) -> Iterator[str]:
 
 def carry_out(given: Mapping[str, Any], formats: Sequence[str], work: Callable[[Context], Awaitable[int]]) -> int:
     """Runs a command and gives its exit status; every error is shown on the channel of its format."""
+    import asyncio
+
     form = check_format(given, formats)
     context: Context | None = None
     try:

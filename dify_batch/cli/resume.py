@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import shlex
 from collections.abc import Callable, Mapping
@@ -125,6 +124,8 @@ def _complete(inputs: Mapping[str, str], form: Mapping[str, Any]) -> dict[str, s
 
 async def _end(runner: Runner, app_id: str, mode: str, run_id: str, token: str) -> RunAnswer:
     """The run's end, or its next pause: right after the answer the server can still tell of the same form."""
+    import asyncio
+
     answer = await runner.follow(app_id, mode, run_id)
     for _ in range(_AGAIN):
         if answer.status != "paused" or all(form.token != token for form in answer.forms):

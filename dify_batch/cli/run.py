@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import signal
 import sys
@@ -130,6 +129,8 @@ def _explained(context: Context, host: str, app_id: str, form: Form, error: Dify
 @contextlib.contextmanager
 def stopping(stop: Stop, *, quiet: bool) -> Iterator[None]:
     """The first Ctrl-C stops the run on the server and waits for its end, the second leaves at once."""
+    import asyncio
+
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     assert task is not None
 
