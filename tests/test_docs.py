@@ -67,14 +67,19 @@ def test_the_parser_knows_exactly_the_flags_of_the_table() -> None:
     assert any(isinstance(action, argparse._SubParsersAction) for action in parser._actions)
 
 
-OTHERS_FLAGS = {"--strict", "--group", "--quick", "--select", "--check", "--help"}
-"""Flags of other programs that the documents call: Zensical, uv, the benchmark, qsv, ruff."""
+OTHERS_FLAGS = {"--strict", "--group", "--quick", "--select", "--check", "--help", "--port"}
+"""Flags of other programs that the documents call: Zensical, uv, the benchmark, qsv, ruff, the simulator."""
 
 
 def known_flags() -> set[str]:
-    (choices,) = (a for a in build_parser()._actions if isinstance(a, argparse._SubParsersAction))
-    parsers = [build_parser(), *choices.choices.values()]
-    return {name for parser in parsers for action in parser._actions for name in action.option_strings}
+    found: set[str] = set()
+    parsers: list[argparse.ArgumentParser] = [build_parser()]
+    while parsers:
+        for action in parsers.pop()._actions:
+            found |= set(action.option_strings)
+            if isinstance(action, argparse._SubParsersAction):
+                parsers += action.choices.values()
+    return found
 
 
 @pytest.mark.parametrize("page", [*pages(), ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md"], ids=lambda page: page.name)

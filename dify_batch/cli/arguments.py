@@ -11,7 +11,20 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from dify_batch.cli import (
-    auth, completion, describe, diff, export, form, get, help, report, resume, run, status, template, try_row,
+    auth,
+    completion,
+    describe,
+    diff,
+    export,
+    form,
+    get,
+    help,
+    report,
+    resume,
+    run,
+    status,
+    template,
+    try_row,
 )  # fmt: skip
 from dify_batch.cli.parser import Parser, Subparsers, add_flag
 from dify_batch.flags import FLAGS, GROUPS

@@ -11,7 +11,8 @@ from dify_batch import strictjson
 from dify_batch.errors import UsageError
 from dify_batch.input import values
 from dify_batch.input.fields import FILES, Variable
-from dify_batch.input.files import FilePlace, FileRefused, FileRules, resolve
+from dify_batch.input.files import FilePlace, FileRefused, resolve
+from dify_batch.input.filetypes import FileRules
 from dify_batch.input.form import Form
 from dify_batch.text import nearest
 

@@ -18,7 +18,9 @@ USAGE = "template -o data.csv|data.xlsx [--example] [--demo] [--json]"
 
 
 def add_parser(commands: Subparsers, *, complete: bool) -> None:
-    parser = add_command(commands, NAME, "an empty table that the app accepts, with a column for each of its inputs")
+    parser = add_command(
+        commands, NAME, "an empty table that the app accepts, with a column for each of its inputs", "write"
+    )
     add_file(parser, "-o", "--output", complete=complete, metavar="FILE", required=True, help=".csv or .xlsx to write")
     parser.add_argument("--example", action="store_true", help="with one row that shows what the cells look like")
     parser.add_argument("--no-bom", action="store_true", help="a .csv without a byte-order mark")

@@ -20,7 +20,7 @@ USAGE = "try [-i data.csv] [--id ID] [--set INPUT=VALUE]... [-o FILE] [--demo] [
 
 
 def add_parser(commands: Subparsers, *, complete: bool) -> None:
-    parser = add_command(commands, NAME, "one row, shown node by node; nothing is written but with -o")
+    parser = add_command(commands, NAME, "one row, shown node by node; nothing is written but with -o", "write")
     add_file(parser, "-i", "--input", complete=complete, metavar="PATH", help="the table; without it --set alone")
     parser.add_argument("--id", metavar="ID", help="the row of the table (default the first)")
     parser.add_argument(
