@@ -142,6 +142,10 @@ class IdIndex:
         """
         return (id_ for id_, flags in self._flags.items() if flags & flag)
 
+    def containing(self, part: str) -> list[str]:
+        """The ids that hold a text."""
+        return [id_ for id_ in self._flags if part in id_]
+
     def unusual(self) -> list[str]:
         """The ids that may look like another one: few as a rule, so that most need no second look."""
         return [id_ for id_ in self._flags if not id_.isascii() or "  " in id_]

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dify_batch.errors import UsageError
+from dify_batch.ids import looks
 from dify_batch.input import values as to
 from dify_batch.input.fields import FILES, TEXTS, Variable
 from dify_batch.input.files import FilePlace, Inputs, find_local
@@ -58,6 +59,7 @@ class BoundForm:
         self._has_files = files_column is not None or any(v.type in FILES for v in self._variables)
         self._by_name = {variable.name: variable for variable in self._variables}
         self._by_label = self._labels()
+        self._by_looks = {looks(name): name for name in reversed([*self._by_label, *self._by_name])}
         self._user = user
         self._renames = renames
         self._check_renames(header)
@@ -111,6 +113,8 @@ class BoundForm:
         renamed = self._renames.get(column)
         if renamed is not None:
             return renamed
+        if column not in self._by_name and column not in self._by_label:
+            column = self._by_looks.get(looks(column), column)  # the same name in another Unicode form
         return column if column in self._by_name else self._by_label.get(column)
 
     def _bind(self, header: tuple[str, ...]) -> None:

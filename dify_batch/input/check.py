@@ -11,7 +11,7 @@ from dify_batch.ids import IN_INPUT, INVALID, SEEN, IdIndex
 from dify_batch.input.bound import BoundForm
 from dify_batch.input.files import Inputs
 from dify_batch.input.header import preamble_problem
-from dify_batch.input.identity import alike
+from dify_batch.input.identity import alike, shortened
 from dify_batch.input.passes import Changed
 from dify_batch.input.records import Problem, Row
 from dify_batch.input.rows import RowSource
@@ -170,6 +170,8 @@ def check(
     if not found.stopped and not other_ids:
         _note_alike(source, index, found)
     _judge_whole(source, form, found, records)
+    if (notice := shortened(index)) is not None:
+        warnings.append(notice)
     if not rows and not found.counts:
         warnings.append(Notice("no_rows", f"{source.name} has a header and no rows"))
     return CheckReport(

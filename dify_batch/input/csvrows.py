@@ -132,6 +132,8 @@ class Table:
         quoted = next((cell for cell in cells if cell[:1].isspace() and cell.lstrip().startswith('"')), None)
         if kind == "short_row":
             cure = f"add the missing {width - len(cells)}"
+        elif (other := _other_quote(cells)) is not None:
+            cure = f'{other} is no quote of CSV; write " before and after the cell that holds the delimiter'
         elif quoted is not None:
             cure = f"a blank stands before the quote of {show(quoted.lstrip())}; remove it, so that the quotes count"
         elif width < len(cells) <= width + header.unnamed:
@@ -147,6 +149,15 @@ class Table:
         else:
             cure = "put the cell that holds the delimiter in double quotes"
         return Problem(kind, f"{what}: {cure}", line, None, usable, len(cells))
+
+
+def _other_quote(cells: Sequence[str]) -> str | None:
+    """A sign that somebody, or a word processor, has put in place of the double quotes around a cell."""
+    for sign, end in (("“", "”"), ("„", "“"), ("”", "”"), ("«", "»"), ("'", "'"), ("‘", "’"), ("＂", "＂")):
+        opened = any(cell.strip().startswith(sign) and not cell.strip().endswith(end) for cell in cells)
+        if opened and any(cell.strip().endswith(end) for cell in cells):
+            return sign
+    return None
 
 
 def _empty(cells: Sequence[str]) -> bool:
@@ -187,6 +198,8 @@ def stray_problem(error: csv.Error, descriptor: int, encoding: str, delimiter: s
     if stray is not None and not stray.strip():
         return Problem("stray_text", f"{where}a blank stands after the closing quote; remove it", begin)
     message = f'{where}there is text after a closing double quote; a quote inside quotes is written ""'
+    if '\\"' in record:
+        message += ', not \\"'
     return Problem("stray_text", message, begin)
 
 

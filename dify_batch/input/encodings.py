@@ -33,8 +33,10 @@ def pick_encoding(head: bytes, encoding: str | None) -> tuple[str, Problem | Non
     """
     marked = next((name for mark, name in _BOMS if head.startswith(mark)), None)
     name = "utf-8" if encoding is None else codecs.lookup(encoding).name
+    if marked is None and name in _UTF8:
+        return "utf-8-sig", _unmarked(head)
     if marked is None:
-        return ("utf-8-sig", None) if name in _UTF8 else (name, _impossible(head, name, str(encoding)))
+        return name, _impossible(head, name, str(encoding))
     if name in _UTF8 and marked == "utf-8":
         return "utf-8-sig", None
     if name.startswith(marked) and marked != "utf-8":
@@ -46,6 +48,15 @@ def pick_encoding(head: bytes, encoding: str | None) -> tuple[str, Problem | Non
     if encoding is not None and marked != "utf-8":
         cure = f"write --encoding {marked}"
     return "utf-8-sig", Problem("encoding", f"{says}; {cure}", 1)
+
+
+def _unmarked(head: bytes) -> Problem | None:
+    """Whether a file without a mark is UTF-16 all the same: every other byte of its plain letters is zero."""
+    even, odd = head[::2].count(0), head[1::2].count(0)
+    if max(even, odd) < max(4, len(head) // 8) or min(even, odd) > max(even, odd) // 8:
+        return None  # a few zero bytes are told where they stand
+    name = "utf-16-le" if odd > even else "utf-16-be"
+    return Problem("encoding", f"the file is {name.upper()} without a byte order mark; add --encoding {name}", 1)
 
 
 def _impossible(head: bytes, name: str, label: str) -> Problem | None:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Container, Iterator
 
 from dify_batch.errors import InvalidInput
 from dify_batch.ids import DONE, IN_INPUT, OPEN, PAUSED, RETRY, IdIndex, looks
+from dify_batch.summary import Notice
 from dify_batch.text import count, show
 
 KNOWN = DONE | OPEN | PAUSED | RETRY
 """Ids that the files of the output hold from before."""
 
 _SURE = DONE | OPEN | PAUSED
+_SHORTENED = re.compile(r"[0-9](?:[.,][0-9]+)?E\+[0-9]{2,3}")  # 1.23457E+11
 _SHOWN = 5  # ids that a message names of each kind
 
 
@@ -37,6 +40,18 @@ def alike(index: IdIndex) -> Iterator[tuple[str, str]]:
                     other = here[0]
                 if other is not None:
                     yield id_, other
+
+
+def shortened(index: IdIndex) -> Notice | None:
+    """A warning of ids that a spreadsheet has made of long numbers, and that are no more what they were."""
+    found = [id_ for id_ in index.containing("E+") if index.has(id_, IN_INPUT) and _SHORTENED.fullmatch(id_)]
+    if not found:
+        return None
+    what = count(len(found), "id looks", "ids look")
+    message = (
+        f"{what} like a long number that a spreadsheet has shortened, such as {show(found[0])}; its digits are lost"
+    )
+    return Notice("shortened_ids", f"{message}: export the column as text")
 
 
 def check_known_ids(index: IdIndex, failed: Container[str], *, name: str, output: str) -> None:

@@ -6,9 +6,11 @@ but for numbers written as text. EMPTY stands for a cell that holds nothing.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from dify_batch.ids import looks
 from dify_batch.input.files import FilePlace, FileRefused, resolve
 from dify_batch.input.filetypes import FileRules
 from dify_batch.input.numbers import number_of
@@ -98,13 +100,16 @@ def number(value: Any) -> Any:
 def select(options: Sequence[str]) -> Convert:
     """select: exactly one of the options (dify-wire 06l, 06m)."""
     exact = frozenset(options)
-    loose = {option.strip().casefold(): option for option in reversed(options)}
+    loose = {looks(option.strip()).casefold(): option for option in reversed(options)}
 
     def convert(value: Any) -> str:
         if isinstance(value, str):
             if value in exact:
                 return value
-            meant = loose.get(value.strip().casefold())
+            meant = loose.get(looks(value.strip()).casefold())
+            if meant is not None and looks(meant) == looks(value):
+                message = f"{show(value)} differs from the option in what cannot be seen ({json.dumps(value[:30])})"
+                raise Refused("not_an_option", f"{message}; copy the option out of the form")
             if meant is not None:
                 raise Refused("not_an_option", f"{show(value)} is not an option; write it as {show(meant)}")
         allowed = ", ".join(show(option) for option in options[:10]) + (", …" if len(options) > 10 else "")

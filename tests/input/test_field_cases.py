@@ -133,6 +133,23 @@ def test_an_id_that_cannot_be_seen_is_blank(see: Any, blank: str) -> None:
     assert "U+" in came.error
 
 
+def test_ids_that_a_spreadsheet_has_shortened_are_warned_of(see: Any) -> None:
+    came = see("id,query\n1.23457E+11,a\n1.23458E+11,b\n3E+5,c\nE+11,d\n")
+    assert len(came.sent) == 4
+    assert ["2 ids look like a long number that a spreadsheet has shortened" in text for text in came.warnings] == [
+        True
+    ]
+
+
+def test_names_in_another_unicode_form_are_the_same_names(see: Any) -> None:
+    form = Form.from_parameters(
+        {"user_input_form": [{"select": {"variable": "gr\u00f6\u00dfe", "label": "x", "options": ["\u00e9", "b"]}}]}
+    )
+    assert see("id,gro\u0308\u00dfe\n1,b\n", form=form).sent == [{"id": "1", "gr\u00f6\u00dfe": "b"}]
+    error = see("id,gr\u00f6\u00dfe\n1,e\u0301\n", form=form).error
+    assert 'differs from the option in what cannot be seen ("e\\u0301"); copy the option out of the form' in error
+
+
 # ------------------------------------------------------------- files that are no table
 
 
@@ -417,6 +434,22 @@ def test_blanks_beside_quotes_are_told(see: Any) -> None:
     error = see('id,q\n1,"a\nb"\t\n', form=NO_FORM).error
     assert error == "line 2: on line 3 a blank stands after the closing quote; remove it"
     assert 'is written ""' in see('id,q\n1,"a"b \n', form=NO_FORM).error
+
+
+@pytest.mark.parametrize("cell", ["“a, b”", "„a, b“", "«a, b»", "'a, b'", "‘a, b’"])
+def test_other_quotes_are_told(see: Any, cell: str) -> None:
+    error = see(f"id,q\n1,{cell}\n2,c\n", form=NO_FORM).error
+    assert f'{cell[0]} is no quote of CSV; write " before and after the cell' in error
+
+
+@pytest.mark.parametrize("row", ["1,it's, and more", "1,a, b's"])
+def test_an_apostrophe_is_no_quote(see: Any, row: str) -> None:
+    assert "put the cell that holds the delimiter in double quotes" in see(f"id,q\n{row}\n2,c\n", form=NO_FORM).error
+
+
+def test_quotes_with_a_backslash_are_told(see: Any) -> None:
+    error = see('id,q\n1,"say \\"a\\" b"\n', form=NO_FORM).error
+    assert error.endswith('a quote inside quotes is written "", not \\"')
 
 
 def test_a_cell_that_begins_with_a_blank_and_a_quote_is_warned_of(see: Any) -> None:
