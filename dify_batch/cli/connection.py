@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -37,6 +36,8 @@ def read_settings(given: Mapping[str, Any]) -> Settings:
     # A batch has an input and an output, and these commands have none of their own that the settings would check.
     settings, warnings = load_settings({"input": "-", "output": os.devnull + ".jsonl", **typed})
     for warning in warnings:
+        import logging  # not for --help
+
         logging.getLogger("dify_batch").warning("%s", warning)
     return settings
 

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 from dify_batch.dify.answers import Detail
+from dify_batch.dify.protocol import same_inputs
 from dify_batch.engine.facts import Gone, Seen
 from dify_batch.engine.health import Health
 from dify_batch.engine.work import Work
@@ -100,7 +101,9 @@ class Following:
         async with self._gate:
             detail = await self._client.run_detail(work.ref)
         outcome = detail.outcome
-        if work.inputs is None and work.sent_inputs is None and detail.inputs is not None:
+        # A row that has gone from the table, or has changed there since: the result is the answer to what was sent.
+        changed = work.row.before and not same_inputs(work.values, detail.inputs)
+        if (work.inputs is None or changed) and work.sent_inputs is None and detail.inputs is not None:
             work.sent_inputs = _as_sent(work.id, detail.inputs)
         if outcome is None:
             return Gone(work.ref)

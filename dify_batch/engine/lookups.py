@@ -188,7 +188,10 @@ class Lookups:
         matches, unclear = [], 0
         told = await asyncio.gather(*(self._inputs_of(entry) for entry in free))
         for entry, inputs in zip(free, told, strict=True):
-            if same_inputs(work.values, inputs) or (own and not contradicts(work.values, inputs)):
+            # Under a user of its own only its own run can be; and what an earlier invocation sent may not be what the
+            # table says today.
+            own_run = own and (work.row.before or not contradicts(work.values, inputs))
+            if own_run or same_inputs(work.values, inputs):
                 matches.append(entry)
             elif not contradicts(work.values, inputs):
                 unclear += 1

@@ -271,3 +271,27 @@ async def test_found_runs_do_not_wait_for_the_rate(folder: BatchFolder) -> None:
 def test_a_second_form_is_news() -> None:
     one = PausedForm("t1", None, None, (), (), None)
     assert Paused(RunRef("r"), (one,)) != Paused(RunRef("r"), ())
+
+
+@pytest.mark.parametrize("fault", ["known", "lost"])
+async def test_a_collected_run_has_the_inputs_that_were_sent_whatever_the_table_says_today(
+    folder: BatchFolder, fault: str
+) -> None:
+    folder.server.faults(rows={"r1": [{"latency": 1.0}]})
+    batch = asyncio.create_task(run_batch(folder.settings(concurrency=4)))
+    await soon(lambda: folder.server.state(runs=False)["post_total"] == 4, "all are sent")
+    if fault == "lost":
+        await soon(lambda: len(places(folder.output).done) == 3, "the others")
+    batch.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await batch
+    if fault == "lost":  # as if it had been killed before workflow_started was written
+        journal = folder.path / "results.jsonl.journal"
+        lines = journal.read_text().splitlines(keepends=True)
+        journal.write_text("".join(line for line in lines if not ('"started"' in line and '"r1"' in line)))
+    folder.change("r1", "another question")
+    report = await folder.run()
+    assert (report.exit_status, executed_more_than_once(folder.server)) == (0, {})
+    (line,) = (line for line in results(folder.output) if line["id"] == "r1")
+    assert line["inputs"] == {"id": "r1", "query": "question r1"}
+    assert line["outputs"]["query"] == "question r1"
