@@ -265,6 +265,7 @@ class Engine:
         if self._budget is None:
             return "begin"
         verdict = self._budget.decide(self.pool.in_flight + self.conductor.looking)
+        self._stats.budget_waits = verdict is Verdict.WAIT
         if verdict is not Verdict.REACHED:
             return str(verdict.value)
         self.stopping.fail(self._budget.error(max(0, self._stats.to_run - self._stats.finished)))

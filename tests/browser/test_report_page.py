@@ -177,3 +177,16 @@ def test_a_report_without_a_row_opens(browser: Browser, tmp_path: Path) -> None:
     with opened(browser, tmp_path / "report.html") as page:
         expect(page.locator("#table tbody")).to_contain_text("No row")
         assert violations(page) == []
+
+
+def test_a_browser_without_the_newest_functions_shows_the_rows_too(browser: Browser, report: Path) -> None:
+    with opened(browser, report, script="delete Uint8Array.fromBase64") as page:
+        assert info(page) == "1 to 25 of 2,004 rows"
+
+
+def test_a_browser_that_cannot_unpack_says_so(browser: Browser, report: Path) -> None:
+    with opened(browser, report, script="delete window.DecompressionStream", ready="") as page:
+        expect(page.locator("#reading")).to_have_text(
+            "This browser is too old to unpack the rows; what stands above is complete."
+        )
+        assert page.locator(".chart canvas").count() == 5

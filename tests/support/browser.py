@@ -34,9 +34,16 @@ def launched() -> Iterator[Browser]:
 
 @contextmanager
 def opened(
-    browser: Browser, file: Path | str, *, ready: str = "all", offline: bool = True, **options: Any
+    browser: Browser,
+    file: Path | str,
+    *,
+    ready: str = "all",
+    offline: bool = True,
+    script: str = "",
+    **options: Any,
 ) -> Iterator[Page]:
-    """A file as a page, once its rows are there. Whatever a script complains of fails the test."""
+    """A file, or an address, as a page once its rows are there (not waited for where `ready` is empty). `script` runs
+    before those of the page. Whatever a script complains of fails the test."""
     context = browser.new_context(offline=offline, **options)
     complaints: list[str] = []
 
@@ -49,8 +56,11 @@ def opened(
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("console", lambda message: complaints.append(message.text))
         page.on("dialog", dismiss)
+        if script:
+            page.add_init_script(script)
         page.goto(file.as_uri() if isinstance(file, Path) else file)
-        page.wait_for_selector(f"html[data-ready={ready}]", state="attached")
+        if ready:
+            page.wait_for_selector(f"html[data-ready={ready}]", state="attached")
         yield page
     finally:
         context.close()

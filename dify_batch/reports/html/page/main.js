@@ -1,5 +1,5 @@
 "use strict";
-(async () => {
+async function start() {
   const meta = JSON.parse(document.getElementById("meta").textContent);
   startCharts();
   const columns = JSON.parse(await unpack(document.getElementById("columns").textContent));
@@ -33,4 +33,11 @@
   reading.textContent = "";
   if (table.search() || table.order().length || table.page() > 0) table.draw(false); // else it shows what it should
   document.documentElement.dataset.ready = "all";
-})();
+}
+
+start().catch((error) => {
+  const old = typeof DecompressionStream === "undefined";
+  document.getElementById("reading").textContent = old
+    ? "This browser is too old to unpack the rows; what stands above is complete."
+    : `The rows cannot be shown: ${error.message}`;
+});
