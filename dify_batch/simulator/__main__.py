@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
 
-from .apps import DEFAULT_KEY
 from .config import SHAPES, Config
 from .faults import OF_A_RUN, OF_AN_UPLOAD, OF_THE_SERVER
+from .kinds import DEMO_KEYS
 from .plan import parse_plan
 from .served.core import SimulatorCore
 
@@ -45,6 +45,9 @@ def build_parser() -> argparse.ArgumentParser:
             help=f"default {'none' if default is None else default}",
         )
     parser.add_argument(
+        "--app-kind", choices=DEMO_KEYS, default="workflow", help="whose key is told: default workflow; all are served"
+    )
+    parser.add_argument(
         "--faults",
         metavar="FILE|JSON",
         help=f"a fault plan, as POST /faults takes it, such as '{EXAMPLE}': row r2 fails once, then succeeds",
@@ -73,7 +76,7 @@ def read_plan(text: str | None) -> dict[str, object]:
     return plan
 
 
-async def serve(config: Config, plan: dict[str, object]) -> None:
+async def serve(config: Config, plan: dict[str, object], key: str) -> None:
     """Serves until a signal comes."""
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -82,7 +85,7 @@ async def serve(config: Config, plan: dict[str, object]) -> None:
     core = SimulatorCore(config)
     await core.open()
     await core.set_faults(plan)
-    line = {"base_url": core.base_url, "control_url": core.control_url, "api_key": DEFAULT_KEY, "pid": os.getpid()}
+    line = {"base_url": core.base_url, "control_url": core.control_url, "api_key": key, "pid": os.getpid()}
     sys.stdout.write(json.dumps(line) + "\n")
     sys.stdout.flush()
     await ended.wait()
@@ -93,9 +96,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit status: 2 for a bad flag, plan or port."""
     parser = build_parser()
     values = vars(parser.parse_args(argv))
+    key = DEMO_KEYS[values.pop("app_kind")]
     try:
         plan = read_plan(values.pop("faults"))
-        asyncio.run(serve(Config(**values), plan))
+        asyncio.run(serve(Config(**values), plan, key))
     except (ValueError, OSError) as e:
         sys.stderr.write(f"simulator: {e}\n")
         return 2

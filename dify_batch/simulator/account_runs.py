@@ -12,7 +12,6 @@ from . import answers
 from .account_apps import Listed
 from .account_exchange import AccountExchange
 from .channel import Channel, Event
-from .engine import Task
 from .faults import NORMAL
 from .files import multipart
 from .inputs import InputError, check_inputs
@@ -20,6 +19,7 @@ from .posting import RUN_UNHEARD
 from .runs import Run
 from .site import OpenPost
 from .streams import NO_CACHE, send_post_stream, send_run_events
+from .task import Task
 from .wire import Answer, Refusal, compact, is_uuid
 
 _FIELDS = {  # of the body of shape C, by the route

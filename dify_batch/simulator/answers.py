@@ -12,9 +12,8 @@ from .config import Config
 from .events import pause_reason
 from .faults import Fault
 from .gateway import gateway_answer, page
-from .narration import Ending
 from .oddities import json_of, other_run
-from .runs import LogQuery, Run
+from .runs import Ending, LogQuery, Run
 from .wire import Answer, Refusal
 
 _PYDANTIC = "https://errors.pydantic.dev/2.12/v"
@@ -54,13 +53,13 @@ def run_payload(body: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     return inputs, mode or "blocking"
 
 
-def check_workflow(app: App, workflow_id: str | None) -> None:
+def check_workflow(app: App, workflow_id: str | None, did_you_mean: str = "") -> None:
     """That there is a published workflow, of that id if one is given (dify-wire 10, 12). Raises Refusal."""
     if workflow_id is not None and not wire.is_uuid(workflow_id):
         message = f"Invalid workflow_id format: '{workflow_id}'. "
         raise Refusal(wire.refuse(400, "bad_request", message))
     if workflow_id is not None and workflow_id != app.workflow_id:
-        raise Refusal(wire.refuse(404, "not_found", f"Workflow not found with id: {workflow_id}"))
+        raise Refusal(wire.refuse(404, "not_found", f"Workflow not found with id: {workflow_id}{did_you_mean}"))
     if not app.published:
         raise Refusal(wire.refuse(400, "invalid_param", "Workflow not published"))
 
@@ -145,8 +144,8 @@ def log_query(params: Mapping[str, str]) -> LogQuery:
     if account and account != OWNER:
         raise Refusal(wire.refuse(400, "invalid_param", f"Account not found: {account}"))
     return LogQuery(
-        page=_bounded(params, "page", 1, MAX_PAGE),
-        limit=_bounded(params, "limit", 20, MAX_LIMIT),
+        page=bounded(params, "page", 1, MAX_PAGE),
+        limit=bounded(params, "limit", 20, MAX_LIMIT),
         user=params.get("created_by_end_user_session_id") or None,
         status=status,
         keyword=params.get("keyword") or None,
@@ -156,7 +155,8 @@ def log_query(params: Mapping[str, str]) -> LogQuery:
     )
 
 
-def _bounded(params: Mapping[str, str], name: str, default: int, most: int) -> int:
+def bounded(params: Mapping[str, str], name: str, default: int, most: int, model: str = "WorkflowLogQuery") -> int:
+    """A whole number of a query, from 1 to `most`. Raises Refusal."""
     text = params.get(name)
     if text is None:
         return default
@@ -171,7 +171,7 @@ def _bounded(params: Mapping[str, str], name: str, default: int, most: int) -> i
             wrong, kind = "Input should be greater than or equal to 1", "greater_than_equal"
         else:
             wrong, kind = f"Input should be less than or equal to {most}", "less_than_equal"
-    raise Refusal(validation_error("WorkflowLogQuery", name, wrong, kind, text))
+    raise Refusal(validation_error(model, name, wrong, kind, text))
 
 
 def _moment(text: str | None) -> float | None:

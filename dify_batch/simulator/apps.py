@@ -50,6 +50,8 @@ class App:
     enabled: bool = True
     human: bool = False
     description: str = ""
+    end: Node = END
+    chunks_inside: bool = False  # `early` comes after the first node_started (chatflows, dify-wire 31b)
 
     @property
     def id(self) -> str:

@@ -9,22 +9,22 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from dataclasses import dataclass, field
 from typing import Any
 
 from . import events
-from .apps import END, HUMAN, START, App, Inputs, Node
+from .apps import END, HUMAN, START, Inputs, Node
 from .broker import Broker
-from .channel import Channel
 from .config import Config
 from .faults import NORMAL, Fault
-from .inputs import FileResolver, InputError, check_inputs
+from .inputs import InputError, check_inputs
+from .kinds import node_price
 from .ledger import Execution, Ledger
 from .means import Means
-from .narration import Ending, announce, finish_node, live_part, publish, send_chunks, start_node
+from .narration import announce, finish_node, live_part, publish, send_chunks, start_node
 from .oddities import TELLING, odd_outputs
 from .processor import Processor
-from .runs import Form, Live, Registry, Run
+from .runs import Ending, Form, Live, Registry, Run
+from .task import Task
 from .work import latency_of, outputs_of, stop, wait_unless_stopped
 
 STOP_ERROR = "Aborted: User requested stop"  # in run detail (dify-wire 16d)
@@ -33,22 +33,6 @@ FAILURES = {
     "failed": "Reached maximum retries for URL http://127.0.0.1:5080/status?c=500",  # dify-wire 15
     "rate_limited": "[openai] Rate Limit Error, 429 Too Many Requests: please try again in 20s.",
 }
-
-
-@dataclass(slots=True)
-class Task:
-    """One accepted POST. channel: its stream, None if no one will listen."""
-
-    app: App
-    user: str
-    row: str
-    mode: str
-    inputs: dict[str, Any]
-    files: FileResolver
-    fault: Fault = NORMAL
-    channel: Channel | None = None
-    account: dict[str, Any] | None = None  # who posts it, where that is an account
-    system: dict[str, Any] = field(default_factory=dict)  # inputs beside the form's: a chatflow's message
 
 
 class Engine:
@@ -77,13 +61,15 @@ class Engine:
         self._broker.push(lambda: self._work(task), late or 0.0)
 
     async def _work(self, task: Task) -> None:
+        if task.refused:
+            return
         try:
             inputs = check_inputs(task.app.form, task.inputs, task.files)
         except InputError as e:
-            if task.channel is not None:
+            if task.channel is not None and not task.mute:
                 task.channel.put(events.error_event(e.message))
             return
-        run = self.begin(task, task.system | inputs)
+        run = self.begin(task, inputs | task.system)
         await self.execute(run, task.fault)
 
     def begin(self, task: Task, inputs: Inputs) -> Run:
@@ -103,11 +89,15 @@ class Engine:
             means.now(),
             live=live,
             account=task.account,
+            owner=task.owner,
         )
         if task.fault.name in TELLING:
             run.oddity, run.lag = task.fault.name, task.fault.seconds or 0.0
+        live.on_end = task.on_end
         self.registry.add(run)
         self._ledger.begin(execution)
+        if task.on_begin is not None:
+            task.on_begin(run)
         return run
 
     async def execute(self, run: Run, fault: Fault) -> Ending | None:
@@ -133,9 +123,13 @@ class Engine:
         now = int(run.created_at)
         app, inputs = run.app, live.inputs
         publish(run, "workflow_started", events.workflow_started, run, inputs, now, "initial")
-        send_chunks(run, app.early(inputs))
+        if not app.chunks_inside:
+            send_chunks(run, app.early(inputs))
         start = start_node(self._means, run, START)
-        finish_node(self._means, run, start, inputs, inputs)
+        if app.chunks_inside:
+            send_chunks(run, app.early(inputs))
+        plain = {name: value for name, value in inputs.items() if not name.startswith("sys.")}
+        finish_node(self._means, run, start, plain, plain)
         if fault.name in ("zombie", "zombie_blocking"):
             return None
         if app.human or fault.name == "paused":
@@ -177,9 +171,10 @@ class Engine:
                 {},
                 {"text": "".join(c[0] for c in app.late(inputs))},
                 status="exception" if partial else "succeeded",
+                metadata=node_price(app.tokens(inputs)) if worker.node.type == "llm" and not partial else None,
             )
-        end = start_node(self._means, run, END)
-        finish_node(self._means, run, end, outputs, outputs)
+        end = start_node(self._means, run, app.end)
+        finish_node(self._means, run, end, {} if app.mode == "advanced-chat" else outputs, outputs)
         status = "partial-succeeded" if partial else "succeeded"
         ending = self._ending(run, began, now, status, outputs, None, app.tokens(inputs), int(partial))
         if fault.name == "db_down_at_end":
@@ -191,16 +186,25 @@ class Engine:
     def _latency(self, run: Run, fault: Fault) -> float:
         return latency_of(self.config, run, self._ledger.counts.get(run.row, 1), fault)
 
-    def stop(self, task_id: str) -> None:
+    def stop(self, task_id: str, user: str = "") -> None:
         """Stops the live run of that task id, whoever asks (dify-wire 16k); knows no other."""
         run = self.registry.by_task.get(task_id)
         if run is not None:
-            stop(run)
+            stop(run, user)
 
     async def _stop(self, run: Run, began: float, now: int) -> Ending:
         live = live_part(run)
+        if run.app.mode == "advanced-chat" and live.stopped_by != run.user:  # dify-wire 31u2
+            ending = self._ending(run, began, now, "failed", {}, STOP_ERROR)
+            announce(run, live, ending)
+            self._store(run, ending._replace(status="stopped"), error=STOP_ERROR)
+            return ending
         ending = self._ending(run, began, now, "stopped", {}, STOPPED_BY_USER)
         announce(run, live, ending)
+        if run.app.mode == "advanced-chat":  # run detail says running for ever (dify-wire 31u1)
+            live.execution.end(self._means.monotonic(), ending.status, "{}")
+            self._told(run, ending)
+            return ending
         await asyncio.sleep(self.config.stop_delay)
         self._store(run, self._ending(run, began, now, "stopped", {}, STOP_ERROR))
         return ending
@@ -239,6 +243,7 @@ class Engine:
         self.registry.by_form[form.token] = run
         run.status, run.steps = "paused", len(live.nodes)
         elapsed = self._means.since(began)
+        self._told(run, Ending("paused", {}, None, elapsed, 0, run.steps, int(run.created_at), None))
         publish(run, "human_input_required", events.human_input_required, form, form.content)
         publish(run, "workflow_paused", events.workflow_paused, run, form, form.content, elapsed)
         return Ending("paused", {}, None, elapsed, 0, run.steps, int(run.created_at), None)
@@ -261,7 +266,7 @@ class Engine:
         publish(run, "human_input_form_filled", events.form_filled, form)
         if run.app.human:
             chunks = [("fine" if v is None else str(v), HUMAN.id, k) for k, v in form.answers.items()]
-            send_chunks(run, [*chunks, ("\n", "end", "answer"), (str(live.inputs["query"]), "start", "query")])
+            send_chunks(run, [*chunks, ("\n", "end", "answer"), (str(live.inputs.get("query", "")), "start", "query")])
         extra = {"__action_id": form.action, "__rendered_content": events.rendered(form)}
         title = events.form_filled(form)["action_text"]
         typed = {name: {"value_type": "string", "value": value} for name, value in form.answers.items()}
@@ -288,12 +293,17 @@ class Engine:
         elapsed = self._means.since(began)
         return Ending(status, outputs, error, elapsed, tokens, steps, created_at, int(self._means.now()), exceptions)
 
+    def _told(self, run: Run, ending: Ending) -> None:
+        if run.live is not None and run.live.on_end is not None:
+            run.live.on_end(run, ending)
+
     def _store(self, run: Run, ending: Ending, error: str | None = None) -> None:
         """Writes the end to run detail and log, and lets go of all that only a live run needs."""
         run.status, run.outputs = ending.status, json.dumps(ending.outputs)
         run.error = ending.error if error is None else error
         run.elapsed, run.tokens, run.steps = ending.elapsed, ending.tokens, ending.steps
         run.exceptions, run.finished_at = ending.exceptions, self._means.now()
+        self._told(run, ending)
         if run.live is not None:
             run.live.execution.end(self._means.monotonic(), run.status, run.outputs)
         run.live = None

@@ -72,6 +72,14 @@ ODD_FAULTS = {
     "sse_no_media_type": "the stream has no Content-Type",
     "sse_other_case": "the stream's Content-Type is Text/Event-Stream",
 }
+# One POST to an app that talks can meet one of these, too.
+TALK_FAULTS = {
+    "cut_off": "the answer is cut off and looks whole, usage is 0 (32ab); blocking: it is empty",
+    "empty_answer": "the model says nothing (32ag)",
+    "model_broke": "400 invalid_param of the model's connection, after it was begun and paid (32ai)",
+    "moderated": "the input is refused by moderation: an answer without usage (32t1)",
+    "replaced": "the answer is replaced by moderation at its end (32t2)",
+}
 # An upload can meet one of these, or what a gateway says.
 UPLOAD_FAULTS = {
     "normal": "nothing goes wrong",
@@ -110,7 +118,7 @@ REQUEST_FAULTS = {
     "throttle_429": "429 too_many_requests, with Retry-After if `seconds` is given",
 }
 
-OF_A_RUN = RUN_FAULTS | ODD_FAULTS | GATEWAY_FAULTS
+OF_A_RUN = RUN_FAULTS | ODD_FAULTS | TALK_FAULTS | GATEWAY_FAULTS
 OF_AN_UPLOAD = UPLOAD_FAULTS | GATEWAY_FAULTS
 OF_THE_SERVER = SERVER_FAULTS | REQUEST_FAULTS | GATEWAY_FAULTS
 

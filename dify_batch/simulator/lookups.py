@@ -7,13 +7,16 @@ from dataclasses import replace
 
 from . import answers, wire
 from .apps import describe_info, describe_parameters
+from .chat_lookups import conversations, feedback, messages, stop_chat, stop_completion
+from .chat_posting import chat, completion
 from .events import FORM_ACTIONS, FORM_FIELDS
 from .exchange import Exchange, user_of
-from .files import TOO_LARGE, WRONG_TYPE, multipart
+from .files import NO_USER, TOO_LARGE, WRONG_TYPE, multipart
 from .gateway import gateway_answer
+from .kinds import describe_basic_parameters
 from .oddities import json_of, odd_fields
 from .plan import take_upload
-from .posting import run_workflow
+from .posting import WRONG_MODE, run_workflow
 from .routes import Routes, Table
 from .runs import Form, Run
 from .streams import send_run_events
@@ -25,6 +28,8 @@ UPLOAD_ANSWERS = {"upload_413": TOO_LARGE, "upload_415": WRONG_TYPE, "upload_500
 
 async def run_detail(exchange: Exchange) -> Answer:
     """GET workflows/run/{id} (dify-wire 13)."""
+    if exchange.app.mode not in ("workflow", "advanced-chat"):
+        return wire.refuse(400, "not_workflow_app", WRONG_MODE)
     run_id = exchange.request.params["run_id"]
     if not wire.is_uuid(run_id):
         return wire.UNKNOWN_500
@@ -84,7 +89,8 @@ async def run_events(exchange: Exchange) -> Answer | None:
     run = exchange.site.registry.find(exchange.app, run_id)
     if run is not None and run.oddity == "detail_500":
         return wire.UNKNOWN_500
-    if run is None or run.user != user:
+    owner = await exchange.site.users.find(exchange.app.key, user)
+    if run is None or run.user != user or run.owner not in ("", owner):
         return wire.refuse(404, "not_found", "Workflow run not found")
     await send_run_events(
         exchange.connection,
@@ -101,7 +107,8 @@ async def parameters(exchange: Exchange) -> Answer:
     if not exchange.app.published:
         message = "App unavailable, please check your app configurations."
         return wire.refuse(400, "app_unavailable", message)
-    return wire.answer_json(describe_parameters(exchange.app))
+    basic = exchange.app.mode in ("chat", "agent-chat", "completion")
+    return wire.answer_json((describe_basic_parameters if basic else describe_parameters)(exchange.app))
 
 
 async def info(exchange: Exchange) -> Answer:
@@ -180,7 +187,9 @@ async def upload(exchange: Exchange) -> Answer | None:
     if fault.name == "upload_cut":
         await exchange.connection.close()
         return None
-    answer = site.files.upload(exchange.app.key, parts, request.base_url)
+    user = next((p.content.decode(errors="replace") for p in parts if p.name == "user"), "") or NO_USER
+    owner = await site.users.find(exchange.app.key, user)
+    answer = site.files.upload(exchange.app.key, parts, request.base_url, owner=owner)
     if fault.name == "upload_cut_after":
         await exchange.connection.close()
         return None
@@ -198,6 +207,13 @@ SERVICE_API: Table = {
     "v1/info": {"GET": info},
     "v1/meta": {"GET": meta},
     "v1/form/human_input/{form_token}": {"GET": form_get, "POST": form_submit},
+    "v1/chat-messages": {"POST": chat},
+    "v1/chat-messages/{task_id}/stop": {"POST": stop_chat},
+    "v1/completion-messages": {"POST": completion},
+    "v1/completion-messages/{task_id}/stop": {"POST": stop_completion},
+    "v1/conversations": {"GET": conversations},
+    "v1/messages": {"GET": messages},
+    "v1/messages/{message_id}/feedbacks": {"POST": feedback},
     "v1/files/upload": {"POST": upload},
 }
 

@@ -4,29 +4,13 @@ listens."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from . import events
 from .apps import Chunk, Inputs, Node
 from .channel import Event
 from .means import Means
-from .runs import Live, NodeRun, Run
-
-
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """How a run ended, as told on the wire. elapsed: seconds; created_at, finished_at: seconds since 1970."""
-
-    status: str
-    outputs: Inputs
-    error: str | None
-    elapsed: float
-    tokens: int
-    steps: int
-    created_at: int
-    finished_at: int | None
-    exceptions: int = 0
+from .runs import Ending, Live, NodeRun, Run
 
 
 def live_part(run: Run) -> Live:
@@ -72,6 +56,7 @@ def finish_node(
     status: str = "succeeded",
     error: str | None = None,
     process_data: Inputs | None = None,
+    metadata: Inputs | None = None,
 ) -> None:
     """A node ends. status `exception`: it failed and the workflow went on with its default (dify-wire 15e)."""
     node_run.status = status
@@ -84,7 +69,7 @@ def finish_node(
         inputs,
         outputs,
         error="Unknown error" if exception else error,
-        metadata={"error_strategy": "default-value"} if exception else None,
+        metadata={"error_strategy": "default-value"} if exception else metadata,
         process_data=process_data,
     )
     put(run, events.live_event(run, "node_finished", data))

@@ -7,18 +7,18 @@ from collections.abc import Callable
 
 from . import answers, wire
 from .channel import PING, Channel
-from .engine import Task
 from .exchange import Exchange, user_of
 from .faults import NORMAL, Fault
 from .gateway import page
 from .inputs import InputError, check_inputs
-from .narration import Ending
-from .runs import Run
+from .runs import Ending, Run
 from .site import OpenPost, Site
 from .streams import send_post_stream
+from .task import Task
 from .trouble import odd_answer
 from .wire import Answer
 
+WRONG_MODE = "Please check if your app mode matches the right API route."
 # Executed, but the client gets an error or nothing.
 RUN_UNHEARD = {
     "cut_after_accept": None,
@@ -42,8 +42,7 @@ async def run_workflow(exchange: Exchange) -> Answer | None:
     body = exchange.json_body()
     user = user_of(body)
     if app.mode != "workflow":
-        message = "Please check if your app mode matches the right API route."
-        return wire.refuse(400, "not_workflow_app", message)
+        return wire.refuse(400, "not_workflow_app", WRONG_MODE)
     inputs, mode = answers.run_payload(body)
     row = str(inputs.get("id", ""))
     nth = site.posts[row] = site.posts.get(row, 0) + 1
@@ -68,16 +67,18 @@ async def run_workflow(exchange: Exchange) -> Answer | None:
         if fault.name == "rejected":
             required = next((f.variable for f in app.form if f.required), None)
             inputs = {name: value for name, value in inputs.items() if name != required}
-        resolver = site.files.resolver(user, exchange.request.base_url)
-        task = Task(app, user, row, mode, inputs, resolver, fault)
+        owner = await site.users.find(app.key, user)
+        resolver = site.files.resolver(owner, exchange.request.base_url)
+        task = Task(app, user, row, mode, inputs, resolver, fault, owner=owner)
         if mode == "streaming":
-            return await _stream(exchange, task, open_post)
-        return await _block(exchange, task)
+            return await stream(exchange, task, open_post)
+        return await block(exchange, task)
     finally:
         open_post.answered()
 
 
-async def _stream(exchange: Exchange, task: Task, open_post: OpenPost) -> Answer | None:
+async def stream(exchange: Exchange, task: Task, open_post: OpenPost) -> Answer | None:
+    """A run in the workers, whose events the client gets."""
     site, fault = exchange.site, task.fault
     if exchange.meets("redis_down"):
         await exchange.connection.start(200, wire.stream_head())
@@ -85,22 +86,25 @@ async def _stream(exchange: Exchange, task: Task, open_post: OpenPost) -> Answer
         await exchange.connection.close()
         return None
     if fault.name in RUN_UNHEARD:
+        task.channel = None
         site.engine.enqueue(task)
-        return await _unheard(exchange, fault)
-    task.channel = Channel()
+        return await unheard(exchange, fault)
+    task.channel = task.channel or Channel()
     site.engine.enqueue(task)
     await send_post_stream(exchange.connection, site.config, task.channel, fault, open_post.answered)
     return None
 
 
-async def _unheard(exchange: Exchange, fault: Fault) -> Answer | None:
+async def unheard(exchange: Exchange, fault: Fault) -> Answer | None:
+    """What the client gets of a run that it is not told of."""
     answer = RUN_UNHEARD[fault.name]
     if answer is None:
         await exchange.connection.close()
     return answer
 
 
-async def _block(exchange: Exchange, task: Task) -> Answer | None:
+async def block(exchange: Exchange, task: Task) -> Answer | None:
+    """A run in the API process, whose end the client gets."""
     site, fault = exchange.site, task.fault
     if exchange.meets("redis_down"):
         return wire.INTERNAL_500
@@ -114,10 +118,10 @@ async def _block(exchange: Exchange, task: Task) -> Answer | None:
         inputs = check_inputs(task.app.form, task.inputs, task.files)
     except InputError as e:
         return wire.INTERNAL_500 if e.crash else wire.refuse(400, "invalid_param", e.message)
-    run = site.engine.begin(task, inputs)
+    run = site.engine.begin(task, inputs | task.system)
     execution = site.api.spawn(_hold_slot(site, task, run, site.api.hold_app_slot(task.app.key)))
     if name in RUN_UNHEARD:
-        return await _unheard(exchange, fault)
+        return await unheard(exchange, fault)
     if name in ("silence", "silence_before_start"):
         await exchange.connection.until_closed()
         return None
@@ -126,7 +130,11 @@ async def _block(exchange: Exchange, task: Task) -> Answer | None:
         return None
     if name == "slow_answer" and fault.seconds is not None:
         await asyncio.sleep(max(0.0, asked + fault.seconds - asyncio.get_running_loop().time()))
-    answer = answers.blocking_answer(run, ending, strange=name == "unknown_event")
+    answer = (
+        answers.blocking_answer(run, ending, strange=name == "unknown_event")
+        if task.reply is None
+        else task.reply(run, ending)
+    )
     return await odd_answer(exchange.connection, name, answer)
 
 

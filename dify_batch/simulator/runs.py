@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 from bisect import bisect_left, bisect_right
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from .apps import WORKFLOW_VERSION, App, Inputs, Node
 from .channel import Channel
@@ -43,6 +44,20 @@ class Form:
     answers: dict[str, Any] = field(default_factory=dict)
 
 
+class Ending(NamedTuple):
+    """How a run ended, as told on the wire. elapsed: seconds; created_at, finished_at: seconds since 1970."""
+
+    status: str
+    outputs: Inputs
+    error: str | None
+    elapsed: float
+    tokens: int
+    steps: int
+    created_at: int
+    finished_at: int | None
+    exceptions: int = 0
+
+
 @dataclass(slots=True)
 class Live:
     """What a run needs only while it is not finished."""
@@ -53,6 +68,8 @@ class Live:
     nodes: list[NodeRun] = field(default_factory=list)
     wake: asyncio.Future[None] | None = None
     stop: bool = False
+    stopped_by: str = ""  # the user who asked for it
+    on_end: Callable[[Run, Ending], None] | None = None
     form: Form | None = None
 
 
@@ -79,6 +96,8 @@ class Run:
     oddity: str = ""  # the fault that goes with it for as long as anybody asks
     lag: float = 0.0  # seconds until log and run detail know of its end
     live: Live | None = None
+    owner: str = ""  # the end user's id
+    dialogue: int = 0  # of a chatflow: which message of its conversation it answers
     account: dict[str, Any] | None = None  # who made it, where that is an account and no end user
 
     def created_by(self) -> dict[str, Any]:
@@ -87,8 +106,11 @@ class Run:
 
     def system_inputs(self, timestamp: bool) -> dict[str, Any]:
         """Dify's own inputs; `sys.timestamp` is in run detail and snapshots, not in the POST stream."""
-        values: dict[str, Any] = {"sys.files": [], "sys.user_id": self.user, "sys.app_id": self.app.id}
-        if timestamp:
+        values: dict[str, Any] = {"sys.files": [], "sys.user_id": self.user}
+        if self.dialogue:
+            values["sys.dialogue_count"] = self.dialogue
+        values["sys.app_id"] = self.app.id
+        if timestamp and not self.dialogue:
             values["sys.timestamp"] = int(self.created_at)
         return values | {"sys.workflow_id": self.app.workflow_id, "sys.workflow_run_id": self.id}
 
@@ -201,6 +223,8 @@ class Registry:
         """Enters a run that begins."""
         self.by_id[run.id] = run
         self.by_task[run.task_id] = run
+        if run.app.mode != "workflow" and run.account is None:
+            return  # the log of an app that talks is always empty (dify-wire 31c)
         self._by_app.setdefault(run.app.key, []).append(run)
         self._by_user.setdefault((run.app.key, run.user), []).append(run)
 

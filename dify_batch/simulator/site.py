@@ -15,10 +15,14 @@ from .broker import Broker
 from .config import Config
 from .engine import Engine
 from .files import FileStore
+from .kinds import KINDS
 from .ledger import Ledger
 from .means import Means
 from .plan import FaultPlan
 from .runs import Registry, Run
+from .talks import Talks
+from .turns import Turn
+from .users import EndUsers
 
 
 class Site:
@@ -31,7 +35,7 @@ class Site:
         self.config = config
         self.means = means or Means()
         self.means.skew = config.clock_skew
-        self.apps: dict[str, App] = dict(APPS)
+        self.apps: dict[str, App] = APPS | KINDS
         self.api = Api(config)
         self._fill()
 
@@ -40,6 +44,9 @@ class Site:
         self.registry = Registry()
         self.ledger = Ledger()
         self.files = FileStore(self.means)
+        self.talks = Talks(self.means)
+        self.users = EndUsers(self.config, self.means)
+        self.turns: dict[str, Turn] = {}  # by task id: what models are saying now
         self.engine = Engine(self.config, self.means, self.broker, self.registry, self.ledger)
         self.plan = FaultPlan()
         self.posts: dict[str, int] = {}
@@ -50,7 +57,7 @@ class Site:
     @cached_property
     def accounts(self) -> Accounts:
         """The account surface's people, tokens and apps, which a reset leaves: made once somebody asks for them."""
-        return Accounts(self.config, self.means, self.apps)
+        return Accounts(self.config, self.means, APPS)
 
     def reset(self) -> None:
         """Forgets every run, file, counter and fault. What is being executed goes on, and nobody hears of it."""
@@ -66,7 +73,7 @@ class Site:
 
     def configure(self, config: Config) -> None:
         """Takes new settings while running."""
-        self.config = self.engine.config = self.broker.config = self.api.config = config
+        self.users.config = self.config = self.engine.config = self.broker.config = self.api.config = config
         if "accounts" in self.__dict__:
             self.accounts.config = config
         self.means.skew = config.clock_skew

@@ -39,8 +39,8 @@ async def send_post_stream(
     if not config.connections:
         connection.when_lost(channel.wake)
     # Else its going is noticed at the next write only, and until then it takes up a connection slot.
-    await connection.start(200, _odd_head(fault.name, stream_head() if head is None else head))
-    await _write(connection, PING.data, fault)
+    await connection.start(200, odd_head(fault.name, stream_head() if head is None else head))
+    await write_as(connection, PING.data, fault)
     if fault.name == "silence_before_start":
         await connection.until_closed()
         return
@@ -73,7 +73,7 @@ async def send_post_stream(
                 break
             if last == "workflow_started" and fault.name in SILENT_EVENTS:
                 break
-        await _write(connection, b"".join(sent), fault)
+        await write_as(connection, b"".join(sent), fault)
         if last == "workflow_started" and fault.name in SILENT_EVENTS:
             await _fall_silent(connection, config, fault, answered)
             return
@@ -117,7 +117,8 @@ async def _hold(connection: Connection, config: Config, seconds: float) -> None:
         pass
 
 
-async def _write(connection: Connection, data: bytes, fault: Fault) -> None:
+async def write_as(connection: Connection, data: bytes, fault: Fault) -> None:
+    """Sends a part of a stream in the dialect that the fault names."""
     if fault.name in LINE_ENDS:
         data = data.replace(b"\n", LINE_ENDS[fault.name])
     if fault.name != "split_utf8":
@@ -128,7 +129,8 @@ async def _write(connection: Connection, data: bytes, fault: Fault) -> None:
         await asyncio.sleep(0)
 
 
-def _odd_head(name: str, head: Headers) -> Headers:
+def odd_head(name: str, head: Headers) -> Headers:
+    """The head of a stream in the dialect that the fault names."""
     media = {"sse_no_media_type": "", "sse_other_case": "Text/Event-Stream; Charset=UTF-8"}.get(name)
     return head if media is None else tuple((k, media if k == "Content-Type" else v) for k, v in head)
 

@@ -49,10 +49,10 @@ async def wait_unless_stopped(config: Config, run: Run, seconds: float) -> bool:
     return live.stop
 
 
-def stop(run: Run) -> None:
-    """Ends that waiting."""
+def stop(run: Run, user: str) -> None:
+    """Ends that waiting, for that user."""
     if run.live is not None:
-        run.live.stop = True
+        run.live.stop, run.live.stopped_by = True, user
         if run.live.wake is not None:
             _wake(run.live.wake)
 
@@ -64,6 +64,8 @@ def _wake(wake: asyncio.Future[None]) -> None:
 
 def outputs_of(app: App, inputs: Inputs, form: Form | None) -> Inputs:
     """What the workflow makes of its inputs, and of the form if a person filled one in."""
+    if app.human and form is not None and app.mode == "advanced-chat":
+        return {"answer": f"approved {form.answers.get('comment')}", "files": []}
     if app.human and form is not None:
         return {"comment": form.answers.get("comment"), "query": inputs.get("query")}
     return app.answer(inputs)

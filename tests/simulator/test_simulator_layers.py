@@ -67,7 +67,7 @@ async def test_it_is_served_in_any_loop_without_a_network() -> None:
     assert b"HTTP/1.1 200 OK" in answer
     assert b"Date: Mon, 12 Jan 1970 13:46:30 GMT" in answer
     assert b'"created_at": 999990' in answer
-    assert b'"task_id": "00000000-0000-4000-a000-000000000002"' in answer
+    assert b'"task_id": "00000000-0000-4000-a000-000000000003"' in answer
     ended = site.ledger.of("a")[0]
     assert (ended.user, ended.mode, ended.status, ended.outputs) == (
         "u",

@@ -105,6 +105,7 @@ def test_every_setting_can_be_handed_over() -> None:
     config = Config.docker(latency=1.5, workers=None, connections=3, latency_tail=0.5, keep_alive=9, clock_skew=-8.0)
     values = vars(build_parser().parse_args(arguments(config)))
     assert values.pop("faults") is None
+    assert values.pop("app_kind") == "workflow"
     assert Config(**values) == config
     assert arguments(Config()) == []
     with pytest.raises(ValueError, match="latency_tail"):

@@ -12,6 +12,7 @@ from typing import Any, Self, TypeVar
 from ..account import ADMIN, GUEST
 from ..apps import DEFAULT_KEY
 from ..config import Config
+from ..kinds import DEMO_KEYS
 from .core import SimulatorCore
 
 START_TIMEOUT = 10.0  # binding two loopback ports takes milliseconds
@@ -78,6 +79,11 @@ class Simulator:
             job.close()
             raise RuntimeError("the simulator is not running; use it in a with statement")
         return asyncio.run_coroutine_threadsafe(job, self._loop).result(START_TIMEOUT)
+
+    @staticmethod
+    def key_of(kind: str) -> str:
+        """The key of the demo's app of that kind: workflow, chatflow, chat, agent, completion. Raises KeyError."""
+        return DEMO_KEYS[kind]
 
     @property
     def core(self) -> SimulatorCore:
