@@ -49,6 +49,18 @@ class FaultPlan:
     requests: list[Scheduled] = field(default_factory=list)
     uploads: dict[str, list[Fault]] = field(default_factory=dict)
 
+    def suffer(self, fault: Fault) -> None:
+        """The whole server, or the requests that the fault names, meet it from now on."""
+        if fault.name in SERVER_FAULTS:
+            self.server[fault.name] = fault
+        else:
+            self.requests.append(Scheduled(fault))
+
+    def recover(self, name: str) -> None:
+        """And no longer."""
+        self.server.pop(name, None)
+        self.requests = [scheduled for scheduled in self.requests if scheduled.fault.name != name]
+
     def take(self, row: str, nth: int) -> Fault:
         """The fault of the nth POST (from 1) of `row`; one that the plan lists is taken off it."""
         if row in self.rows:
@@ -106,10 +118,8 @@ def parse_plan(plan: Mapping[str, object]) -> FaultPlan:
             fault = _fault(item, part, OF_THE_SERVER if part == "server" else OF_A_RUN | OF_THE_SERVER)
             if part == "all" and fault.name in OF_A_RUN:
                 result.every = fault
-            elif fault.name in SERVER_FAULTS:
-                result.server[fault.name] = fault
             else:
-                result.requests.append(Scheduled(fault))
+                result.suffer(fault)
     mix = plan.get("mix") or {}
     if not isinstance(mix, Mapping):
         raise ValueError("faults: mix must be an object of name: probability")

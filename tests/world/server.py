@@ -11,20 +11,21 @@ import contextvars
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from dify_batch.simulator import Config
 from dify_batch.simulator.apps import APPS
-from dify_batch.simulator.engine import Task
 from dify_batch.simulator.exchange import Connection, Request
 from dify_batch.simulator.faults import Fault
 from dify_batch.simulator.ledger import Execution as Executed
 from dify_batch.simulator.lookups import ROUTES
 from dify_batch.simulator.means import Means
-from dify_batch.simulator.routes import answer
+from dify_batch.simulator.routes import answer, reach
 from dify_batch.simulator.runs import Run
 from dify_batch.simulator.served.http import HttpServer
 from dify_batch.simulator.site import Site
+from dify_batch.simulator.task import Task
 from dify_batch.simulator.wire import Answer, answer_json
 from tests.world.history import History
 from tests.world.network import WorldNetwork
@@ -185,7 +186,8 @@ class WorldServer:
             if run is not None and run.finished_at is not None and self._means.now() - run.finished_at < self._lag:
                 before = {"status": "running", "outputs": None, "error": None, "finished_at": None, "elapsed_time": 0}
                 return answer_json(run.detail() | before)
-        return await answer(self.site, ROUTES, request, connection)
+        respond = partial(answer, self.site, ROUTES, request, connection)
+        return await reach(self.site, ROUTES.name_of(request.path), request, connection, respond)
 
     # --- weather
 
@@ -211,7 +213,7 @@ class WorldServer:
             case _ if what in GATEWAYS:
                 self._gateways.append(what)
             case _:
-                self.site.plan.server[what] = Fault(what, 12.0)
+                self.site.plan.suffer(Fault(what, 12.0))
 
     def end(self, what: str) -> None:
         """It is over."""
@@ -233,7 +235,7 @@ class WorldServer:
                 if what in self._gateways:
                     self._gateways.remove(what)
             case _:
-                self.site.plan.server.pop(what, None)
+                self.site.plan.recover(what)
 
     def _dies(self, mode: str) -> None:
         """What is executed in this mode ends nowhere: it says running for ever. A form that waits does not
