@@ -77,8 +77,11 @@ async def run_batch(
     transport: AnyTransport | None = None,
     seams: Seams = REAL,
     disk: Disk | None = None,
+    collect: bool = False,
 ) -> BatchReport:
     """Runs a batch, or with `settings.dry_run` says what it would do.
+
+    `collect`: only what earlier invocations left under way is followed to its end; nothing is sent.
 
     `transport`, `seams`, `disk`: what stands in for the network, the time, chance, threads, and the files that are
     written; those of this machine if left out.
@@ -131,7 +134,7 @@ async def run_batch(
                 seams=seams,
             )
         )
-        batch = _Batch(settings, control, stats, source, paths, client, seams, disk)
+        batch = _Batch(settings, control, stats, source, paths, client, seams, disk, collect=collect)
         return await batch.run()
 
 
@@ -148,8 +151,11 @@ class _Batch:
         client: DifyClient,
         seams: Seams,
         disk: Disk,
+        *,
+        collect: bool,
     ) -> None:
         self._settings = settings
+        self._collect = collect
         self._seams = seams
         self._disk = disk
         self._control = control
@@ -181,6 +187,7 @@ class _Batch:
         )
         selection = Selection(settings, self._source, bound, self._index, stats)
         selection.check_user_template()
+        selection.sends = not self._collect
         state, report = await self._look(bound)
         selection.chosen, unlisted = choose(self._index, ids=ids, sample=settings.sample, name=self._source.name)
         self._warn(*report.warnings, *self._warnings_of(state))
@@ -188,7 +195,7 @@ class _Batch:
             self._warn(Notice("ids_not_in_input", unlisted))
         await self._choose_again(state, selection.chosen)
         selection.wanted = selection.ids_to_retry(state) | self._again if settings.retry else None
-        to_run = selected(self._index, settings, selection.wanted, selection.chosen)
+        to_run = 0 if self._collect else selected(self._index, settings, selection.wanted, selection.chosen)
         self._count_left_out(report)
         stats.rows = report.rows + stats.left_out
         stats.to_run = to_run

@@ -40,6 +40,7 @@ class Selection:
         self.wanted: frozenset[str] | None = None
         self.chosen: frozenset[str] | None = None
         self.claims: Mapping[str, frozenset[str]] = {}
+        self.sends = True  # False: only what is under way is collected
         self.outlived: frozenset[str] = frozenset()
 
     def check_user_template(self) -> None:
@@ -67,7 +68,7 @@ class Selection:
         index, wanted = self._index, self.wanted
         left = self._settings.limit if self._settings.limit is not None else math.inf
         barred = DONE | OPEN | SELECTED | (0 if wanted is not None else RETRY)
-        if left <= 0:
+        if left <= 0 or not self.sends:
             return
         for entry in valid_rows(self._source, self._bound, index, self.chosen):
             if isinstance(entry, Problem):
@@ -123,7 +124,7 @@ class Selection:
             if known.phase in (Phase.FAILED, Phase.FREE):
                 continue
             work = found.get(row_id) or Work(row_id)
-            work.row = resumed(known, may_send=work.inputs is not None and not self._settings.retry)
+            work.row = resumed(known, may_send=work.inputs is not None and self.sends and not self._settings.retry)
             work.known_runs, work.outlived = self.claims.get(known.user, frozenset()), work.id in self.outlived
             works.append(work)
             self._index.add(row_id, SELECTED)

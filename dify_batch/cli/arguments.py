@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from dify_batch.cli import (
+    answer,
     auth,
     completion,
     describe,
@@ -23,6 +24,7 @@ from dify_batch.cli import (
     resume,
     run,
     status,
+    stop,
     template,
     try_row,
 )  # fmt: skip
@@ -50,7 +52,7 @@ class Command(Protocol):
 
 
 _ALL: tuple[Command, ...] = (
-    form, template, try_row, status, export, report, diff, auth, get, describe, run, resume, help, completion,
+    form, template, try_row, status, answer, stop, export, report, diff, auth, get, describe, run, resume, help, completion,
 )  # fmt: skip
 COMMANDS: Mapping[str, Command] = {command.NAME: command for command in _ALL}
 """The commands beside the batch itself, in the order in which help shows them."""

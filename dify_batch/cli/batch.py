@@ -34,7 +34,8 @@ class Report(Protocol):
     def next_steps(self) -> tuple[str, ...]: ...
 
 
-def run(given: Mapping[str, Any]) -> int:
+def run(given: Mapping[str, Any], *, collect: bool = False) -> int:
+    """`collect`: see run_batch."""
     from dify_batch.cli.logs import Logs
     from dify_batch.settings import load_settings
 
@@ -54,7 +55,7 @@ def run(given: Mapping[str, Any]) -> int:
             seams = Seams()
             stats = Stats(clock=seams.clock, notices=[Notice("setting", warning) for warning in warnings])
             beside = Beside(settings, stats, seams)
-            report = asyncio.run(_run(settings, stats, logs, seams, beside))
+            report = asyncio.run(_run(settings, stats, logs, seams, beside, collect=collect))
             report = _with_lost_lines(report, settings, logs)
             written = beside.report()
             status = _end(settings, stats, report, page=settings.report if written else None)
@@ -101,7 +102,7 @@ _GC_EVERY = 50_000
 _SWITCH_AFTER = 0.0001
 
 
-async def _run(settings: Settings, stats: Stats, logs: Logs, seams: Seams, beside: Beside) -> Report:
+async def _run(settings: Settings, stats: Stats, logs: Logs, seams: Seams, beside: Beside, *, collect: bool) -> Report:
     """The engine with a display beside it and the signals wired to its control."""
     import asyncio
     import gc
@@ -133,7 +134,7 @@ async def _run(settings: Settings, stats: Stats, logs: Logs, seams: Seams, besid
     watch = asyncio.create_task(beside.watch())
     try:
         with signals(control, stats, say):
-            report: Report = await run_batch(settings, control=control, stats=stats, seams=seams)
+            report: Report = await run_batch(settings, control=control, stats=stats, seams=seams, collect=collect)
             return report
     finally:
         for what, each in (("the progress display stopped", task), ("metrics and notification stopped", watch)):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dify_batch.cli.parser import Parser, add_file
@@ -54,3 +55,23 @@ async def connected(given: Mapping[str, Any]) -> AsyncIterator[tuple[Settings, D
             settings = stack.enter_context(demonstration(settings))
         async with DifyClient(settings.base_url, settings.api_key.reveal(), workflow_id=settings.workflow_id) as client:
             yield settings, client
+
+
+def last_call(given: Mapping[str, Any], whole: Callable[..., Parser]) -> dict[str, Any]:
+    """The last batch of `given["results"]` as it was typed (dest → text), from its journal, with the --env-file of
+    today. So a command that goes on with an output asks the same app in the same way.
+
+    Raises UsageError: there is no batch of that name.
+    """
+    from dify_batch.ledger.formats import Paths
+    from dify_batch.ledger.state import read_state
+    from dify_batch.reports.status import require_batch
+
+    output = Path(given["results"])
+    paths = Paths.of(output)
+    require_batch(paths)
+    last = read_state(paths).last_batch or {}
+    source = str(last.get("input") or "-")
+    typed = vars(whole().parse_args(["-i", source, "-o", str(output), *last.get("again", ())]))
+    typed.pop("command", None)
+    return typed | ({"env_file": given["env_file"]} if "env_file" in given else {})

@@ -97,7 +97,7 @@ def add_command(commands: Subparsers, name: str, what: str, effect: Effect = "re
     return parser
 
 
-def add_file(parser: Parser, *names: str, complete: bool, **options: Any) -> None:
+def add_file(parser: argparse._ActionsContainer, *names: str, complete: bool, **options: Any) -> None:
     """An argument that is a file, for shtab too."""
     action = parser.add_argument(*names, **options)
     if complete:

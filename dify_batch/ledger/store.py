@@ -264,6 +264,14 @@ class Ledger:
         self._paused_dirty = True
         self._tidy()
 
+    def answering(self, row_id: str, *, token: str, action: str, inputs: Mapping[str, Any], user: str) -> None:
+        """A person's answer to a form; to be durable (`flush`) before it is sent."""
+        self._record("answer", row_id, form=token, action=action, inputs=inputs, user=user)
+
+    def answered(self, row_id: str, *, token: str, how: str) -> None:
+        """What became of that answer: "sent", "elsewhere" (somebody answered before), or why it was refused."""
+        self._record("answered", row_id, form=token, how=how)
+
     # ---------------------------------------------------------------- the disk
 
     async def flush(self) -> None:
