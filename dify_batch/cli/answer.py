@@ -20,7 +20,7 @@ USAGE = "answer results.jsonl [--from answers.csv] [--template FILE] [--env-file
 
 
 def add_parser(commands: Subparsers, *, complete: bool) -> None:
-    parser = add_command(commands, NAME, "answers the forms of paused rows, and collects their results")
+    parser = add_command(commands, NAME, "answers the forms of paused rows, and collects their results", "write")
     add_results(parser, complete=complete)
     one = parser.add_mutually_exclusive_group()
     add_file(

@@ -52,7 +52,8 @@ class Command(Protocol):
 
 
 _ALL: tuple[Command, ...] = (
-    form, template, try_row, status, answer, stop, export, report, diff, auth, get, describe, run, resume, help, completion,
+    form, template, try_row, status, answer, stop, export, report, diff,
+    auth, get, describe, run, resume, help, completion,
 )  # fmt: skip
 COMMANDS: Mapping[str, Command] = {command.NAME: command for command in _ALL}
 """The commands beside the batch itself, in the order in which help shows them."""

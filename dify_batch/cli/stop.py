@@ -19,7 +19,7 @@ USAGE = "stop results.jsonl [--yes] [--env-file PATH] [--json]"
 
 
 def add_parser(commands: Subparsers, *, complete: bool) -> None:
-    parser = add_command(commands, NAME, "stops the runs that a killed batch has left on the server")
+    parser = add_command(commands, NAME, "stops the runs that a killed batch has left on the server", "destructive")
     add_results(parser, complete=complete)
     parser.add_argument("-y", "--yes", action="store_true", help="do not ask first")
     add_file(
