@@ -90,12 +90,15 @@ def generate(seed: int, *, tame: bool = False) -> History:
     draw = Draw(seed)
     count = draw.pick((3, 4, 6, 8, 12), (2, 3, 4, 3, 1))
     server = _server(draw, tame)
+    twins = not tame and draw.chance(0.15)  # rows that ask the same
     rows = tuple(
-        Row(id=f"r{number}", query=f"question {number}", fates=() if tame else _fates(draw))
+        Row(id=f"r{number}", query=f"question {0 if twins else number}", fates=() if tame else _fates(draw))
         for number in range(1, count + 1)
     )
     number = 1 if tame else draw.pick((1, 2, 3, 4), (2, 5, 3, 1))
     flags = _flags(draw, tame)
+    if twins:  # nobody can tell them apart under one user, and then they stay unknown
+        flags = tuple((name, value) for name, value in flags if name != "user")
     invocations = tuple(_invocation(draw, nth, number, count, server, flags, tame) for nth in range(number))
     return History(
         seed=seed,
@@ -216,7 +219,7 @@ def _invocation(
     if tame:
         return Invocation(flags=flags)
     if nth and draw.chance(0.15):
-        flags = _flags(draw, tame)
+        flags = tuple((name, value) for name, value in _flags(draw, tame) if name != "user")
     if nth and draw.chance(0.25):
         flags = (*((name, value) for name, value in flags if name != "retry"), ("retry", True))
     horizon = max(20.0, server.latency * 2)

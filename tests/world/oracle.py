@@ -110,6 +110,9 @@ class Oracle:
             yield Violation("files", "; ".join(files.bad))
         if files.twice:
             yield Violation("files", f"ids that stand twice in the results: {files.twice}")
+        early = [row for row, place in files.place.items() if place == "done" and row not in files.done]
+        if early and not self._results_edited():
+            yield Violation("files", f"the journal says done, and the results lack {early}")
         runs = {run.run_id: run for run in self._ledger}
         for line in files.results:
             row, run = line["id"], runs.get(line["workflow_run_id"])
@@ -124,6 +127,10 @@ class Oracle:
                 yield Violation("mixed", f"the result of {row} has other outputs: {line['outputs']}")
             if run.status not in (*SUCCEEDED, None):
                 yield Violation("mixed", f"{row} has a result, and its run {run.status}")
+
+    def _results_edited(self) -> bool:
+        """Whether a person has taken a result away."""
+        return any(edit.what == "results_lose" for span in self.spans for edit in span.invocation.edits)
 
     def _secrets(self) -> Iterable[Violation]:
         for path in self._desk.folder.iterdir():
