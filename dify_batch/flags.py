@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -487,6 +487,25 @@ def again(values: Mapping[str, Any]) -> list[str]:
         else:
             words += [flag.name] if flag.action in ("on", "off") else [flag.name, as_word(flag, value)]
     return words
+
+
+def read_again(words: Sequence[str]) -> dict[str, Any]:
+    """The values (dest → value) that `again` wrote as words; what is no flag or no value is passed over."""
+    found: dict[str, Any] = {}
+    left = list(reversed(words))
+    while left:
+        flag = BY_NAME.get(left.pop())
+        if flag is None:
+            continue
+        if flag.action in ("on", "off"):
+            found[flag.dest] = flag.action == "on"
+        elif left and flag.action == "value":
+            text = left.pop()
+            try:
+                found[flag.dest] = flag.read(text, flag.name)
+            except UsageError:
+                continue
+    return found
 
 
 def as_word(flag: Flag, value: Any) -> str:

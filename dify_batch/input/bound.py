@@ -12,7 +12,7 @@ from dify_batch.input import values as to
 from dify_batch.input.fields import FILES, TEXTS, Variable
 from dify_batch.input.files import FilePlace, Inputs, find_local
 from dify_batch.input.filetypes import FileRules
-from dify_batch.input.records import Problem, Row
+from dify_batch.input.records import ADDED, Problem, Row
 from dify_batch.input.user import UserTemplate
 from dify_batch.summary import Notice
 from dify_batch.text import nearest, show
@@ -129,6 +129,8 @@ class BoundForm:
             name = self._key(column)
             known = self._by_name.get(name or "")
             optional.append(column != self._id_column and not (known is not None and known.required))
+            if name is None and column in ADDED:
+                continue
             if name is None:
                 unknown.append(column)
             elif name in self._constants and not self._typed:
@@ -259,7 +261,7 @@ class BoundForm:
         return renamed
 
     def _unknown(self, cells: Mapping[str, Any]) -> list[tuple[str, str]]:
-        skipped = ("id", self._files_column)
+        skipped = ("id", self._files_column, *ADDED)
         return [(key, key) for key in cells if key not in self._by_name and key not in skipped]
 
     def _file_list(self, row: Row, problems: list[Problem]) -> list[Any] | None:

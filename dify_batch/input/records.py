@@ -10,6 +10,9 @@ from dify_batch.ids import id_fault
 from dify_batch.summary import Notice
 from dify_batch.text import count, show
 
+ADDED = ("_status", "_code", "_reason", "_run_id", "_time")
+"""The columns that `export --failed` adds to a table; they are no inputs, so that it is accepted again as it stands."""
+
 FATAL_KINDS = frozenset(
     {
         "empty_file",

@@ -13,6 +13,7 @@ import io
 import os
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -53,6 +54,14 @@ class _Writing(io.RawIOBase):
         found = bytes(data)
         self._disk.write(self._fd, found)
         return len(found)
+
+
+@dataclass(frozen=True, slots=True)
+class NewFile:
+    """A file that is to take the place of another: written to by `file`, or by whoever opens `path`."""
+
+    path: Path
+    file: BinaryIO
 
 
 class Disk:
@@ -121,20 +130,18 @@ class Disk:
     def replacing(self, path: Path, mode: int = OPEN_TO_ALL) -> Iterator[BinaryIO]:
         """A new file to write to, which takes the place of `path` in one step when the block ends well, and goes when
         it does not."""
-        with (
-            self.replacing_by_name(path, mode) as (_, fd),
-            io.BufferedWriter(cast(io.RawIOBase, _Writing(self, fd)), 1 << 20) as file,
-        ):
-            yield file
+        with self.replacing_by_name(path, mode) as new:
+            yield new.file
 
     @contextlib.contextmanager
-    def replacing_by_name(self, path: Path, mode: int = OPEN_TO_ALL) -> Iterator[tuple[Path, int]]:
-        """As `replacing`, for what opens its file itself: the path of the new file, and a descriptor of it."""
+    def replacing_by_name(self, path: Path, mode: int = OPEN_TO_ALL) -> Iterator[NewFile]:
+        """As `replacing`, for what may open its file itself."""
         temporary = self.beside(path)
         try:
             fd = self.open_new(temporary, mode)
             try:
-                yield temporary, fd
+                with io.BufferedWriter(cast(io.RawIOBase, _Writing(self, fd)), 1 << 20) as file:
+                    yield NewFile(temporary, file)
                 self.sync(fd)
             finally:
                 self.close(fd)

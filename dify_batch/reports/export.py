@@ -1,4 +1,4 @@
-"""`dify-batch export`: results as a table for a spreadsheet, .csv or .xlsx.
+"""`dify-batch export`: results as a table: .csv, .xlsx, .parquet or an SQLite database.
 
 Two passes over the results, one to learn the columns and one to write, so memory does not grow with what the lines
 hold. The target is replaced in one step. Rows without a result come last, with their error from the journal; their
@@ -7,19 +7,20 @@ inputs are empty, since no file of the batch holds them.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-from dify_batch.errors import StorageError, UsageError
+from dify_batch.errors import StorageError
 from dify_batch.ledger import formats
-from dify_batch.ledger.disk import Disk
-from dify_batch.ledger.state import Phase, RowState, lines_of, read_state
+from dify_batch.ledger.disk import Disk, NewFile
+from dify_batch.ledger.state import Phase, RowState, State, lines_of, read_state
+from dify_batch.reports.failures import Failures, json_lines
 from dify_batch.reports.status import require_batch, require_results
-from dify_batch.reports.tables import CsvTable, Table, XlsxTable
-from dify_batch.strictjson import json_object
+from dify_batch.reports.tables import Column, Table
+from dify_batch.reports.targets import check_target, format_of
 from dify_batch.text import count
 
 FIRST = ("id", "status", "error")
@@ -72,74 +73,81 @@ class ExportReport:
         return "\n".join([*lines, *(f"Note: {note}" for note in self.notes)])
 
 
-def export(results: Path, target: Path) -> ExportReport:
-    """Writes the results as a table to `target` (.csv or .xlsx), in place of what was there.
+def export(
+    results: Path, target: Path, *, failed: bool = False, source: str | None = None, force: bool = False
+) -> ExportReport:
+    """Writes a table to `target` (.csv, .xlsx, .parquet or .db), in place of what an earlier export wrote there.
+
+    Args:
+        failed: the rows without a result with their inputs, in place of the results; also as .jsonl.
+        source: with `failed`, the input of the batch, where it is not the one that the journal names.
+        force: replace whatever is there, but for the batch's own files and its input.
 
     Raises:
-        UsageError: no such batch; a target that is none, or a file of the batch itself; more than .xlsx can hold;
-            openpyxl is not installed.
+        UsageError: no such batch; a target that is none, or that would be lost; more than the format can hold; a
+            library that is not installed; no failed rows, or no input to read them from.
         StorageError: a file cannot be read or written.
     """
     paths = formats.Paths.of(results)
     require_batch(paths)
-    open_table = _format_of(target)
-    _check_target(paths, target)
+    open_table = format_of(target, failed=failed)
     state = read_state(paths)
+    check_target(paths, target, [*state.sources, *([source] if source else [])], force=force)
     require_results(paths, state)
-    failed = {row_id: row for row_id, row in state.rows.items() if row.phase is Phase.FAILED}
+    if failed or open_table is None:
+        return _export_failed(paths, state, target, open_table, source)
+    without = {row_id: row for row_id, row in state.rows.items() if row.phase is Phase.FAILED}
     left_out = {row_id for row_id, row in state.rows.items() if row.phase not in (Phase.FAILED, Phase.FREE)}
     look = _Look()
     for _, record in _records(paths.results, look):
         look.add(record)
-        if failed or left_out:  # one that got its result since the journal was read
-            failed.pop(record["id"], None)
+        if without or left_out:  # one that got its result since the journal was read
+            without.pop(record["id"], None)
             left_out.discard(record["id"])
     columns = look.columns()
-    count = 0
+    for row_id, row in without.items():
+        for column, value in zip(columns, _failed_cells(row_id, row, len(columns)), strict=True):
+            column.note(value)
+    done = 0
+    with _replacing(target) as new, open_table(new, columns) as table:
+        for number, record in _records(paths.results, _Look(), until=look.end):
+            done += 1
+            table.write(look.cells(record), f"line {number} of {results}")
+        for row_id, row in without.items():
+            table.write(_failed_cells(row_id, row, len(columns)), f"row {row_id} in the journal")
+    notes = (*look.notes, *table.notes())
+    names = tuple(column.name for column in columns)
+    return ExportReport(str(target), done + len(without), done, len(without), len(left_out), names, notes)
+
+
+def _export_failed(
+    paths: formats.Paths, state: State, target: Path, open_table: type[Table] | None, source: str | None
+) -> ExportReport:
+    failures = Failures(paths, state, source)
+    notes: tuple[str, ...] = ()
+    with _replacing(target) as new:
+        if open_table is None:
+            json_lines(new.file.write, failures.columns, failures.rows())
+        else:
+            with open_table(new, failures.columns) as table:
+                for cells, where in failures.rows():
+                    table.write(cells, where)
+            notes = table.notes()
+    number = len(failures)
+    names = tuple(column.name for column in failures.columns)
+    return ExportReport(str(target), number, 0, number, 0, names, (*failures.notes, *notes))
+
+
+@contextlib.contextmanager
+def _replacing(target: Path) -> Iterator[NewFile]:
     try:
-        with Disk().replacing(target) as new, open_table(new, columns) as table:
-            for number, record in _records(paths.results, _Look(), until=look.end):
-                count += 1
-                table.write(look.cells(record), f"line {number} of {results}")
-            for row_id, row in failed.items():
-                table.write(_failed_cells(row_id, row, len(columns)), f"row {row_id} in the journal")
+        with Disk().replacing_by_name(target) as new:
+            yield new
     except OSError as error:
         raise StorageError(
             f"{target} cannot be written: {error.strerror or error}",
             hint="the results are as they were; give a place with room that you may write to: -o table.csv",
         ) from error
-    notes = (*look.notes, *table.notes())
-    return ExportReport(str(target), count + len(failed), count, len(failed), len(left_out), tuple(columns), notes)
-
-
-def _format_of(target: Path) -> Callable[[BinaryIO, list[str]], Table]:
-    match target.suffix.lower():
-        case ".csv":
-            return CsvTable
-        case ".xlsx":
-            return XlsxTable
-    raise UsageError(
-        f"{target}: a table is written as .csv or .xlsx",
-        hint=f"-o {target.with_suffix('.csv').name if target.stem else 'table.csv'}",
-        code="usage_invalid_flag",
-    )
-
-
-def _check_target(paths: formats.Paths, target: Path) -> None:
-    if not target.parent.is_dir():
-        raise UsageError(
-            f"{target}: there is no folder {target.parent}", hint=f"make it first: mkdir -p '{target.parent}'"
-        )
-    if target.is_dir():
-        raise UsageError(f"{target} is a folder", hint=f"give a file, such as -o {target / 'table.csv'}")
-    for path in (*paths.data, paths.lock):
-        if os.path.realpath(path) == os.path.realpath(target) or (
-            path.exists() and target.exists() and path.samefile(target)
-        ):
-            raise UsageError(
-                f"{target} is a file of the batch itself and would be lost",
-                hint="give the table a name of its own: -o table.csv",
-            )
 
 
 # ---------------------------------------------------------------- columns
@@ -149,34 +157,40 @@ def _check_target(paths: formats.Paths, target: Path) -> None:
 class _Look:
     """The first pass: which inputs and outputs there are, and how far the file reached."""
 
-    inputs: dict[str, str] = field(default_factory=dict)
-    outputs: dict[str, str] = field(default_factory=dict)
+    inputs: dict[str, Column] = field(default_factory=dict)
+    outputs: dict[str, Column] = field(default_factory=dict)
+    last: dict[str, Column] = field(default_factory=lambda: {name: Column(name) for name in LAST})
     id_differs: bool = False
     end: int = 0
     notes: list[str] = field(default_factory=list)
     bad: int = 0
 
     def add(self, record: Mapping[str, Any]) -> None:
-        for name, value in _object(record, "inputs").items():
-            self.inputs.setdefault(name, name)
-            if name == "id" and value != record["id"]:
-                self.id_differs = True
-        for name in _object(record, "outputs"):
-            self.outputs.setdefault(name, name)
+        for columns, names in ((self.inputs, "inputs"), (self.outputs, "outputs")):
+            for name, value in _object(record, names).items():
+                column = columns.get(name)
+                if column is None:
+                    column = columns[name] = Column(name)
+                column.note(value)
+        if _object(record, "inputs").get("id", record["id"]) != record["id"]:
+            self.id_differs = True
+        for name, column in self.last.items():
+            column.note(record.get(name))
 
-    def columns(self) -> list[str]:
+    def columns(self) -> list[Column]:
         """The header. A name gets its prefix where two columns would share it."""
         if not self.id_differs:
             self.inputs.pop("id", None)  # it is the row's id, which stands first anyway
         taken = {*FIRST, *LAST}
-        for prefix, names, others in (("outputs", self.outputs, ()), ("inputs", self.inputs, tuple(self.outputs))):
-            for name in names:
+        for prefix, columns, others in (("outputs", self.outputs, ()), ("inputs", self.inputs, tuple(self.outputs))):
+            for name, column in columns.items():
                 shown = name
                 while shown in taken or (shown == name and name in others):
                     shown = f"{prefix}.{shown}"
                 taken.add(shown)
-                names[name] = shown
-        return [*FIRST, *self.inputs.values(), *self.outputs.values(), *LAST]
+                column.name = shown
+        first = [Column(name, Column.TEXT) for name in FIRST]
+        return [*first, *self.inputs.values(), *self.outputs.values(), *self.last.values()]
 
     def cells(self, record: Mapping[str, Any]) -> list[Any]:
         inputs, outputs = _object(record, "inputs"), _object(record, "outputs")
@@ -201,8 +215,10 @@ def _records(path: Path, look: _Look, until: int | None = None) -> Iterator[tupl
         if until is not None and end > until:
             return
         look.end = end
-        record = json_object(line)
-        if record is not None and isinstance(record.get("id"), str):
+        record = formats.line_object(line)
+        row_id = None if record is None else formats.id_of_result(record)
+        if record is not None and row_id is not None:
+            record["id"] = row_id
             yield number, record
         elif line.strip():
             look.bad += 1

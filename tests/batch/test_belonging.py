@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from dify_batch.dify import protocol
 from dify_batch.errors import Exit, UsageError
+from dify_batch.reports.export import export
+from dify_batch.reports.status import status_report
 from dify_batch.simulator import Config, Simulator
 from tests.support.batchfolder import BatchFolder, codes
 from tests.support.harness import places, results
@@ -299,3 +304,67 @@ async def test_the_name_of_the_same_results_does_not_matter(folder: BatchFolder)
     assert (report.summary.done_before, report.summary.success) == (4, 6)
     assert not (folder.path / "other.jsonl.journal").exists()
     assert set(folder.executions().values()) == {1}
+
+
+# ------------------------------------------------------------ failed rows, mended and fed back
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".xlsx"])
+async def test_the_table_of_failed_rows_is_an_input_as_it_stands(folder: BatchFolder, suffix: str) -> None:
+    folder.server.faults(rows={"r3": ["failed"], "r5": ["rejected"]})
+    await folder.run()
+    bad = folder.path / f"bad{suffix}"
+    assert export(folder.output, bad, failed=True).rows == 2
+    report = await folder.run(input=str(bad), retry=True)
+    assert (report.exit_status, report.summary.success) == (0, 2)
+    assert set(codes(report)) <= {"rows_gone"}
+    by_id = {line["id"]: line["inputs"] for line in results(folder.output)}
+    assert by_id["r3"] == {"id": "r3", "query": "question r3"}
+    assert not folder.retry.exists()
+    elsewhere = await folder.run(input=str(bad), output=folder.path / "second.jsonl")
+    assert (elsewhere.exit_status, elsewhere.summary.success) == (0, 2)
+
+
+# ------------------------------------------------------------ answers that no file can hold
+
+
+async def test_numbers_that_json_has_not_are_told_and_written_as_texts(
+    folder: BatchFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = protocol.run_result
+
+    def odd(data: Any, ref: Any) -> Any:
+        found = real(data, ref)
+        return dataclasses.replace(
+            found, outputs={**found.outputs, "x": [float("nan"), float("inf")]}, finished_at=10**13
+        )
+
+    monkeypatch.setattr(protocol, "run_result", odd)
+    report = await folder.run(limit=2)
+    assert (report.exit_status, report.summary.success) == (0, 2)
+    assert codes(report) == ["not_finite"]
+    assert "r1, r2" in report.summary.warnings[0].message
+    lines = [json.loads(line, parse_constant=refuse) for line in folder.output.read_text("utf-8-sig").splitlines()]
+    assert [line["outputs"]["x"] for line in lines] == [["NaN", "Infinity"]] * 2
+    assert all(line["executed_at"].startswith("20") for line in lines)
+    assert (await folder.run()).exit_status == 0
+
+
+def refuse(text: str) -> None:
+    raise AssertionError(f"{text} is no JSON")
+
+
+# ------------------------------------------------------------ rows without an id of their own
+
+
+async def test_rows_that_are_left_out_are_no_rows_to_retry(folder: BatchFolder) -> None:
+    folder.data.write_text("id,query\nr1,one\n,two\nr1,three\nr2,four\n")
+    report = await folder.run(skip_invalid=True)
+    assert (report.exit_status, report.summary.success, report.summary.failed) == (1, 2, 2)
+    assert report.error is not None
+    assert "--retry" not in f"{report.error.hint} {report.next_steps}"
+    assert "correct" in str(report.error.hint)
+    text = status_report(folder.output).text()
+    assert "2 rows of the input could not be read in the last batch" in text
+    assert "Nothing left to do" not in text
+    assert "--retry" not in text

@@ -117,7 +117,8 @@ def test_a_torn_line_and_a_foreign_one_are_left_out_and_named(tmp_path: Path) ->
 def test_the_target_is_replaced_and_the_results_stay(tmp_path: Path) -> None:
     output = put(tmp_path, [result("a", {}, {"x": 1})])
     before = output.read_bytes()
-    (tmp_path / "t.csv").write_text("old")
+    export(put(tmp_path, [result("a", {}, {"x": 2})]), tmp_path / "t.csv")
+    output.write_bytes(before)
     export(output, tmp_path / "t.csv")
     assert read_csv(tmp_path / "t.csv")[0]["x"] == "1"
     assert output.read_bytes() == before
@@ -138,8 +139,8 @@ def test_a_file_of_the_batch_is_no_target(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("target", "words"),
     [
-        ("t.txt", "written as .csv or .xlsx"),
-        ("t", "written as .csv or .xlsx"),
+        ("t.txt", "written as .csv, .xlsx, .parquet or .db"),
+        ("t", "written as .csv, .xlsx, .parquet or .db"),
         ("nowhere/t.csv", "there is no folder"),
         ("folder.csv", "is a folder"),
     ],
@@ -166,7 +167,7 @@ def test_a_full_disk_leaves_the_old_table(tmp_path: Path, monkeypatch: pytest.Mo
     (tmp_path / "t.csv").write_text("old")
     monkeypatch.setattr("dify_batch.ledger.disk.Disk.sync", full)
     with pytest.raises(StorageError, match="No space left"):
-        export(output, tmp_path / "t.csv")
+        export(output, tmp_path / "t.csv", force=True)
     assert (tmp_path / "t.csv").read_text() == "old"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["results.jsonl", "results.jsonl.journal", "t.csv"]
 
@@ -187,7 +188,7 @@ def test_a_folder_that_may_not_be_written(tmp_path: Path, name: str, monkeypatch
     with monkeypatch.context() as patch:  # every way of changing a folder
         patch.setattr(Path, "unlink", refuse)
         patch.setattr(Path, "open", _open_to_read(refuse))
-        patch.setattr("dify_batch.reports.export.os.open", refuse)
+        patch.setattr("dify_batch.ledger.disk.os.open", refuse)
         with pytest.raises(StorageError, match=f"{name} cannot be written: Read-only file system"):
             export(output, tmp_path / name)
 

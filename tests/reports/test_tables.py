@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import csv
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from dify_batch.errors import UsageError
 from dify_batch.reports import tables
 from dify_batch.reports.export import export
 from dify_batch.reports.tables import MAX_CELL, csv_cell, units
+from dify_batch.reports.workbook import escaped
 from tests.support.result_tables import JOURNAL, put, read_csv, read_xlsx, result, table, undo
 
 # ---------------------------------------------------------------- formulas
@@ -67,7 +69,7 @@ def test_a_text_in_xlsx_is_a_text(tmp_path: Path, text: str) -> None:
     book = openpyxl.load_workbook(tmp_path / "t.xlsx")
     cell = book.active["D2"]  # type: ignore[index]
     assert cell.data_type in ("s", "inlineStr")
-    assert (cell.value or "") in (text, text.replace("\r", "\n"))  # an XML reader makes one of the other
+    assert (cell.value or "") == text.replace("\r", "_x000D_")  # which Excel reads as \r, and openpyxl leaves
     book.close()
 
 
@@ -136,6 +138,36 @@ def test_xlsx_has_the_same_table_with_types(tmp_path: Path) -> None:
     assert failed[:3] == ["f", "failed", "run_failed: =boom()"]
 
 
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        ("_x000D_", "_x005F_x000D_"),
+        ("a_x0041_b", "a_x005F_x0041_b"),
+        ("_x0041_x0042_", "_x005F_x0041_x005F_x0042_"),
+        ("_x005F_", "_x005F_x005F_"),
+        ("_xG041_ _x41_", "_xG041_ _x41_"),
+        ("a\r\nb\rc", "a_x000D_\nb_x000D_c"),
+        ("<r><t>bold</t></r>", "_x003C_r><t>bold</t></r>"),
+    ],
+)
+def test_what_excel_would_read_as_an_escape_stays_what_it_is(tmp_path: Path, text: str, written: str) -> None:
+    output = put(tmp_path, [result("a", {text: text}, {})])
+    export(output, tmp_path / "t.xlsx")
+    header, cells = read_xlsx(tmp_path / "t.xlsx")
+    assert (header[3], cells[3]) == (written, written)
+    assert excel_reads(written) == text
+
+
+def excel_reads(text: str) -> str:
+    """As ECMA-376 has it (22.9.2.19)."""
+    return re.sub("_x([0-9A-Fa-f]{4})_", lambda match: chr(int(match[1], 16)), text)
+
+
+@given(st.text(st.sampled_from("_x0041DFfrR\r\n<>/")))
+def test_excel_reads_every_text_as_it_is(text: str) -> None:
+    assert excel_reads(escaped(text)) == text
+
+
 def test_a_number_that_excel_would_round_is_a_text(tmp_path: Path) -> None:
     output = put(tmp_path, [result("a", {}, {"n": 12345678901234567890})])
     export(output, tmp_path / "t.xlsx")
@@ -189,11 +221,11 @@ def test_too_many_columns_for_xlsx(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         export(output, tmp_path / "t.xlsx")
 
 
-def test_without_openpyxl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_xlsxwriter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = builtins.__import__
 
     def without(name: str, *rest: Any) -> Any:
-        if name.split(".")[0] == "openpyxl":
+        if name.split(".")[0] == "xlsxwriter":
             raise ImportError(name)
         return real(name, *rest)
 

@@ -109,7 +109,7 @@ async def until_told(settings: Settings, control: Control) -> Report:
 class Shown:
     """A report of `status` or `export`: the paths that it was given."""
 
-    def __init__(self, *paths: object) -> None:
+    def __init__(self, *paths: object, **_: object) -> None:
         self._paths = [str(path) for path in paths]
 
     def as_dict(self) -> dict[str, Any]:
