@@ -32,6 +32,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "rate": speed.spaced,
     "growth": growth.growth,
     "pages": pages.pages,
+    "live": pages.live,
     "start": size.start,  # last: it runs the simulator in this process, which grows by that
 }
 # Not in --quick, which is to end within two minutes.

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import subprocess
+import sys
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx
 from playwright.sync_api import Page, sync_playwright
 
 from dify_batch.reports.html.report import write_report
@@ -56,6 +62,57 @@ def pages(folder: Path, *, quick: bool) -> Iterator[Line]:
 
 def _search(page: Page, text: str) -> float:
     return float(page.evaluate(_SEARCH, text)) / 1000
+
+
+VIEWERS, ROWS_A_SECOND, WATCHED = 10, 100, 10.0
+
+
+def live(folder: Path, *, quick: bool) -> Iterator[Line]:
+    """What the live page with ten viewers takes of one core while an output grows."""
+    output = folder / "results.jsonl"
+    write_results(output, 2_000)
+    lines = output.read_text(encoding="utf-8-sig").splitlines()
+    output.write_text("\n".join(lines[:1000]) + "\n", encoding="utf-8")
+    command = [sys.executable, "-m", "dify_batch", "report", str(output), "--live", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server, ThreadPoolExecutor(VIEWERS) as viewers:
+        assert server.stdout is not None
+        address = server.stdout.readline().strip()
+        over = threading.Event()
+        for _ in range(VIEWERS):
+            viewers.submit(_view, address, over)
+        time.sleep(2.0)  # the first look reads all
+        before = _cpu(server.pid)
+        for number in range(int(ROWS_A_SECOND * WATCHED / 10)):
+            time.sleep(10 / ROWS_A_SECOND)
+            with output.open("a", encoding="utf-8") as file:
+                begin = 1000 + number * 10 % 1000
+                file.writelines(
+                    line.replace('"row-', f'"row-{number}-', 1) + "\n" for line in lines[begin : begin + 10]
+                )
+        share = 100 * (_cpu(server.pid) - before) / WATCHED
+        over.set()
+        server.terminate()
+    note = f"{VIEWERS} viewers, {ROWS_A_SECOND} rows a second"
+    yield Line("13 live", "share of one core", share, "%", note=note)
+    yield Line("13 live", "share of the machine", share / (os.cpu_count() or 1), "%", 2.0, "most", note)
+
+
+def _cpu(pid: int) -> float:
+    """Seconds of processor time that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _view(address: str, over: threading.Event) -> None:
+    """Does what the page does: waits for news and fetches them."""
+    have = 0
+    with httpx.Client(trust_env=False, timeout=30) as client, client.stream("GET", f"{address}events") as events:
+        for line in events.iter_lines():
+            if over.is_set():
+                return
+            if line.startswith("data:"):
+                client.get(f"{address}figures")
+                have += len(client.get(f"{address}rows?from={have}").json()["columns"]["id"])
 
 
 def write_results(path: Path, rows: int) -> None:
