@@ -30,17 +30,28 @@ class RunRef:
 
 
 @dataclass(frozen=True, slots=True)
+class FailedNode:
+    """The node that a run failed at: its title, its type ("llm", "http-request", ...), its error."""
+
+    title: str
+    type: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
 class RunResult:
     """One run that ended, from whichever of the three places told it (stream, blocking answer, run detail).
 
     Units: `elapsed_time` seconds, `finished_at` whole seconds since 1970 (None where the server gave none).
-    `total_price`: what its models cost in `currency`, as exact text; only streams tell it.
-    `workflow_id`: the version of the workflow that ran.
+    `outputs`: an object; anything else stays as the server gave it.
+    `total_price`: what its models cost in `currency`, as exact text; only streams tell it. `prices`: where they cost in
+    several currencies, the amount in each, and then no `total_price`.
+    `workflow_id`: the version of the workflow that ran. `failed_node`: as streams tell it.
     """
 
     ref: RunRef
     status: str
-    outputs: Mapping[str, Any]
+    outputs: Any
     error: str | None = None
     elapsed_time: float | None = None
     total_tokens: int | None = None
@@ -49,6 +60,8 @@ class RunResult:
     total_price: str | None = None
     currency: str | None = None
     workflow_id: str | None = None
+    prices: Mapping[str, str] | None = None
+    failed_node: FailedNode | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,12 +169,13 @@ class Lost:
 
 @dataclass(frozen=True, slots=True)
 class Fatal:
-    """`kind`: "auth", "app" or "quota"."""
+    """`kind`: "auth", "app" or "quota". `hint`: what to do, where `code` alone does not tell."""
 
     kind: str
     code: str
     message: str
     http_status: int | None = None
+    hint: str | None = None
 
 
 Outcome: TypeAlias = Succeeded | Paused | Failed | Rejected | Throttled | Unreachable | Running | Lost | Fatal

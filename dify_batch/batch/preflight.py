@@ -7,10 +7,12 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
+
 from dify_batch.backoff import Backoff
 from dify_batch.batch.control import Control
 from dify_batch.dify.client import DifyClient
-from dify_batch.errors import AppError, AuthError, ConnectionFailed, RateLimited, ServerError
+from dify_batch.errors import AppError, AuthError, ConnectionFailed, DifyBatchError, RateLimited, ServerError
 from dify_batch.input.form import Form
 from dify_batch.seams import REAL, Clock
 from dify_batch.settings import Settings
@@ -20,24 +22,24 @@ log = logging.getLogger("dify_batch")
 T = TypeVar("T")
 
 # What OpenSSL says when it meets plain HTTP: an address that is wrong, not a server that is away.
-_SPEAKS_HTTP = "WRONG_VERSION_NUMBER"
+_SPEAKS_HTTP = "wrong version number"
 
 
 async def app_form(
     client: DifyClient, settings: Settings, stats: Stats, control: Control, clock: Clock = REAL.clock
 ) -> tuple[Form, Mapping[str, Any]]:
-    """The form of the app behind the key, and what GET /info says of it ({} where it was not asked). Waits for a server
-    that is away, up to --max-outage, or until a signal.
+    """The form of the app behind the key, and what GET /info says of it ({} where it was not asked or not told). Waits
+    for a server that is away, up to --max-outage, or until a signal.
 
     Raises:
-        AuthError, AppError: the key or the app will not do.
+        AuthError, AppError: the key, the address or the app will not do.
         ConnectionFailed, ServerError, RateLimited: the server stayed away.
     """
     if not settings.preflight:
         return Form.absent(), {}
     stats.state = f"asking {client.base_url} for the app's form"
     parameters = await _patiently(client.parameters, settings, stats, control, clock)
-    info = await _patiently(client.info, settings, stats, control, clock)
+    info = await _patiently(lambda: _info(client), settings, stats, control, clock)
     log.info("Dify %s at %s, app %s", client.server_version or "of unknown version", client.base_url, info.get("name"))
     mode = info.get("mode")
     if isinstance(mode, str) and mode != "workflow":
@@ -49,22 +51,71 @@ async def app_form(
     return Form.from_parameters(parameters), info
 
 
+async def _info(client: DifyClient) -> dict[str, Any]:
+    """The app's name and mode: useful, not needed. Older servers have no such endpoint, and gateways often pass only
+    what is documented; the first run's refusal tells the rest."""
+    try:
+        return await client.info()
+    except RateLimited:
+        raise
+    except (ServerError, ConnectionFailed) as error:
+        status = error.details.get("http_status")
+        if not isinstance(status, int) or status >= 500 or status in (408, 425):
+            raise
+        log.info("the app's name and mode are not known: %s", error.message)
+        return {}
+
+
+def _passes(error: BaseException) -> bool:
+    """Whether waiting may mend it."""
+    if isinstance(error, AuthError | AppError):
+        return False
+    if isinstance(error, ConnectionFailed):
+        return not error.details.get("certificate") and _SPEAKS_HTTP not in error.message
+    return isinstance(error, RateLimited | ServerError)
+
+
 async def _patiently(
     ask: Callable[[], Awaitable[T]], settings: Settings, stats: Stats, control: Control, clock: Clock
 ) -> T:
+    """Asks until there is an answer. Retry-After is waited for; one that goes past --max-outage is told at once, as a
+    server that is asked again too early may wait for longer."""
     backoff = Backoff(settings.initial_retry_delay, settings.max_retry_delay)
-    began, tries = clock.monotonic(), 0
-    while True:
-        try:
-            return await control.unless_halted(ask())
-        except (AuthError, AppError):
-            raise
-        except (ConnectionFailed, RateLimited, ServerError) as error:
-            left = settings.max_outage - (clock.monotonic() - began)
-            if left <= 0 or _SPEAKS_HTTP in error.message:
-                raise
-            tries += 1
-            if tries == 1:
-                log.warning("%s; waiting for it, %.0f s at most", error.message, left)
-            stats.state = f"waiting for the server: {error.message}"
-            await control.unless_halted(asyncio.sleep(min(backoff.seconds(tries), left)))
+    until = clock.monotonic() + settings.max_outage
+
+    def wait(state: RetryCallState) -> float:
+        asked = _asked(state)
+        return min(backoff(state), max(0.0, until - clock.monotonic())) if asked is None else asked
+
+    def stop(state: RetryCallState) -> bool:
+        left = until - clock.monotonic()
+        return left <= 0 or (_asked(state) or 0.0) > left
+
+    def tell(state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome is not None else None
+        assert isinstance(error, DifyBatchError)
+        if state.attempt_number == 1:
+            left = until - clock.monotonic()
+            log.warning("%s; waiting for it, %.0f s at most", error.message, left)
+        stats.state = f"waiting for the server: {error.message}"
+
+    asking = AsyncRetrying(
+        retry=retry_if_exception(_passes),
+        wait=wait,
+        stop=stop,
+        before_sleep=tell,
+        sleep=lambda seconds: control.unless_halted(asyncio.sleep(seconds)),
+        reraise=True,
+    )
+
+    async def once() -> T:
+        return await control.unless_halted(ask())
+
+    return await asking(once)
+
+
+def _asked(state: RetryCallState) -> float | None:
+    """Seconds that the server asked to wait."""
+    error = state.outcome.exception() if state.outcome is not None else None
+    asked = error.details.get("retry_after") if isinstance(error, DifyBatchError) else None
+    return float(asked) if isinstance(asked, (int, float)) else None

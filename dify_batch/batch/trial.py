@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dify_batch.dify.client import DifyClient
-from dify_batch.dify.protocol import forms_of, run_result
+from dify_batch.dify.results import forms_of, run_result
 from dify_batch.dify.watching import RunEvent
 from dify_batch.errors import ConnectionFailed, DifyBatchError, InvalidInput, ServerError, UsageError
 from dify_batch.input.files import Inputs, find_local, with_uploads

@@ -175,10 +175,10 @@ def _nobody_needed(settings: Settings, status: Exit) -> bool:
 
 
 def _summary(settings: Settings, stats: Stats, report: Report, page: Path | None) -> str:
-    from dify_batch.cli.logs import redact
     from dify_batch.cli.progress_text import summary_text
     from dify_batch.cli.snapshot import FailureKinds
+    from dify_batch.masking import mask
 
     failures = sorted(FailureKinds().update(stats.failures), key=lambda kind: -kind.count)
     text = summary_text(report.summary, settings.output, failures, report.next_steps, page=page)
-    return redact(text, settings.api_key.reveal())
+    return mask(text, settings.api_key.reveal())

@@ -47,15 +47,15 @@ def fail(
     key: str = "",
 ) -> int:
     """Shows an error on standard error, as text or as one line of JSON, and gives the exit status."""
-    from dify_batch.cli.logs import redact, redact_all
+    from dify_batch.masking import mask, mask_all
     from dify_batch.text import printable
 
     key = key or os.environ.get("DIFY_API_KEY", "").strip()
     if machine:
-        body = {"error": redact_all(error.as_dict(), key)}
+        body = {"error": mask_all(error.as_dict(), key)}
         text = to_json(body | ({"summary": dict(summary)} if summary is not None else {}))
     else:
-        text = redact(f"error: {error.message}" + (f"\n{error.hint}" if error.hint else ""), key)
+        text = mask(f"error: {error.message}" + (f"\n{error.hint}" if error.hint else ""), key)
         text = printable(text, keep="\n\t")
     write(sys.stderr, text + "\n")
     return int(error.exit_status if status is None else status)

@@ -3,7 +3,7 @@
     text   2026-11-22T01:02:03Z WARNING [row c-12] message
     json   {"time": ..., "level": ..., "row": ..., "message": ...}
 
-A line belongs to a row by `logger.warning("...", extra={"row": row_id})`. Every line passes `redact` after it
+A line belongs to a row by `logger.warning("...", extra={"row": row_id})`. Every line passes `mask` after it
 has been put together, traceback included, so that no way of writing a message gets around it. Records of
 other libraries, and what Python itself would print as a traceback, go to the log file or nowhere.
 """
@@ -12,53 +12,22 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from types import TracebackType
-from typing import Any
 
 from dify_batch.errors import UsageError
 from dify_batch.ledger.formats import utc
+from dify_batch.masking import mask
 from dify_batch.settings import Settings
 from dify_batch.text import pattern_of, printable
 
 LOGGER = "dify_batch"
-
-# Authorization in a header dump, a repr or JSON: scheme and token; `app-…` keys; user:password@ of a URL.
-_AUTHORIZATION = re.compile(
-    r"""(authorization["']?\s*[:=,]\s*(?:b(?=["']))?["']?\s*)(?:(?:bearer|basic)\s+)?[^\s"',}]+""", re.I
-)
-_BEARER = re.compile(r"\b(bearer\s+)[^\s\"',}]+", re.I)
-_APP_KEY = re.compile(r"\bapp-[A-Za-z0-9]{8,}")
-_ACCOUNT_TOKEN = re.compile(r"\b(dfo[ae])_[\w-]+")
-_URL_USER = re.compile(r"(?<=://)[^/?#\s\"']*@")
-
-
-def redact(text: str, key: str = "") -> str:
-    """The text without the API key, Authorization values, `app-…` and `dfoa_…` tokens and credentials in URLs."""
-    if key:
-        text = text.replace(key, "********")
-    text = _AUTHORIZATION.sub(r"\1********", text)
-    text = _BEARER.sub(r"\1********", text)
-    text = _APP_KEY.sub("app-********", text)
-    text = _ACCOUNT_TOKEN.sub(r"\1_********", text)
-    return _URL_USER.sub("***@", text)
-
-
-def redact_all(value: Any, key: str = "") -> Any:
-    """`redact` for each text inside a JSON value; redacting JSON itself could break it."""
-    if isinstance(value, str):
-        return redact(value, key)
-    if isinstance(value, Mapping):
-        return {name: redact_all(item, key) for name, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [redact_all(item, key) for item in value]
-    return value
+LONGEST = 64 << 10  # characters of a message or a traceback; what is longer was no text for a log
 
 
 class Formatter(logging.Formatter):
-    """One line a record (a traceback adds its own), as text or as JSON, in UTC, redacted."""
+    """One line a record (a traceback adds its own), as text or as JSON, in UTC, masked."""
 
     def __init__(self, log_format: str, key: str = "", *, tracebacks: bool = True) -> None:
         super().__init__()
@@ -68,23 +37,23 @@ class Formatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         row = getattr(record, "row", None)
-        message = record.getMessage()
+        message = record.getMessage()[:LONGEST]
         trace = ""
         if self._tracebacks and record.exc_info and record.exc_info[0] is not None:
-            trace = self.formatException(record.exc_info)
+            trace = self.formatException(record.exc_info)[-LONGEST:]
         moment = utc(record.created)
         if self._json:
             entry = {"time": moment, "level": record.levelname}
             if row is not None:
-                entry["row"] = redact(str(row), self._key)
-            entry["message"] = redact(message, self._key)
+                entry["row"] = mask(str(row), self._key)
+            entry["message"] = mask(message, self._key)
             if trace:
-                entry["traceback"] = redact(trace, self._key)
+                entry["traceback"] = mask(trace, self._key)
             return json.dumps(entry, ensure_ascii=False)
         where = f"[row {row}] " if row is not None else ""
         # One record, one line: a line break out of a server's message would look like a record of its own.
         line = printable(f"{moment} {record.levelname} {where}{message}")
-        return redact(line + ("\n" + trace if trace else ""), self._key)
+        return mask(line + ("\n" + trace if trace else ""), self._key)
 
 
 class StderrHandler(logging.Handler):

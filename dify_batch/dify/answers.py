@@ -14,9 +14,19 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-from dify_batch.dify.protocol import detail_outcome, error_body, refusal
-from dify_batch.errors import AppError, AuthError, DifyBatchError, RateLimited, ServerError, UsageError
-from dify_batch.outcomes import Fatal, Outcome, RunRef, Throttled
+from dify_batch.dify.protocol import detail_outcome
+from dify_batch.dify.results import seconds, text
+from dify_batch.dify.word import ABOUT_THE_REQUEST, Word, cure, is_wrong_address, refusal, server_of, word_of
+from dify_batch.errors import (
+    AppError,
+    AuthError,
+    ConnectionFailed,
+    DifyBatchError,
+    RateLimited,
+    ServerError,
+    UsageError,
+)
+from dify_batch.outcomes import Fatal, Outcome, Rejected, RunRef, Throttled, Unreachable
 from dify_batch.strictjson import json_object
 
 
@@ -139,7 +149,7 @@ def detail_of(http_status: int, body: bytes, ref: RunRef) -> Detail:
     return Detail(
         outcome=outcome,
         inputs=inputs if isinstance(inputs, str) else None if inputs is None else json.dumps(inputs),
-        created_at=_seconds(data.get("created_at")),
+        created_at=seconds(data.get("created_at")),
         status=data.get("status") if isinstance(data.get("status"), str) else None,
     )
 
@@ -153,69 +163,80 @@ def log_page(answer: Mapping[str, Any]) -> LogPage:
         if not isinstance(run, dict) or not run.get("id"):
             continue
         user = row.get("created_by_end_user")
+        session = user.get("session_id") if isinstance(user, dict) else None
         error = run.get("error")
         entries.append(
             LogEntry(
-                run_id=str(run["id"]),
-                status=str(run.get("status") or ""),
-                created_at=_seconds(run.get("created_at")),
-                finished_at=_seconds(run.get("finished_at")),
-                user=user.get("session_id") if isinstance(user, dict) else None,
-                error=None if error is None else str(error),
+                run_id=text(run["id"]),
+                status=text(run.get("status")),
+                created_at=seconds(run.get("created_at")),
+                finished_at=seconds(run.get("finished_at")),
+                user=session if isinstance(session, str) else None,
+                error=None if error is None else text(error),
             )
         )
     return LogPage(tuple(entries), bool(answer.get("has_more")))
 
 
-def answer_object(http_status: int, body: bytes, method: str, url: str) -> dict[str, Any]:
-    """The JSON object of a good answer.
-
-    Raises:
-        AppError: the body is none, so this is hardly Dify's API.
-    """
-    data = json_object(body)
-    if data is None:
-        raise AppError(
-            f"{method} {url} answers HTTP {http_status} with something that is not Dify's JSON",
-            hint="check DIFY_API_BASE_URL: it is the address of the API and usually ends in /v1",
-            http_status=http_status,
-            method=method,
-            url=url,
-        )
-    return data
-
-
 def error_of(
-    http_status: int, headers: Mapping[str, str], body: bytes, method: str, url: str, *, now: float = 0.0
+    http_status: int,
+    headers: Mapping[str, str],
+    body: bytes,
+    method: str,
+    url: str,
+    *,
+    now: float = 0.0,
+    first: bool = True,
 ) -> DifyBatchError:
-    """The error that an answer of 300 or more means (difyctl's codes; details: http_status, method, url, server)."""
-    code, message = error_body(body)
-    facts: dict[str, Any] = {"http_status": http_status, "method": method, "url": url}
-    if code:
-        facts["server"] = {"code": code, "message": message, "status": http_status}
-    shown = f"{method} {url} answers HTTP {http_status}: {message or code or 'no reason given'}"
-    outcome = refusal(http_status, code, message)
+    """The error that an answer means which is no result (difyctl's codes).
+
+    `first`: Dify has not answered yet in this invocation. Details: http_status, method, url, Dify's own error as
+    `server`, and `retry_after`, the seconds that the answer asks to wait.
+    """
+    word = word_of(http_status, headers, body)
+    wait = retry_after(headers, now)
+    facts: dict[str, Any] = {"http_status": http_status, "method": method, "url": url, "retry_after": wait}
+    facts["server"] = server_of(word)
+    again = "wait, then run the command again" if wait is None else f"wait {wait:.0f} s, then run the command again"
+    if not word.dify:
+        return _of_a_gateway(word, f"{method} {url}", first=first, again=again, facts=facts)
+    shown = f"{method} {url} answers HTTP {http_status}: {word.shown}"
+    outcome = refusal(word)
     if http_status == 401:
         return AuthError(shown, hint="set DIFY_API_KEY to the key of the workflow app (API Access in Dify)", **facts)
     if http_status >= 500:
         return ServerError(shown, hint="look at the server's own log, then run the command again", **facts)
     if isinstance(outcome, Throttled) or (isinstance(outcome, Fatal) and outcome.kind == "quota"):
-        wait = retry_after(headers, now)
-        hint = "wait, then run the command again" if wait is None else f"wait {wait:.0f} s, then run the command again"
-        return RateLimited(shown, hint=hint, **facts)
-    if 300 <= http_status < 400:
-        target = headers.get("location")
-        hint = "check DIFY_API_BASE_URL; redirects are not followed" + (f" (it points to {target})" if target else "")
-        return AppError(shown, hint=hint, **facts)
+        return RateLimited(shown, hint=again, **facts)
     if http_status == 403:
         hint = "enable the app's API in Dify (Monitoring, Backend Service API), or use a key with access"
         return AppError(shown, code="access_denied", hint=hint, **facts)
-    if http_status in (404, 405) and code != "not_found":
-        hint = "check DIFY_API_BASE_URL: should it end in /v1?"
-        return AppError(shown, hint=hint, **facts)
+    if http_status in (404, 405) and word.code != "not_found":
+        return AppError(shown, hint="check DIFY_API_BASE_URL: should it end in /v1?", **facts)
     if isinstance(outcome, Fatal) and outcome.kind == "app" and http_status == 400:
         return AppError(shown, hint=_APP_HINTS.get(outcome.code, "check the app in Dify"), **facts)
     return ServerError(shown, code="server_4xx_other", **facts)
+
+
+def _of_a_gateway(word: Word, asked: str, *, first: bool, again: str, facts: Mapping[str, Any]) -> DifyBatchError:
+    """The error that the word of something in front of Dify means: see the table of `word.py`."""
+    http_status = word.http_status
+    shown = f"{asked}: something in front of Dify answers {word.shown}"
+    if http_status < 300:
+        shown = f"{asked} answers HTTP {http_status} with something that is not Dify's JSON"
+        if first:
+            hint = "check DIFY_API_BASE_URL: it is the address of the API and usually ends in /v1"
+            return AppError(shown, hint=hint, **facts)
+        return ConnectionFailed(shown, hint="look at the gateway or proxy in front of Dify", **facts)
+    if first and is_wrong_address(word):
+        return AppError(shown, hint=cure(word), **facts)
+    if http_status == 429:
+        return RateLimited(shown, hint=again, **facts)
+    if http_status >= 500 or http_status == 408:
+        return ServerError(shown, hint=again, **facts)
+    if http_status in ABOUT_THE_REQUEST:
+        return ServerError(shown, code="server_4xx_other", **facts)
+    return ConnectionFailed(shown, hint="look at the gateway or proxy in front of Dify", **facts)
 
 
 _APP_HINTS: Mapping[str, str] = {
@@ -228,5 +249,25 @@ _APP_HINTS: Mapping[str, str] = {
 }
 
 
-def _seconds(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None  # always whole [14]
+def upload_outcome(error: DifyBatchError, path: str) -> Outcome:
+    """What an upload that raised means for its row."""
+    message = f"{path}: {error.message}"
+    status = error.details.get("http_status")
+    match error:
+        case RateLimited():
+            return Throttled(error.message, error.details.get("retry_after"), status)
+        case ConnectionFailed() if error.details.get("own_limit"):
+            return Throttled(error.message)
+        case ConnectionFailed():
+            return Unreachable(error.message)
+        case AuthError():
+            return Fatal("auth", error.code, error.message, status)
+        case ServerError() if (isinstance(status, int) and status >= 500) or status == 408:
+            # A gateway without a server behind it is an outage; what else fails is charged, or it would go on for ever.
+            return Unreachable(f"the upload of {message}", charged="server" in error.details or status == 500)
+        case AppError() if "server" not in error.details:
+            return Fatal("app", "not_dify", error.message, status, error.hint)
+        case AppError() | ServerError():
+            return Rejected("upload_refused", message, status)
+        case _:
+            return Rejected("file_unreadable", message)

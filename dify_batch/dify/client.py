@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -25,30 +25,40 @@ from dify_batch.dify.answers import (
     Detail,
     LogEntry,
     LogPage,
-    answer_object,
     checked_key,
     checked_url,
     detail_of,
     error_of,
     http_date,
     retry_after,
+    upload_outcome,
 )
 from dify_batch.dify.endpoints import Endpoints
+from dify_batch.dify.hearing import detail_heard, entry_heard, error_heard, outcome_heard
 from dify_batch.dify.protocol import Events, answer_outcome, follow_outcome
 from dify_batch.dify.sse import EventStream
-from dify_batch.dify.transport import Broken, Transport, drop, pieces, whole_body
+from dify_batch.dify.transport import Broken, Transport, drop, stream_or_whole, whole_body
 from dify_batch.dify.watch import Silence
 from dify_batch.dify.watching import RunEvents
-from dify_batch.errors import ConnectionFailed, UsageError
+from dify_batch.dify.word import word_of
+from dify_batch.errors import (
+    ConnectionFailed,
+    DifyBatchError,
+    UsageError,
+)
+from dify_batch.masking import reason
 from dify_batch.outcomes import (
+    Fatal,
     Lost,
     Outcome,
     Rejected,
     Running,
     RunRef,
+    Throttled,
     Unreachable,
 )
 from dify_batch.seams import REAL, Seams
+from dify_batch.strictjson import json_object
 
 __all__ = ["Detail", "DifyClient", "LogEntry", "LogPage"]
 
@@ -95,12 +105,16 @@ class DifyClient(Endpoints, RunEvents):
         self._threads = seams.threads
         self.base_url = checked_url(base_url)
         self._transport = transport or Transport(self.base_url)
-        self._authorization = f"Bearer {checked_key(api_key)}".encode()
+        self._key = checked_key(api_key)
+        self._authorization = f"Bearer {self._key}".encode()
         self._timeout = {"connect": connect_timeout, "pool": connect_timeout}
         path = f"/workflows/{quote(workflow_id, safe='')}/run" if workflow_id else "/workflows/run"
         self._run_url = httpx.URL(self.base_url + path)
         self._date: tuple[str, float] | None = None
         self.server_version: str | None = None
+        self.answered = False
+        """Whether Dify itself has answered: until then a gateway's 4xx is a wrong address, proxy or account."""
+        self._probe_path = "/info"
 
     def __repr__(self) -> str:
         return f"DifyClient({self.base_url!r}, api_key='***')"
@@ -143,6 +157,7 @@ class DifyClient(Endpoints, RunEvents):
         timeout: float,
         silence: float = 30.0,
         on_started: Callable[[RunRef], None] | None = None,
+        trace_id: str | None = None,
     ) -> Outcome:
         """One attempt: one POST, and what it came to. Only cancellation and what `on_started` raises pass through.
 
@@ -154,6 +169,8 @@ class DifyClient(Endpoints, RunEvents):
             silence: seconds without any byte, once the run has started, after which it is Running and wants
                 looking up: its worker pings every 10 s [02b].
             on_started: called once, synchronously, as soon as the run's id is known (streaming).
+            trace_id: sent as X-Trace-Id, by which Langfuse, Phoenix and the like find the run: letters, digits, `_` and
+                `-`, at most 128. It is no idempotency key [25e].
 
         Returns at workflow_finished, workflow_paused or error, and drops the connection there: the server leaves
         a stream open for one second more [02], and after an error for 300 s [05h2].
@@ -165,9 +182,8 @@ class DifyClient(Endpoints, RunEvents):
             content = _ENCODER.encode(body).encode()
         except (ValueError, TypeError, RecursionError) as exc:
             return Rejected("invalid_inputs", f"the inputs cannot be written as JSON: {exc}")
-        request = self._request("POST", self._run_url, content, streaming=mode == "streaming")
-        events = Events()
-        return await self._attempt(request, events, timeout, silence, on_started)
+        request = self._request("POST", self._run_url, content, streaming=mode == "streaming", trace_id=trace_id)
+        return outcome_heard(await self._attempt(request, Events(), timeout, silence, on_started), self._key)
 
     async def follow(self, ref: RunRef, *, user: str, timeout: float, silence: float = 30.0) -> Outcome:
         """Attaches to a run's events and tells how it ends: Succeeded, Failed, Paused, Running or Unreachable;
@@ -180,7 +196,8 @@ class DifyClient(Endpoints, RunEvents):
         query = urlencode({"user": user, "include_state_snapshot": "true"}, quote_via=quote)
         url = f"{self.base_url}/workflow/{quote(ref.run_id, safe='')}/events?{query}"
         request = self._request("GET", httpx.URL(url), streaming=True)
-        return await self._attempt(request, Events(ref=ref), timeout, silence, None, follows=True)
+        outcome = await self._attempt(request, Events(ref=ref), timeout, silence, None, follows=True)
+        return outcome_heard(outcome, self._key)
 
     async def _attempt(
         self,
@@ -198,10 +215,11 @@ class DifyClient(Endpoints, RunEvents):
         try:
             async with scope:
                 response = await self._send(request)
-                if response.is_success and response.headers.get("content-type", "").startswith("text/event-stream"):
+                chunks, body = await stream_or_whole(response)
+                if chunks is not None:
                     watch = Silence(scope, silence)
-                    return await self._stream(response, events, watch, on_started)
-                return await self._whole(response, events, follows)
+                    return await self._stream(chunks, events, watch, on_started)
+                return self._whole(response, body, events, follows)
         except TimeoutError:
             if not scope.expired():
                 raise
@@ -210,30 +228,41 @@ class DifyClient(Endpoints, RunEvents):
                 return replace(silent, silent=True) if isinstance(silent, Running) else silent
             return _unfinished(events, f"timeout: no end within {timeout:g} s")
         except Broken as broken:
-            if broken.meaning == "unreachable" and response is None:
-                return Unreachable(str(broken))
-            if broken.meaning == "timeout":
-                return _unfinished(events, f"timeout: {broken}")
-            return events.end(f"connection cut: {broken}")
+            return self._broken(broken, events, sent=response is not None)
         finally:
             if watch is not None:
                 watch.stop()
             if response is not None:
                 await drop(response)
 
+    def _broken(self, broken: Broken, events: Events, *, sent: bool) -> Outcome:
+        """`sent`: an answer had begun."""
+        if broken.meaning == "unreachable" and not sent:
+            if broken.distrusted and not self.answered:
+                return Fatal("app", "certificate", str(broken), None, _CERTIFICATE)
+            if broken.own_limit:  # never an outage: as many as there are room for go on
+                return Throttled(str(broken))
+            return Unreachable(str(broken))
+        if broken.own_limit:
+            return events.end(str(broken))
+        if broken.meaning == "timeout":
+            return _unfinished(events, f"timeout: {broken}")
+        if broken.too_large:
+            return _unfinished(events, str(broken))
+        return events.end(str(broken) if broken.garbled else f"connection cut: {broken}")
+
     async def _stream(
         self,
-        response: httpx.Response,
+        chunks: AsyncIterator[bytes],
         events: Events,
         watch: Silence,
         on_started: Callable[[RunRef], None] | None,
     ) -> Outcome:
         stream = EventStream()
-        events.accepted = True
+        events.accepted = self.answered = True
         known = events.ref
         if known is not None:
             watch.start()
-        chunks = pieces(response)
         ended, broken = False, None
         while not ended:
             try:
@@ -256,18 +285,20 @@ class DifyClient(Endpoints, RunEvents):
             raise broken
         return events.end("the stream ended before workflow_finished")
 
-    async def _whole(self, response: httpx.Response, events: Events, follows: bool) -> Outcome:
+    def _whole(self, response: httpx.Response, body: bytes, events: Events, follows: bool) -> Outcome:
         status, headers = response.status_code, response.headers
-        try:
-            body = await whole_body(response)
-        except Exception as exc:
-            if response.is_success:
-                raise Broken(exc) from exc
-            body = b""  # a refusal is one by its status
+        first = self._first(status, body)
         if follows and events.ref is not None:
             return follow_outcome(status, body, events.ref)
         wait = None if response.is_success else retry_after(headers, self._clock.wall())
-        return answer_outcome(status, headers, body, retry_after=wait)
+        return answer_outcome(status, headers, body, retry_after=wait, first=first)
+
+    def _first(self, status: int, body: bytes) -> bool:
+        """Whether Dify has not answered before; remembers whether this is its answer."""
+        first = not self.answered
+        if first:
+            self.answered = json_object(body) is not None if 200 <= status < 300 else word_of(status, {}, body).dify
+        return first
 
     async def run_detail(self, ref: RunRef) -> Detail:
         """GET /workflows/run/{id}: what the server itself holds of a run. Never raises for network or server."""
@@ -275,8 +306,12 @@ class DifyClient(Endpoints, RunEvents):
         try:
             response, body = await self._exchange(self._request("GET", httpx.URL(url)), LOOK_UP_TIMEOUT)
         except Broken as broken:
-            return Detail(Unreachable(str(broken)))
-        return detail_of(response.status_code, body, ref)
+            return Detail(Unreachable(reason(str(broken), self._key)))
+        self._first(response.status_code, body)
+        return detail_heard(detail_of(response.status_code, body, ref), self._key)
+
+    def _page(self, page: LogPage) -> LogPage:
+        return LogPage(tuple(entry_heard(entry, self._key) for entry in page.entries), page.has_more)
 
     async def upload(self, path: str | Path, *, user: str, mime: str) -> str:
         """POST /files/upload; the file is read as it is sent. Gives the upload's id, good for runs of the same
@@ -290,8 +325,9 @@ class DifyClient(Endpoints, RunEvents):
         url = httpx.URL(f"{self.base_url}/files/upload")
         try:
             file = await self._threads.run(lambda: Path(path).open("rb"))  # noqa: SIM115  closed below
-        except OSError as exc:
-            raise UsageError(f"cannot read {path}: {exc.strerror or exc}", hint="check the path") from exc
+        except (OSError, ValueError) as exc:
+            why = getattr(exc, "strerror", None) or exc
+            raise UsageError(f"cannot read {path}: {why}", hint="check the path") from exc
         with file:
             request = httpx.Request(
                 "POST",
@@ -304,13 +340,43 @@ class DifyClient(Endpoints, RunEvents):
             answer = await self._answer(request, UPLOAD_TIMEOUT)
         return str(answer.get("id") or "")
 
-    async def probe(self, timeout: float = 10.0) -> str | None:
-        """None when the server answers GET /info with anything below 500, else why not. `timeout`: seconds."""
+    async def send_file(self, path: str | Path, *, user: str, mime: str) -> str | Outcome:
+        """As `upload`, but what it came to is told as an outcome of the row, by the same table as a run's.
+
+        Unreachable: no connection, or a gateway's word; nothing is used up. Unreachable(charged): it failed (5xx).
+        Rejected: `file_unreadable`, or `upload_refused` (413, 415, any other 4xx). Throttled, Fatal: as for a run.
+        """
         try:
-            response, _ = await self._exchange(self._request("GET", httpx.URL(self.base_url + "/info")), timeout)
+            uploaded = await self.upload(path, user=user, mime=mime)
+        except DifyBatchError as error:
+            return upload_outcome(error, str(path))
+        return uploaded or Unreachable(f"the upload of {path} was answered without an id", charged=True)
+
+    async def probe(self, timeout: float = 10.0) -> str | None:
+        """None when Dify answers a harmless question with anything below 500, else why not. `timeout`: seconds.
+
+        GET /info; a gateway that does not pass that on is asked for /parameters from then on.
+        """
+        said = await self._ask(self._probe_path, timeout)
+        if said is not None and self._probe_path == "/info" and self.answered and not said.away:
+            other = await self._ask("/parameters", timeout)
+            if other is None:
+                self._probe_path, said = "/parameters", None
+        return None if said is None else said.text
+
+    async def _ask(self, path: str, timeout: float) -> _Silence | None:
+        try:
+            response, body = await self._exchange(self._request("GET", httpx.URL(self.base_url + path)), timeout)
         except Broken as broken:
-            return str(broken)
-        return None if response.status_code < 500 else f"HTTP {response.status_code}"
+            return _Silence(reason(str(broken), self._key), away=True)
+        status = response.status_code
+        word = word_of(status, response.headers, body)
+        self._first(status, body)
+        if status < 500 and (word.dify or (response.is_success and json_object(body) is not None)):
+            return None
+        if word.dify:
+            return _Silence(f"HTTP {status}", away=True)
+        return _Silence(reason(word.shown, self._key), away=status >= 500)
 
     # --- one exchange -------------------------------------------------------------------------------------------
 
@@ -325,9 +391,17 @@ class DifyClient(Endpoints, RunEvents):
         ]
 
     def _request(
-        self, method: str, url: httpx.URL, content: bytes | None = None, *, streaming: bool = False
+        self,
+        method: str,
+        url: httpx.URL,
+        content: bytes | None = None,
+        *,
+        streaming: bool = False,
+        trace_id: str | None = None,
     ) -> httpx.Request:
         headers = self._headers(compressed=not streaming)
+        if trace_id is not None:
+            headers.append((b"X-Trace-Id", trace_id.encode("ascii")))
         if content is not None:
             headers += (b"Content-Type", b"application/json"), (b"Content-Length", b"%d" % len(content))
         # A ready stream and ready headers: httpx would otherwise copy the headers twice more.
@@ -366,23 +440,47 @@ class DifyClient(Endpoints, RunEvents):
 
     async def _answer(self, request: httpx.Request, timeout: float) -> dict[str, Any]:
         method, url = request.method, str(request.url)
+        asked = f"{method} {url.partition('?')[0]}"
         try:
             response, body = await self._exchange(request, timeout)
         except Broken as broken:
-            raise ConnectionFailed(
-                f"{method} {url}: {broken}",
-                hint="check the network, the proxy settings and DIFY_API_BASE_URL",
+            hint = "check the network, the proxy settings and DIFY_API_BASE_URL"
+            if broken.distrusted:
+                hint = _CERTIFICATE
+            failed = ConnectionFailed(
+                f"{asked}: {broken}",
+                hint=hint,
                 method=method,
                 url=url,
-            ) from broken
-        status, headers = response.status_code, response.headers
-        if not response.is_success:
-            raise error_of(status, headers, body, method, url, now=self._clock.wall())
-        return answer_object(status, body, method, url)
+                certificate=broken.distrusted or None,
+                own_limit=broken.own_limit or None,
+            )
+            raise error_heard(failed, self._key) from broken
+        data = json_object(body) if response.is_success else None
+        if data is None:
+            raise self._refused(response, body, method, url)
+        self.answered = True
+        return data
+
+    def _refused(self, response: httpx.Response, body: bytes, method: str, url: str) -> DifyBatchError:
+        status, now = response.status_code, self._clock.wall()
+        first = self._first(status, body)
+        return error_heard(error_of(status, response.headers, body, method, url, now=now, first=first), self._key)
 
     async def _json(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
         content = None if body is None else _ENCODER.encode(body).encode()
         return await self._answer(self._request(method, httpx.URL(self.base_url + path), content), LOOK_UP_TIMEOUT)
+
+
+@dataclass(frozen=True, slots=True)
+class _Silence:
+    """Why a probe learnt nothing good; `away`: a connection that failed, or a 5xx, rather than a refusal."""
+
+    text: str
+    away: bool
+
+
+_CERTIFICATE = "set SSL_CERT_FILE to the file of the authority that signed it (or SSL_CERT_DIR to its folder)"
 
 
 def _unfinished(events: Events, reason: str) -> Outcome:

@@ -63,7 +63,11 @@ class Endpoints(AppInfo, ABC):
             query["keyword"] = keyword
         if status is not None:
             query["status"] = status
-        return log_page(await self._json("GET", f"/workflows/logs?{urlencode(query, quote_via=quote)}"))
+        return self._page(log_page(await self._json("GET", f"/workflows/logs?{urlencode(query, quote_via=quote)}")))
+
+    @abstractmethod
+    def _page(self, page: LogPage) -> LogPage:
+        """The page, its words masked."""
 
     async def parameters(self) -> dict[str, Any]:
         """GET /parameters: `user_input_form` and `system_parameters` [19]; AppError for an unpublished app [19c]."""

@@ -10,20 +10,24 @@ section 9.3.1), so a POST is sent at most once, also on a reused connection that
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from functools import lru_cache
 from typing import Literal, TypeAlias
 
 import aiohttp
 import httpx
 from aiohttp import ClientResponse, ClientSession, ClientTimeout
-from httpx_aiohttp import AiohttpTransport
 from yarl import URL
 
+from dify_batch.dify.bodies import Unpacked, Unreadable, begins_stream, read_head, read_whole
+from dify_batch.dify.pool import Connector
 from dify_batch.dify.proxies import proxy_for
+from dify_batch.dify.sse import TooLarge
+from dify_batch.text import one_line
 
 AnyTransport: TypeAlias = httpx.AsyncBaseTransport
 """What a client sends requests through. A caller may hand in another one, such as a mock."""
@@ -67,15 +71,13 @@ def meaning(exc: BaseException) -> Meaning:
     "timeout":     sent, and no answer in time.
     "cut":         everything else: it may have been acted on.
 
-    The oldest aiohttp error in the chain of causes decides, since httpx-aiohttp turns ServerDisconnectedError, which
+    The oldest aiohttp error in the chain of causes decides: another transport may turn ServerDisconnectedError, which
     says nothing about what the server did, into httpx.ConnectTimeout, which says that nothing was sent.
     """
     original: BaseException = exc
-    cause: BaseException | None = exc
-    while cause is not None:
+    for cause in _causes(exc):
         if isinstance(cause, aiohttp.ClientError):
             original = cause
-        cause = cause.__cause__
     if isinstance(original, _NOT_SENT):
         return "unreachable"
     if isinstance(original, aiohttp.ClientError):
@@ -83,6 +85,37 @@ def meaning(exc: BaseException) -> Meaning:
     if isinstance(original, (*_TIMED_OUT, TimeoutError)):
         return "timeout"
     return "cut"
+
+
+def _causes(exc: BaseException) -> Iterator[BaseException]:
+    cause: BaseException | None = exc
+    while cause is not None:
+        yield cause
+        if isinstance(cause, aiohttp.ClientConnectorError):
+            yield cause.os_error
+        cause = cause.__cause__
+
+
+# Errors of this machine: its open files and its ports are used up. They say nothing of the server.
+_OURS = {
+    errno.EMFILE: "this process may not open more files",
+    errno.ENFILE: "this machine cannot open more files",
+    errno.EADDRNOTAVAIL: "this machine has no free port left",
+}
+
+
+def own_limit(exc: BaseException) -> str | None:
+    """Which limit of this machine was reached, if that is what happened."""
+    for cause in _causes(exc):
+        if isinstance(cause, OSError) and cause.errno in _OURS:
+            return _OURS[cause.errno]
+    return None
+
+
+def distrusted(exc: BaseException) -> bool:
+    """Whether a certificate could not be trusted: that does not mend itself while a person watches."""
+    kinds = (aiohttp.ClientConnectorCertificateError, ssl.SSLCertVerificationError)
+    return any(isinstance(cause, kinds) for cause in _causes(exc))
 
 
 _WORDS = {
@@ -110,15 +143,15 @@ def in_words(exc: BaseException) -> str:
         return "the server closed the connection without an answer"
     if isinstance(exc, aiohttp.ClientPayloadError):
         return "the answer broke off before its end"
-    if isinstance(exc, aiohttp.ClientResponseError):
-        return f"not an HTTP answer: {exc.message}"
+    if isinstance(exc, aiohttp.ClientResponseError):  # its own message quotes the bytes that it met
+        return "the answer is not HTTP (is it another service's port?)"
+    if isinstance(exc, TooLarge | Unreadable):
+        return str(exc)
     if isinstance(exc, OSError) and not isinstance(exc, TimeoutError) and _reason(exc):
         return f"the connection broke off: {_reason(exc)}"
     if isinstance(exc, (aiohttp.ClientError, OSError)):
         return _WORDS[meaning(exc)]
-    return (
-        f"{type(exc).__name__}: {exc}" if str(exc) else type(exc).__name__
-    )  # nothing of the network: to be looked into
+    return one_line(str(exc)) or "the exchange failed"  # nothing of the network: the log file has its traceback
 
 
 def _reason(exc: BaseException) -> str:
@@ -190,7 +223,7 @@ def _timeouts(connect: float | None, read: float | None) -> ClientTimeout:
     return ClientTimeout(total=None, connect=connect, sock_connect=connect, sock_read=read)
 
 
-class Transport(AiohttpTransport):
+class Transport(httpx.AsyncBaseTransport):
     """httpx's transport interface on one aiohttp session. Made anywhere; its session is opened by the first request.
 
     Args:
@@ -211,27 +244,33 @@ class Transport(AiohttpTransport):
         self._tunnel = self._proxy is not None and base_url.startswith("https:")
         tls = base_url.startswith("https:") or (self._proxy is not None and self._proxy.scheme == "https")
         self._context = httpx.create_ssl_context() if tls else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        super().__init__(verify=self._context, client=self._session)
+        self._session: ClientSession | None = None
 
     def _tcp(self) -> aiohttp.BaseConnector:
-        return aiohttp.TCPConnector(
+        return Connector(
             limit=0,  # the engine decides how many run at once; a second limit here would be a hidden queue
             keepalive_timeout=KEEPALIVE,
             ssl=self._context,
         )
 
-    def _session(self) -> ClientSession:
-        return ClientSession(
-            connector=self._connector(),
-            auto_decompress=False,  # httpx.Response does it
-            cookie_jar=aiohttp.DummyCookieJar(),
-            read_bufsize=READ_BUFFER,
-        )
+    def session(self) -> ClientSession:
+        """The session, opened by the first call: it belongs to the event loop that runs then."""
+        if self._session is None:
+            self._session = ClientSession(
+                connector=self._connector(),
+                auto_decompress=False,  # `pieces` does it, to a bound
+                cookie_jar=aiohttp.DummyCookieJar(),
+                read_bufsize=READ_BUFFER,
+            )
+        return self._session
+
+    async def aclose(self) -> None:
+        if self._session is not None:
+            session, self._session = self._session, None
+            await session.close()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        session = self.client
-        if not isinstance(session, ClientSession):
-            session = self.client = self.get_client()
+        session = self._session or self.session()
         limits = request.extensions.get("timeout", {})
         headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw]
         proxy_headers = None
@@ -265,24 +304,53 @@ class Transport(AiohttpTransport):
 
 
 class Broken(Exception):
-    """An exchange failed in its transport, of whatever kind that is; `meaning` says how, the text what happened."""
+    """An exchange failed in its transport, of whatever kind that is; `meaning` says how, the text what happened.
+
+    `own_limit`: a limit of this machine was reached. `distrusted`: a certificate could not be trusted. `garbled`: an
+    answer came, and its bytes cannot be read; `too_large`: it has no end.
+    """
 
     def __init__(self, cause: Exception) -> None:
-        super().__init__(in_words(cause))
+        limit = own_limit(cause)
+        super().__init__(limit or in_words(cause))
         self.meaning = meaning(cause)
+        self.own_limit = limit is not None
+        self.distrusted = distrusted(cause)
+        self.too_large = isinstance(cause, TooLarge)
+        self.garbled = self.too_large or isinstance(cause, Unreadable)
 
 
 def pieces(response: httpx.Response) -> AsyncIterator[bytes]:
-    """The body as it arrives. Without an encoding the bytes need none of httpx's decoding."""
+    """The body as it arrives, unpacked. Raises Unreadable."""
     stream = response.stream
-    if isinstance(stream, httpx.AsyncByteStream) and "content-encoding" not in response.headers:
-        return aiter(stream)
-    return response.aiter_bytes()
+    assert isinstance(stream, httpx.AsyncByteStream)
+    coding = response.headers.get("content-encoding", "").strip().lower()
+    return aiter(stream) if coding in ("", "identity") else Unpacked(aiter(stream), coding)
 
 
 async def whole_body(response: httpx.Response) -> bytes:
-    """The whole body."""
-    return b"".join([piece async for piece in pieces(response)])
+    """The whole body of a good answer, up to MAX_EVENT bytes, else its first bytes. Raises TooLarge, Unreadable."""
+    return await (read_whole if response.is_success else read_head)(pieces(response))
+
+
+async def stream_or_whole(response: httpx.Response) -> tuple[AsyncIterator[bytes] | None, bytes]:
+    """An event stream's bytes as they arrive, or the whole body of another answer. Raises Broken.
+
+    A media type may be written in capitals, and a gateway may have lost it: then the first bytes tell.
+    """
+    try:
+        if not response.is_success:
+            with contextlib.suppress(Exception):  # a refusal is one by its status
+                return None, await read_head(pieces(response))
+            return None, b""
+        chunks = pieces(response)
+        kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind == "text/event-stream":
+            return chunks, b""
+        streams, chunks = await begins_stream(chunks)
+        return (chunks, b"") if streams else (None, await read_whole(chunks))
+    except Exception as exc:
+        raise Broken(exc) from exc
 
 
 async def drop(response: httpx.Response) -> None:

@@ -14,10 +14,9 @@ from typing import Any
 
 import httpx
 
-from dify_batch.dify.answers import error_of
 from dify_batch.dify.sse import EventStream
-from dify_batch.dify.transport import Broken, drop, pieces, whole_body
-from dify_batch.errors import ConnectionFailed, ServerError
+from dify_batch.dify.transport import Broken, drop, stream_or_whole, whole_body
+from dify_batch.errors import ConnectionFailed, DifyBatchError
 from dify_batch.seams import Clock
 
 LAST = frozenset({"workflow_finished", "workflow_paused", "error"})
@@ -61,6 +60,10 @@ class RunEvents(ABC):
         """A request with the key and the headers of all."""
 
     @abstractmethod
+    def _refused(self, response: httpx.Response, body: bytes, method: str, url: str) -> DifyBatchError:
+        """The error that an answer means which is no result."""
+
+    @abstractmethod
     async def _send(self, request: httpx.Request) -> httpx.Response:
         """Sends it; raises Broken."""
 
@@ -100,17 +103,10 @@ class RunEvents(ABC):
             response = await self._send(request)
             if not response.is_success:
                 answer = await whole_body(response)
-                raise error_of(
-                    response.status_code,
-                    response.headers,
-                    answer,
-                    "POST",
-                    str(request.url),
-                    now=self._clock.wall(),
-                )
-            if not response.headers.get("content-type", "").startswith("text/event-stream"):
-                raise ServerError(f"POST {request.url} answers with something that is no event stream")
-            chunks = pieces(response)
+                raise self._refused(response, answer, "POST", str(request.url))
+            chunks, answer = await stream_or_whole(response)
+            if chunks is None:
+                raise self._refused(response, answer, "POST", str(request.url))
             while not ended:
                 left = until - self._clock.monotonic()
                 try:
@@ -119,7 +115,7 @@ class RunEvents(ABC):
                     found, ended = stream.finish(), True
                 except TimeoutError:
                     raise _cut(f"no end within {timeout:g} s", run_id, task_id) from None
-                except (httpx.TransportError, OSError) as error:
+                except Exception as error:
                     raise _cut(str(Broken(error)), run_id, task_id) from error
                 for raw in found:
                     run_id = raw.get("workflow_run_id") or run_id

@@ -14,10 +14,9 @@ from dify_batch.engine.pace import Starts
 from dify_batch.engine.slots import Slot, Slots
 from dify_batch.engine.surface import Surface
 from dify_batch.engine.work import Work
-from dify_batch.errors import AppError, AuthError, ConnectionFailed, DifyBatchError, RateLimited, ServerError
 from dify_batch.input.files import Inputs, find_local, with_uploads
 from dify_batch.input.user import user_fault
-from dify_batch.outcomes import Failed, Fatal, Lost, Outcome, Rejected, RunRef, Succeeded, Throttled, Unreachable
+from dify_batch.outcomes import Failed, Lost, Outcome, Rejected, RunRef, Succeeded, Unreachable
 from dify_batch.seams import Clock
 
 log = logging.getLogger("dify_batch")
@@ -180,26 +179,10 @@ class Attempts:
         server that was not reached leaves the row's retries alone."""
         ids = {}
         for file in find_local(inputs.values, inputs.files):
-            try:
-                ids[file] = await self._client.upload(file.path, user=user, mime=file.mime_type)
-            except ConnectionFailed as error:
-                return Unreachable(error.message)
-            except RateLimited as error:
-                return Throttled(error.message)
-            except AuthError as error:
-                return Fatal("auth", error.code, error.message)
-            except AppError as error:
-                return Rejected("upload_refused", f"{file.path}: {error.message}")
-            except ServerError as error:
-                message = f"the upload of {file.path} failed: {error.message}"
-                status = error.details.get("http_status")
-                if isinstance(status, int) and status < 500:
-                    return Rejected("upload_refused", message, status)
-                return Unreachable(message, charged=True)
-            except OSError as error:
-                return Rejected("file_unreadable", f"{file.path}: {error.strerror or error}")
-            except DifyBatchError as error:
-                return Rejected("file_unreadable", f"{file.path}: {error.message}")
+            sent = await self._client.send_file(str(file.path), user=user, mime=file.mime_type)
+            if not isinstance(sent, str):
+                return sent
+            ids[file] = sent
         return with_uploads(inputs, ids)
 
 

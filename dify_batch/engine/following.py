@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 from dify_batch.dify.answers import Detail
-from dify_batch.dify.protocol import same_inputs
+from dify_batch.dify.sameness import same_inputs
 from dify_batch.engine.facts import Gone, Seen
 from dify_batch.engine.health import Health
 from dify_batch.engine.work import Work

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from dify_batch.dify.answers import Detail, LogEntry
-from dify_batch.dify.protocol import contradicts, same_inputs
+from dify_batch.dify.sameness import contradicts, same_inputs
 from dify_batch.engine.absence import Evidence, lacking, least_age
 from dify_batch.engine.backlog import Backlog, Log, must_reach
 from dify_batch.engine.claims import Claims

@@ -198,6 +198,8 @@ def error_of_fatal(outcome: Fatal) -> DifyBatchError:
             http_status=outcome.http_status,
             server=server,
         )
+    if outcome.hint is not None:  # not the app's fault
+        return AppError(outcome.message, hint=outcome.hint, http_status=outcome.http_status)
     hints = {
         "not_published": "publish the workflow in Dify, then run the same command again",
         "not_workflow_app": "use the API key of a workflow app",
@@ -206,7 +208,6 @@ def error_of_fatal(outcome: Fatal) -> DifyBatchError:
         "model_currently_not_support": "choose a model in the workflow that its provider offers",
         "forbidden": "turn the app's API on in Dify (API Access)",
         "not_found": "check DIFY_WORKFLOW_ID and DIFY_API_BASE_URL (does it end in /v1?)",
-        "redirect": "check DIFY_API_BASE_URL (https instead of http?)",
     }
     return AppError(
         f"the app cannot run: {outcome.message}",

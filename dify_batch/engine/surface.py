@@ -64,8 +64,9 @@ class Surface(Protocol):
     async def stop(self, task_id: str, *, user: str) -> None:
         """Stops a run. Raises the errors of `errors.py`."""
 
-    async def upload(self, path: str | Path, *, user: str, mime: str) -> str:
-        """Uploads one file for runs of the same `user`; gives its id. Raises the errors of `errors.py`."""
+    async def send_file(self, path: str | Path, *, user: str, mime: str) -> str | Outcome:
+        """Uploads one file for runs of the same `user`; gives its id, or what it means for the row that there is none.
+        Raises nothing for what a network, a server or a disk does."""
 
     async def probe(self) -> str | None:
         """None when the server answers something harmless, else why not."""

@@ -57,6 +57,8 @@ def test_pings_are_counted_and_give_no_event() -> None:
         b'\n\n\ndata: { "event" : "error", "message": "x"}\n\n',
         b'\xef\xbb\xbfdata: {"message":"x","event":"error"}\n\n',
         b'data: {"event":"error","message":"x"}\n\r\n',
+        b'data: {"event":"error","message":"x"}\r\r',
+        b': a comment\rdata: {"event":"error",\rdata: "message":"x"}\r\n\r',
         b'data: {"event":"error","message":"x"}',  # broken off where only the empty line was missing
     ],
 )
@@ -70,6 +72,19 @@ def test_what_nobody_needs_is_passed_over_without_a_look_at_its_json() -> None:
     stream.feed(STARTED)
     assert stream.feed(b'data: {"event":"text_chunk", this is no JSON\n\n') == []
     assert stream.malformed == 0
+
+
+def test_events_that_bear_a_price_or_tell_which_node_failed_are_parsed() -> None:
+    price = b'data: {"event":"node_finished","data":{"execution_metadata":{"total_price":"0.1"}}}\n\n'
+    failed = b'data: {"event":"node_finished","data":{"status":"failed"}}\n\n'
+    round_ = b'data: {"event":"iteration_completed","data":{"execution_metadata":{"total_price":"0.1"}}}\n\n'
+    other = b'data: {"event":"node_finished","data":{"status":"succeeded"}}\n\n'
+    text = b'data: {"event":"text_chunk","data":{"text":"total_price"}}\n\n'
+    assert names(all_of(STARTED, other, price, failed, text, round_))[1:] == [
+        "node_finished",
+        "node_finished",
+        "iteration_completed",
+    ]
 
 
 def test_an_event_whose_first_key_is_another_is_parsed_wholly() -> None:
@@ -101,7 +116,7 @@ def test_an_event_of_many_megabytes_in_small_chunks() -> None:
     assert all_of(*chunks) == [event]
 
 
-@pytest.mark.parametrize("newline", [b"\n", b"\r\n"])
+@pytest.mark.parametrize("newline", [b"\n", b"\r\n", b"\r"])
 def test_byte_by_byte(newline: bytes) -> None:
     whole = (PING + STARTED + FINISHED).replace(b"\n", newline)
     assert names(all_of(*[whole[i : i + 1] for i in range(len(whole))])) == ["workflow_started", "workflow_finished"]
@@ -150,7 +165,7 @@ blocks = st.one_of(
 )
 
 
-@given(st.lists(blocks, max_size=8), st.sampled_from(["\n", "\r\n"]), st.lists(st.floats(0, 1), max_size=12))
+@given(st.lists(blocks, max_size=8), st.sampled_from(["\n", "\r\n", "\r"]), st.lists(st.floats(0, 1), max_size=12))
 def test_any_chunking_gives_the_same_events(texts: list[str], newline: str, cuts: list[float]) -> None:
     whole = "".join(text.replace("\n", newline) + newline * 2 for text in texts).encode()
     places = [0, *sorted(int(cut * len(whole)) for cut in cuts), len(whole)]
@@ -174,7 +189,10 @@ def parsed(text: str) -> dict[str, Any] | None:
 
 
 @given(
-    st.lists(st.binary(max_size=60) | st.sampled_from([b"\n\n", b"\r\n", b"data: ", b"{}", b'{"event":"']), max_size=30)
+    st.lists(
+        st.binary(max_size=60) | st.sampled_from([b"\n\n", b"\r\n", b"\r", b"data: ", b"{}", b'{"event":"']),
+        max_size=30,
+    )
 )
 def test_arbitrary_bytes_never_fail(chunks: list[bytes]) -> None:
     once, parts = EventStream(), EventStream()

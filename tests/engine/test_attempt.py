@@ -13,7 +13,7 @@ from dify_batch.engine.facts import Answered, Fact, NotSent, Sent, Started
 from dify_batch.engine.pace import Starts
 from dify_batch.engine.slots import Slots
 from dify_batch.engine.work import Work
-from dify_batch.errors import AppError, ConnectionFailed, RateLimited, ServerError, UsageError
+from dify_batch.errors import AppError, ConnectionFailed, DifyBatchError, RateLimited, ServerError, UsageError
 from dify_batch.input.files import Inputs, LocalFile
 from dify_batch.outcomes import Fatal, Lost, Rejected, RunRef, RunResult, Succeeded, Throttled, Unreachable
 from tests.support.clock import TestClock
@@ -150,14 +150,13 @@ async def test_a_batch_that_stops_while_the_rate_holds_a_row_back_does_not_send_
         (RateLimited("429"), Throttled, None),
         (ServerError("too large", http_status=413), Rejected, None),
         (ServerError("unsupported", http_status=415), Rejected, None),
-        (AppError("no file", http_status=400), Rejected, None),
+        (AppError("no file", http_status=400, server={"code": "no_file_uploaded"}), Rejected, None),
         (ServerError("broken", http_status=500), Unreachable, True),
         (UsageError("cannot read it"), Rejected, None),
-        (FileNotFoundError(2, "No such file"), Rejected, None),
     ],
 )
 async def test_an_upload_s_answer_is_an_outcome_of_the_row(
-    answer: Exception, outcome: type, charged: bool | None, tmp_path: Path
+    answer: DifyBatchError, outcome: type, charged: bool | None, tmp_path: Path
 ) -> None:
     bench = Bench()
     bench.surface.uploads = [answer]

@@ -12,7 +12,7 @@ import pytest
 
 from dify_batch.batch.control import Control
 from dify_batch.batch.invocation import run_batch
-from dify_batch.dify.protocol import contradicts, same_inputs
+from dify_batch.dify.sameness import contradicts, same_inputs
 from dify_batch.errors import DifyBatchError
 from dify_batch.ledger.formats import utc
 from dify_batch.outcomes import Paused, PausedForm, RunRef

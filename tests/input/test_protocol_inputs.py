@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dify_batch.dify.protocol import same_inputs
+from dify_batch.dify.sameness import same_inputs
 from tests.support.wire_files import recorded
 
 FILE = {"transfer_method": "local_file", "upload_file_id": "f1", "type": "document"}

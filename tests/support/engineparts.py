@@ -8,11 +8,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from dify_batch.dify.answers import Detail, LogEntry, LogPage
+from dify_batch.dify.answers import Detail, LogEntry, LogPage, upload_outcome
 from dify_batch.engine.health import Health
 from dify_batch.engine.limit import FixedLimit
 from dify_batch.engine.outage import Outage
 from dify_batch.engine.work import Work
+from dify_batch.errors import DifyBatchError
 from dify_batch.input.files import Inputs
 from dify_batch.outcomes import Outcome, Running, RunRef, Unreachable
 from tests.support.clock import TestClock
@@ -48,7 +49,7 @@ class FakeSurface:
         self.details: dict[str, Detail] = {}
         self.entries: list[LogEntry] = []
         self.log_error: Exception | None = None
-        self.uploads: list[str | Exception] = []
+        self.uploads: list[str | DifyBatchError] = []
         self.posts: list[Mapping[str, Any]] = []
         self.asked_details: list[str] = []
         self.stopped: list[str] = []
@@ -98,11 +99,9 @@ class FakeSurface:
     async def stop(self, task_id: str, *, user: str) -> None:
         self.stopped.append(task_id)
 
-    async def upload(self, path: str | Path, *, user: str, mime: str) -> str:
+    async def send_file(self, path: str | Path, *, user: str, mime: str) -> str | Outcome:
         answer = self.uploads.pop(0)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
+        return answer if isinstance(answer, str) else upload_outcome(answer, str(path))
 
     async def probe(self) -> str | None:
         return None

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from dify_batch.dify.protocol import SUCCESS, forms_of
+from dify_batch.dify.results import SUCCESS, forms_of
 from dify_batch.outcomes import PausedForm
 
 UNKNOWN = "unknown"

@@ -126,7 +126,8 @@ async def test_whole_answers_in_either_mode(
 
 
 async def test_retry_after_is_handed_on(client: DifyClient, dify: respx.Router) -> None:
-    dify.post("/workflows/run").mock(httpx.Response(429, headers={"Retry-After": "17"}, json={"message": "slow"}))
+    said = {"code": "too_many_requests", "message": "slow", "status": 429}
+    dify.post("/workflows/run").mock(httpx.Response(429, headers={"Retry-After": "17"}, json=said))
     assert await run(client) == Throttled("slow", 17.0, 429)
     dify.post("/workflows/run").mock(httpx.Response(503, headers={"Retry-After": "5"}, text="away"))
     outcome = await run(client)
@@ -175,7 +176,7 @@ async def test_before_the_start_only_the_timeout_counts() -> None:
 
 async def test_silence_after_the_start_is_running() -> None:
     outcome, _ = await attempt(streams(PING, STARTED), timeout=20, silence=0.1)
-    assert outcome == Running(REF, "silent for 0.1 s after the start")
+    assert outcome == Running(REF, "silent for 0.1 s after the start", silent=True)
 
 
 async def test_pings_are_a_sign_of_life() -> None:
@@ -243,19 +244,37 @@ async def test_refused_is_unreachable() -> None:
 
 
 class Breaks(httpx.AsyncByteStream):
+    def __init__(self, *pieces: bytes) -> None:
+        self.pieces = pieces
+
     """A body that fails with an error which, while connecting, would mean that nothing was sent."""
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        yield STARTED
+        for piece in self.pieces:
+            yield piece
         raise httpx.ConnectError("network is unreachable")
 
 
-@pytest.mark.parametrize("kind", ["text/event-stream", "application/json"])
+@pytest.mark.parametrize(("begin", "kind"), [(STARTED, Running), (b'{"task_id":', Lost)])
 async def test_once_an_answer_has_begun_nothing_is_unreachable(
-    client: DifyClient, dify: respx.Router, kind: str
+    client: DifyClient, dify: respx.Router, begin: bytes, kind: type
 ) -> None:
-    dify.post("/workflows/run").mock(httpx.Response(200, headers={"content-type": kind}, stream=Breaks()))
-    assert isinstance(await run(client), Running if "stream" in kind else Lost)
+    dify.post("/workflows/run").mock(httpx.Response(200, stream=Breaks(begin)))
+    assert isinstance(await run(client), kind)
+
+
+@pytest.mark.parametrize("kind", ["Text/Event-Stream", "TEXT/EVENT-STREAM;charset=utf-8", "application/json", None])
+@pytest.mark.parametrize("begin", [b"", b"\xef\xbb\xbf", b"\n\n"])
+async def test_a_stream_is_known_whatever_its_header_says(
+    client: DifyClient, dify: respx.Router, kind: str | None, begin: bytes
+) -> None:
+    headers = {} if kind is None else {"content-type": kind}
+    body = begin + PING + STARTED + FINISHED
+    refs: list[RunRef] = []
+    for pieces in ([body], [body[i : i + 1] for i in range(len(body))]):
+        dify.post("/workflows/run").mock(httpx.Response(200, headers=headers, stream=Breaks(*pieces)))
+        assert isinstance(await run(client, on_started=refs.append), Succeeded)
+    assert refs == [REF, REF]
 
 
 async def test_a_compressed_stream_is_read() -> None:

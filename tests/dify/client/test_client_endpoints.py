@@ -19,9 +19,10 @@ from dify_batch.errors import (
 )
 from dify_batch.outcomes import (
     Rejected,
+    RunRef,
     Succeeded,
 )
-from tests.dify.client.parts import BASE, KEY, REF, run
+from tests.dify.client.parts import BASE, KEY, run
 from tests.support.raw_server import Connection, serving
 from tests.support.wire_files import answer, recorded
 
@@ -74,7 +75,7 @@ async def test_logs(client: DifyClient, dify: respx.Router) -> None:
     after = datetime(2026, 11, 21, 20, 34, 11, 999999, tzinfo=timezone(timedelta(hours=-3)))
     page = await client.logs(user="a+b é/1", after=after, page=2, limit=50)
     query = (
-        b"created_by_end_user_session_id=a%2Bb%20%C3%A9%2F1&page=2&limit=50&created_at__after=2026-11-21T23%3A34%3A11Z"
+        b"page=2&limit=50&created_by_end_user_session_id=a%2Bb%20%C3%A9%2F1&created_at__after=2026-11-21T23%3A34%3A11Z"
     )
     assert route.calls.last.request.url.query == query
     entry = LogEntry("517afdc1-40cc-4cf2-8fe1-0f940929835b", "succeeded", 1795307637, 1795307643, "user-running", None)
@@ -88,8 +89,10 @@ async def test_running_runs_are_listed_without_an_end(client: DifyClient, dify: 
 
 
 async def test_follow_request(client: DifyClient, dify: respx.Router) -> None:
-    route = dify.get("/workflow/r1/events").mock(answer("24l-events-after-finish"))
-    assert isinstance(await client.follow(REF, user="a b&c", timeout=5), Succeeded)
+    exchange = recorded("24l-events-after-finish")
+    ref = RunRef(json.loads(exchange.body.partition(b"data: ")[2])["workflow_run_id"])
+    route = dify.get(f"/workflow/{ref.run_id}/events").mock(answer("24l-events-after-finish"))
+    assert isinstance(await client.follow(ref, user="a b&c", timeout=5), Succeeded)
     assert route.calls.last.request.url.query == b"user=a%20b%26c&include_state_snapshot=true"
 
 

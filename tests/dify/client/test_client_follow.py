@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from typing import Any
 
 import pytest
@@ -25,20 +26,31 @@ from tests.support.raw_server import Connection, Script, serving
 from tests.support.wire_files import answer, recorded
 
 
-async def followed(script: Script, **changes: Any) -> Outcome:
+def run_of(name: str) -> RunRef:
+    """The run that a recorded exchange is about."""
+    return RunRef(re.findall(rb'"(?:workflow_run_id|id)": ?"([^"]+)"', recorded(name).body)[0].decode())
+
+
+async def followed(script: Script, ref: RunRef = RunRef("r1"), **changes: Any) -> Outcome:  # noqa: B008 - it is frozen
     settings: dict[str, Any] = {"user": "u", "timeout": 10.0} | changes
     async with serving(script) as server, DifyClient(server.url, KEY) as client:
-        return await client.follow(RunRef("r1"), **settings)
+        return await client.follow(ref, **settings)
 
 
 async def test_follow_to_the_end() -> None:
-    outcome = await followed(streams(recorded("24c-events-with-snapshot").body))
+    ref = run_of("24c-events-with-snapshot")
+    outcome = await followed(streams(recorded("24c-events-with-snapshot").body), ref)
     assert isinstance(outcome, Succeeded)
-    assert outcome.result.ref.run_id == "r1"
+    assert outcome.result.ref == ref
+
+
+async def test_the_events_of_another_run_say_nothing() -> None:
+    outcome = await followed(streams(recorded("24c-events-with-snapshot").body))
+    assert outcome == Running(RunRef("r1"), "its stream told of another run")
 
 
 async def test_follow_a_paused_run() -> None:
-    outcome = await followed(streams(recorded("18e-events-paused-snapshot").body))
+    outcome = await followed(streams(recorded("18e-events-paused-snapshot").body), run_of("18e-events-paused-snapshot"))
     assert isinstance(outcome, Paused)
     assert outcome.forms[0].token == "9ZFQ82UqXtIxE0Rt02oNUV"
 
@@ -72,12 +84,18 @@ async def test_follow_refused(client: DifyClient, dify: respx.Router, name: str,
 
 
 async def test_run_detail(client: DifyClient, dify: respx.Router) -> None:
-    dify.get("/workflows/run/r1").mock(answer("13-run-detail-succeeded"))
-    detail = await client.run_detail(REF)
+    ref = run_of("13-run-detail-succeeded")
+    dify.get(f"/workflows/run/{ref.run_id}").mock(answer("13-run-detail-succeeded"))
+    detail = await client.run_detail(ref)
     assert isinstance(detail.outcome, Succeeded)
-    assert detail.outcome.result.ref == REF
+    assert detail.outcome.result.ref == ref
     assert json.loads(detail.inputs or "")["sys.user_id"] == "user-detail"
     assert (detail.created_at, detail.status) == (1795307637, "succeeded")
+
+
+async def test_the_detail_of_another_run_says_nothing(client: DifyClient, dify: respx.Router) -> None:
+    dify.get("/workflows/run/r1").mock(answer("13-run-detail-succeeded"))
+    assert (await client.run_detail(REF)).outcome == Unreachable("run detail told of another run")
 
 
 async def test_run_detail_of_an_unknown_run(client: DifyClient, dify: respx.Router) -> None:
