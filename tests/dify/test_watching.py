@@ -92,7 +92,7 @@ async def test_a_run_that_takes_too_long(client: DifyClient, simulator: Simulato
 
 async def test_an_answer_that_is_no_stream() -> None:
     async with mocked(lambda _: httpx.Response(200, text="<html>")) as client:
-        with pytest.raises(ServerError, match="no event stream"):
+        with pytest.raises(ServerError, match="something that is not Dify's JSON"):
             await anext(client.events({}, user="me"))
 
 
