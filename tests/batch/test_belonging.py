@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from dify_batch.dify import protocol
+from dify_batch.dify import results as told
 from dify_batch.errors import Exit, UsageError
 from dify_batch.reports.export import export
 from dify_batch.reports.status import status_report
@@ -331,7 +331,7 @@ async def test_the_table_of_failed_rows_is_an_input_as_it_stands(folder: BatchFo
 async def test_numbers_that_json_has_not_are_told_and_written_as_texts(
     folder: BatchFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = protocol.run_result
+    real = told.run_result
 
     def odd(data: Any, ref: Any) -> Any:
         found = real(data, ref)
@@ -339,7 +339,7 @@ async def test_numbers_that_json_has_not_are_told_and_written_as_texts(
             found, outputs={**found.outputs, "x": [float("nan"), float("inf")]}, finished_at=10**13
         )
 
-    monkeypatch.setattr(protocol, "run_result", odd)
+    monkeypatch.setattr(told, "run_result", odd)
     report = await folder.run(limit=2)
     assert (report.exit_status, report.summary.success) == (0, 2)
     assert codes(report) == ["not_finite"]
