@@ -179,3 +179,18 @@ class Fatal:
 
 
 Outcome: TypeAlias = Succeeded | Paused | Failed | Rejected | Throttled | Unreachable | Running | Lost | Fatal
+
+
+@dataclass(frozen=True, slots=True)
+class SettledRow:
+    """What a batch has come to with one row, as `run_batch(on_row=…)` tells it.
+
+    `state`: success, partial-success, paused, or why there is no result: failed, rejected, stopped, unknown, invalid.
+    `result` is there with the first two; `code` and `message` with the last five.
+    """
+
+    id: str
+    state: str
+    result: RunResult | None = None
+    code: str = ""
+    message: str = ""

@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import logging
 import os
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,11 +23,12 @@ from dify_batch.dify.client import DifyClient
 from dify_batch.engine.budget import Budget
 from dify_batch.engine.limit import FixedLimit, Limit
 from dify_batch.engine.slots import is_own
-from dify_batch.errors import DifyBatchError, Exit, StorageError
+from dify_batch.errors import DifyBatchError, Exit, StorageError, UsageError
 from dify_batch.ids import DONE, IN_INPUT, INVALID, RETRY, SELECTED, IdIndex
 from dify_batch.input.check import CheckReport, check
 from dify_batch.input.choice import choose, read_ids
 from dify_batch.input.form import BoundForm
+from dify_batch.input.handed import as_file
 from dify_batch.input.identity import check_known_ids
 from dify_batch.input.records import ADDED
 from dify_batch.input.rows import RowSource
@@ -41,6 +42,7 @@ from dify_batch.ledger.spent import spent
 from dify_batch.ledger.state import Phase, State, claimed_runs, read_state
 from dify_batch.ledger.store import Held, Ledger, set_aside
 from dify_batch.ledger.supersede import supersede
+from dify_batch.outcomes import SettledRow
 from dify_batch.seams import REAL, Clock, Seams
 from dify_batch.settings import Settings
 from dify_batch.summary import Notice, Stats, Summary
@@ -79,9 +81,14 @@ async def run_batch(
     seams: Seams = REAL,
     disk: Disk | None = None,
     collect: bool = False,
+    rows: Iterable[Mapping[str, Any]] | None = None,
+    on_row: Callable[[SettledRow], None] | None = None,
 ) -> BatchReport:
     """Runs a batch, or with `settings.dry_run` says what it would do.
 
+    `rows`: in place of a file: dictionaries of input → value, each with its `id`; `settings.input` is "-" then.
+    `on_row`: called in the event loop for each row as it settles, perhaps before its result is safe on the disk. What
+    it raises is logged, and stops nothing.
     `collect`: only what earlier invocations left under way is followed to its end; nothing is sent.
 
     `transport`, `seams`, `disk`: what stands in for the network, the time, chance, threads, and the files that are
@@ -102,6 +109,9 @@ async def run_batch(
     disk = disk or Disk()
     paths = require_output(settings.output, settings.input, overwrite=settings.overwrite)
     control.watch_over(asyncio.current_task())
+    if rows is not None and settings.input != "-":
+        raise UsageError("rows are given, and an input too", hint='with rows: Settings(input="-", ...)')
+    handed = None if rows is None else as_file(rows)
     async with contextlib.AsyncExitStack() as stack:
         source = stack.enter_context(
             await control.unless_halted(
@@ -112,6 +122,7 @@ async def run_batch(
                         delimiter=settings.delimiter,
                         id_column=settings.id_column,
                         sheet=settings.sheet,
+                        stdin=handed,
                     )
                 )
             )
@@ -135,7 +146,7 @@ async def run_batch(
                 seams=seams,
             )
         )
-        batch = _Batch(settings, control, stats, source, paths, client, seams, disk, collect=collect)
+        batch = _Batch(settings, control, stats, source, paths, client, seams, disk, collect=collect, on_row=on_row)
         return await batch.run()
 
 
@@ -154,9 +165,11 @@ class _Batch:
         disk: Disk,
         *,
         collect: bool,
+        on_row: Callable[[SettledRow], None] | None,
     ) -> None:
         self._settings = settings
         self._collect = collect
+        self._on_row = None if on_row is None else _careful(on_row)
         self._seams = seams
         self._disk = disk
         self._control = control
@@ -319,6 +332,7 @@ class _Batch:
             bom=settings.bom,
             disk=self._disk,
             seams=self._seams,
+            on_row=self._on_row,
         )
         try:
             batch = _new_batch_id(self._seams)
@@ -424,6 +438,18 @@ class _Batch:
                 )
 
         return asyncio.get_running_loop().call_later(limit, too_long)
+
+
+def _careful(tell: Callable[[SettledRow], None]) -> Callable[[SettledRow], None]:
+    """The caller's function, whose errors are no reason to lose sight of a run."""
+
+    def told(row: SettledRow) -> None:
+        try:
+            tell(row)
+        except Exception:
+            log.exception("on_row failed", extra={"row": row.id})
+
+    return told
 
 
 def _real(source: str) -> str:

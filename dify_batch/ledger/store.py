@@ -25,7 +25,7 @@ from dify_batch.ledger.retryfile import RetryFile, put
 from dify_batch.ledger.setaside import set_aside as set_aside
 from dify_batch.ledger.state import Phase, RowState, State
 from dify_batch.ledger.writer import Work, Writer
-from dify_batch.outcomes import Paused, RunRef, RunResult
+from dify_batch.outcomes import Paused, RunRef, RunResult, SettledRow
 from dify_batch.seams import REAL, Seams
 from dify_batch.summary import Notice
 from dify_batch.text import count, listed
@@ -49,12 +49,17 @@ class Held:
         return cls(json_line(line), str(line["workflow_run_id"]), str(line["status"]))
 
 
+def _nobody(row: SettledRow) -> None:
+    """Nobody wants to know."""
+
+
 class Ledger:
     """The open files of one batch. Methods that record return at once; `sent` and `flush` wait for the disk.
 
     Args:
         state: what `read_state` found; the ledger owns and updates it from now on.
         on_error: called once, with the StorageError, when a file cannot be written any more.
+        on_row: called for each row that settles.
     """
 
     def __init__(
@@ -67,8 +72,10 @@ class Ledger:
         bom: bool = True,
         disk: Disk | None = None,
         seams: Seams = REAL,
+        on_row: Callable[[SettledRow], None] | None = None,
     ) -> None:
         self.paths = paths
+        self._on_row = on_row or _nobody
         self._clock = seams.clock
         self.state = state
         self.index: IdIndex = state.index
@@ -180,6 +187,7 @@ class Ledger:
         """The row has its result."""
         self._know_run(row_id, result.ref)
         self._write_result(row_id, self._result_line(row_id, inputs, result), result.ref.run_id, result.status)
+        self._on_row(SettledRow(row_id, formats.STATUS_WORDS[result.status], result))
 
     def held(self, row_id: str, inputs: Mapping[str, Any], result: RunResult) -> Held:
         """The row has its result, which waits in the journal until its turn comes (`release`)."""
@@ -192,6 +200,7 @@ class Ledger:
         row.phase = Phase.HELD
         head = json_line({"event": "held", "id": row_id}, compact=True)[:-2]
         self._writer.record(head + b',"line":' + line[:-1] + b"}\n")
+        self._on_row(SettledRow(row_id, formats.STATUS_WORDS[result.status], result))
         return Held(line, result.ref.run_id, result.status)
 
     def release(self, row_id: str, held: Held) -> None:
@@ -248,6 +257,7 @@ class Ledger:
         self.state.retry.setdefault(row_id)
         self._retry_dirty = True
         self._tidy()
+        self._on_row(SettledRow(row_id, kind, code=code, message=message))
 
     def news(self, row_id: str, paused: Paused) -> bool:
         """Whether a paused run waits for another form than the one that is known."""
@@ -263,6 +273,7 @@ class Ledger:
         self._forget_retry(row_id)
         self._paused_dirty = True
         self._tidy()
+        self._on_row(SettledRow(row_id, "paused"))
 
     def answering(self, row_id: str, *, token: str, action: str, inputs: Mapping[str, Any], user: str) -> None:
         """A person's answer to a form; to be durable (`flush`) before it is sent."""
