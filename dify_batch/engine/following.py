@@ -127,8 +127,10 @@ class Following:
 
 
 def _as_sent(row_id: str, inputs: str) -> Mapping[str, Any] | None:
-    """What was sent, as run detail tells it: for a row that has gone from the input. Dify's own inputs are no one's."""
+    """What was sent, as run detail tells it, which has null for what was left out. Dify's own inputs are no one's."""
     told = json_object(inputs.encode("utf-8", "surrogatepass"))
     if told is None:
         return None
-    return {"id": row_id} | {name: value for name, value in told.items() if not name.startswith("sys.")}
+    return {"id": row_id} | {
+        name: value for name, value in told.items() if value is not None and not name.startswith("sys.")
+    }
