@@ -21,6 +21,7 @@ from dify_batch.batch.preflight import app_form
 from dify_batch.batch.selection import Selection
 from dify_batch.dify.client import DifyClient
 from dify_batch.engine.budget import Budget
+from dify_batch.engine.course import RULES_VERSION
 from dify_batch.engine.limit import FixedLimit, Limit
 from dify_batch.engine.slots import is_own
 from dify_batch.errors import DifyBatchError, Exit, StorageError, UsageError
@@ -342,6 +343,7 @@ class _Batch:
                 input_path=_real(settings.input),
                 mode=settings.mode,
                 policy=settings.retry_policy,
+                rules=RULES_VERSION,
                 again=settings.again(),
                 **self._identity.facts(),
             )
