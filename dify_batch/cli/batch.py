@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from dify_batch.cli.logs import Logs
     from dify_batch.seams import Seams
     from dify_batch.settings import Settings
-    from dify_batch.summary import Stats, Summary
+    from dify_batch.summary import Notice, Stats, Summary
 
 
 class Report(Protocol):
@@ -56,41 +56,51 @@ def run(given: Mapping[str, Any], *, collect: bool = False) -> int:
             stats = Stats(clock=seams.clock, notices=[Notice("setting", warning) for warning in warnings])
             beside = Beside(settings, stats, seams)
             report = asyncio.run(_run(settings, stats, logs, seams, beside, collect=collect))
-            report = _with_lost_lines(report, settings, logs)
             written = beside.report()
+            report = _with_warnings(report, [*beside.notices, *_lost_lines(settings, logs)])
             status = _end(settings, stats, report, page=settings.report if written else None)
             if not settings.dry_run:
                 beside.ended(report.error, report.summary)
             return status
         except DifyBatchError as error:
             logs.trace(error.message, error)
+            status = int(error.exit_status)
+            if not _nobody_needed(settings, error.exit_status):
+                status = fail(error, machine=settings.json, key=settings.api_key.reveal())
             if beside is not None:
                 beside.ended(error)
-            if _nobody_needed(settings, error.exit_status):
-                return int(error.exit_status)
-            return fail(error, machine=settings.json, key=settings.api_key.reveal())
+            return status
         except Exception as error:  # noqa: BLE001 - see main
             logs.trace("unexpected error", error)
+            status = fail(unexpected(error, settings), machine=settings.json, key=settings.api_key.reveal())
             if beside is not None:
                 beside.ended(unexpected_end(error))
-            return fail(unexpected(error, settings), machine=settings.json, key=settings.api_key.reveal())
+            return status
 
 
-def _with_lost_lines(report: Report, settings: Settings, logs: Logs) -> Report:
-    """The report with a warning that the log is not whole."""
-    if logs.lost is None:
+def _lost_lines(settings: Settings, logs: Logs) -> Iterator[Notice]:
+    """The warning that the log is not whole, where it is so."""
+    if logs.lost is not None:
+        import logging
+
+        from dify_batch.summary import Notice
+
+        text = f"{settings.log_file} is not whole: {logs.lost}"
+        logging.getLogger("dify_batch").warning("%s", text)
+        yield Notice("log_incomplete", text)
+
+
+def _with_warnings(report: Report, more: Sequence[Notice]) -> Report:
+    """The report with what has gone wrong beside the batch."""
+    if not more:
         return report
     import dataclasses
-    import logging
 
     from dify_batch.batch.invocation import BatchReport
-    from dify_batch.summary import Notice
 
-    text = f"{settings.log_file} is not whole: {logs.lost}"
-    logging.getLogger("dify_batch").warning("%s", text)
     if not isinstance(report, BatchReport):
         return report
-    warnings = (*report.summary.warnings, Notice("log_incomplete", text))
+    warnings = (*report.summary.warnings, *more)
     return dataclasses.replace(report, summary=dataclasses.replace(report.summary, warnings=warnings))
 
 

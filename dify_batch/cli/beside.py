@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from dify_batch.errors import DifyBatchError
 from dify_batch.ledger.disk import Disk
+from dify_batch.summary import Notice
 
 if TYPE_CHECKING:
     from dify_batch.reports.metrics import Metrics
@@ -64,6 +65,8 @@ class Beside:
         # A third of what is waited for at most: the rest is time to do something about it.
         self._outage = OutageWatch(settings.max_outage / 3)
         self._written = float("-inf")
+        self.notices: list[Notice] = []
+        """What has gone wrong, for the summary of --json."""
         self._disk = Disk()
         if settings.dry_run:
             return
@@ -110,7 +113,9 @@ class Beside:
         try:
             self._metrics.write()
         except OSError as error:
-            log.warning("--metrics: %s cannot be written: %s", self._settings.metrics, error.strerror or error)
+            self._warn(
+                "metrics_failed", f"--metrics: {self._settings.metrics} cannot be written: {error.strerror or error}"
+            )
 
     async def _tell_outage(self, seconds: float) -> bool:
         from dify_batch.reports.notification import Notification
@@ -132,9 +137,14 @@ class Beside:
         try:
             write_report([self._settings.output], self._settings.report, now=self._seams.clock.wall(), disk=self._disk)
         except DifyBatchError as error:
-            log.warning("--report: %s", error.message)
+            self._warn("report_failed", f"--report: {error.message}")
             return False
         return True
+
+    def _warn(self, code: str, text: str) -> None:
+        log.warning("%s", text)
+        if all(notice.code != code for notice in self.notices):
+            self.notices.append(Notice(code, text))
 
     def ended(self, error: DifyBatchError | None, summary: Summary | None = None) -> None:
         """The last figures, and the notification. Another process at work on the output is nobody's end."""

@@ -105,6 +105,9 @@ def test_what_cannot_be_told_or_written_changes_no_exit_status(
     assert "--metrics: out.prom cannot be written: No space left on device" in text
     assert "--notify: http://127.0.0.1 was not told" in text
     assert "Report: " not in text
+    assert main([*call, "--overwrite", "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert {"report_failed", "metrics_failed"} <= {warning["code"] for warning in summary["warnings"]}
 
 
 @pytest.mark.parametrize(
