@@ -8,7 +8,6 @@ from __future__ import annotations
 import io
 import os
 import re
-import threading
 from array import array
 from dataclasses import dataclass, field
 from typing import Any, TextIO
@@ -145,13 +144,11 @@ def _utf8_decoder() -> Any:
 
 if hasattr(os, "pread"):
     read_at = os.pread
-else:  # Windows: a pass at a time moves the one offset that a descriptor has there
-    _MOVING = threading.Lock()
+else:  # Windows: the one offset that a descriptor has there is moved; passes may alternate, and no two threads read
 
     def read_at(descriptor: int, size: int, offset: int, /) -> bytes:
-        with _MOVING:
-            os.lseek(descriptor, offset, os.SEEK_SET)
-            return os.read(descriptor, size)
+        os.lseek(descriptor, offset, os.SEEK_SET)
+        return os.read(descriptor, size)
 
 
 def text_of(raw: RawPass, encoding: str, newline: str = "") -> TextIO:
