@@ -71,13 +71,17 @@ class Api:
     def spawn(self, job: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Something that the process does, whether or not its client is there; it dies with the process."""
         task = asyncio.ensure_future(job)
-        self.adopt(task)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
         return task
 
     def adopt(self, task: asyncio.Task[Any]) -> None:
-        """A task that dies with the process: a request that is being answered."""
+        """A task that dies with the process: a request that is being answered, until `release`."""
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+
+    def release(self, task: asyncio.Task[Any]) -> None:
+        """It is answered."""
+        self._tasks.discard(task)
 
     def watch(self, call: Callable[[bool], None]) -> None:
         """Has `call(alive)` called when the process is killed or started: whoever serves it cuts its connections."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from .inputs import Field
@@ -13,6 +14,9 @@ from .wire import derived_id
 Inputs = dict[str, Any]
 Chunk = tuple[str, str, str]
 """(text, node id, variable) of a text_chunk event."""
+
+
+_id_of = lru_cache(maxsize=1024)(derived_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +60,12 @@ class App:
     @property
     def id(self) -> str:
         """The app's id, as in `sys.app_id`."""
-        return derived_id("app", self.key)
+        return _id_of("app", self.key)
 
     @property
     def workflow_id(self) -> str:
         """The id of the published version."""
-        return derived_id("workflow", self.key)
+        return _id_of("workflow", self.key)
 
 
 def demo_answer(inputs: Inputs) -> Inputs:

@@ -93,6 +93,7 @@ UPLOAD_FAULTS = {
 SERVER_FAULTS = {
     "refuse": "the listening socket is closed",
     "proxied": "something in front answers 502 while the API is dead, rather than that connections are refused",
+    "mute_refusals": "nothing follows the ping of a refused stream, for 300 s (the 1.14.2 release, 35a1)",
     "closed_log": "the log answers 403 forbidden",
     "slow_log": "the log answers after `seconds`",
     "log_ignores_user": "the log gives the runs of every user",

@@ -69,7 +69,8 @@ async def run_workflow(exchange: Exchange) -> Answer | None:
             inputs = {name: value for name, value in inputs.items() if name != required}
         owner = await site.users.find(app.key, user)
         resolver = site.files.resolver(owner, exchange.request.base_url)
-        task = Task(app, user, row, mode, inputs, resolver, fault, owner=owner)
+        mute = "mute_refusals" in site.plan.server
+        task = Task(app, user, row, mode, inputs, resolver, fault, owner=owner, mute=mute)
         if mode == "streaming":
             return await stream(exchange, task, open_post)
         return await block(exchange, task)

@@ -75,6 +75,8 @@ async def reach(
         if site.api.alive or "proxied" not in site.plan.server or connection.started:
             raise
         task.uncancel()  # the API has died; what is in front of it has not
+    finally:
+        site.api.release(task)
     if "proxied" in site.plan.server:
         return page(502)
     await connection.close()

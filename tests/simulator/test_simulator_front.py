@@ -184,6 +184,16 @@ def test_an_older_server(sim: Simulator) -> None:
         assert json.loads(detail["outputs"]) == run["data"]["outputs"]
 
 
+def test_the_release_says_nothing_of_what_it_refuses_in_a_stream(sim: Simulator) -> None:
+    sim.faults(server="mute_refusals", rows={"bad": ["rejected", "rejected"]})
+    received, closed = raw_post(sim.base_url, "streaming", "bad", timeout=0.3)
+    assert received.endswith(b"event: ping\n\n\r\n")
+    assert not closed
+    with client(sim.base_url) as http:
+        assert post(http, id="bad").status_code == 400
+    assert "bad" not in sim.state(runs=False)["executions"]
+
+
 def test_a_log_that_ignores_the_user_or_is_slow(sim: Simulator) -> None:
     with client(sim.base_url) as http:
         for user in ("me", "you"):

@@ -21,6 +21,7 @@ from ..wire import Answer, Headers
 Handle = Callable[[Request, Connection], Awaitable[Answer | None]]
 
 MAX_BODY = 1 << 30  # no limit of ours: that is a matter of what stands in front
+_NO_QUERY: dict[str, str] = {}
 CLOSING = 1.0  # seconds; a client that does not read keeps the last bytes from going out for no longer
 
 
@@ -80,9 +81,9 @@ class HttpServer(web.Server):
             body = await request.read()
         except (ConnectionError, web.RequestPayloadError):
             return _Sent(keep=False)
-        inner = Request(
-            request.method, request.path, request.query, request.headers, body, f"{request.scheme}://{request.host}/"
-        )
+        query = request.query if request.query_string else _NO_QUERY
+        base_url = f"http://{request.headers.get('Host', '')}/"
+        inner = Request(request.method, request.path, query, request.headers, body, base_url)
         result = await self._handle(inner, connection)
         if result is None:
             return connection.sent()
