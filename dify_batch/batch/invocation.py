@@ -16,6 +16,7 @@ from dify_batch.batch.belonging import Comparison, identify, notices
 from dify_batch.batch.control import Control
 from dify_batch.batch.demo import demonstration
 from dify_batch.batch.ending import closing_error, next_steps, summarise
+from dify_batch.batch.openfiles import lowered, room
 from dify_batch.batch.plan import Plan, files_root, make_plan, selected
 from dify_batch.batch.preflight import app_form
 from dify_batch.batch.selection import Selection
@@ -184,6 +185,7 @@ class _Batch:
         self._comparison = Comparison(self._index, Answered())
         self._again: frozenset[str] = frozenset()
         self._asked = 0
+        self._fits = room(_most(settings))
 
     async def run(self) -> BatchReport:
         settings, stats = self._settings, self._stats
@@ -208,6 +210,8 @@ class _Batch:
         self._warn(*report.warnings, *self._warnings_of(state))
         if unlisted is not None:
             self._warn(Notice("ids_not_in_input", unlisted))
+        if (fewer := lowered(settings.concurrency, self._fits)) is not None:
+            self._warn(Notice("open_files", fewer))
         await self._choose_again(state, selection.chosen)
         selection.wanted = selection.ids_to_retry(state) | self._again if settings.retry else None
         to_run = 0 if self._collect else selected(self._index, settings, selection.wanted, selection.chosen)
@@ -354,8 +358,8 @@ class _Batch:
                 stats,
                 self._seams,
                 batch=batch,
-                limit=_limit(settings, self._seams.clock),
-                new_limit=_limits(settings, self._seams.clock),
+                limit=_limit(settings, self._fits, self._seams.clock),
+                new_limit=_limits(settings, self._fits, self._seams.clock),
                 budget=await threads.run(lambda: _budget(settings, self._paths)),
                 rows=selection.new_rows(ledger),
                 recovered=works,
@@ -464,21 +468,30 @@ def _new_batch_id(seams: Seams) -> str:
     return f"{int(seams.clock.wall()):x}{seams.chance.token(3)}"
 
 
-def _limit(settings: Settings, clock: Clock) -> Limit:
+def _most(settings: Settings) -> int:
+    """How many runs may be wanted in flight."""
+    if settings.concurrency != "auto":
+        return settings.concurrency
+    from dify_batch.engine.auto import MOST
+
+    return MOST
+
+
+def _limit(settings: Settings, fits: int, clock: Clock) -> Limit:
     if settings.concurrency == "auto":
         from dify_batch.engine.auto import AutoLimit
 
-        return AutoLimit(clock=clock.monotonic)
-    return FixedLimit(settings.concurrency, clock=clock.monotonic)
+        return AutoLimit(most=fits, clock=clock.monotonic)
+    return FixedLimit(min(fits, settings.concurrency), clock=clock.monotonic)
 
 
-def _limits(settings: Settings, clock: Clock) -> Callable[[int], Limit] | None:
+def _limits(settings: Settings, fits: int, clock: Clock) -> Callable[[int], Limit] | None:
     """Makes the limit of a new search, from where the last one stood; None where none is searched for."""
     if settings.concurrency != "auto":
         return None
     from dify_batch.engine.auto import AutoLimit
 
-    return lambda start: AutoLimit(start=start, clock=clock.monotonic)
+    return lambda start: AutoLimit(most=fits, start=start, clock=clock.monotonic)
 
 
 def _budget(settings: Settings, paths: Paths) -> Budget | None:

@@ -37,7 +37,7 @@ from dify_batch.dify.endpoints import Endpoints
 from dify_batch.dify.hearing import detail_heard, entry_heard, error_heard, outcome_heard
 from dify_batch.dify.protocol import Events, answer_outcome, follow_outcome
 from dify_batch.dify.sse import EventStream
-from dify_batch.dify.transport import Broken, Transport, drop, stream_or_whole, whole_body
+from dify_batch.dify.transport import Broken, Transport, drop, own_limit, stream_or_whole, whole_body
 from dify_batch.dify.watch import Silence
 from dify_batch.dify.watching import RunEvents
 from dify_batch.dify.word import word_of
@@ -326,6 +326,8 @@ class DifyClient(Endpoints, RunEvents):
         try:
             file = await self._threads.run(lambda: Path(path).open("rb"))  # noqa: SIM115  closed below
         except (OSError, ValueError) as exc:
+            if (limit := own_limit(exc)) is not None:
+                raise ConnectionFailed(f"cannot open {path}: {limit}", own_limit=True) from exc
             why = getattr(exc, "strerror", None) or exc
             raise UsageError(f"cannot read {path}: {why}", hint="check the path") from exc
         with file:

@@ -32,7 +32,7 @@ from dataclasses import dataclass
 from statistics import fmean, variance
 
 # Against a server that shows no sign at all: 128 of Dify's worker processes with their 4 places (dify-wire section 8).
-_MOST = 512
+MOST = 512
 # As many as without `auto`: short batches are the common case, and a default Dify bears that many.
 _START = 5
 # Grow while fewer than this wait: half a run and a tenth of those in flight. Below, a delay is hardly above its noise.
@@ -103,7 +103,7 @@ class AutoLimit:
         clock: seconds, monotonic.
     """
 
-    def __init__(self, *, most: int = _MOST, start: int = _START, clock: Callable[[], float]) -> None:
+    def __init__(self, *, most: int = MOST, start: int = _START, clock: Callable[[], float]) -> None:
         self._most = most
         self._clock = clock
         self._current = min(start, most)
