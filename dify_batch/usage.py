@@ -21,38 +21,52 @@ Prices = Mapping[str, Decimal]
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """What one run used; None where the server did not tell."""
+    """What one run used; None where the server did not tell. `several`: where it cost in several currencies, the amount
+    in each, and then no `price`."""
 
     tokens: int | None = None
     price: Decimal | None = None
     currency: str | None = None
+    several: Prices | None = None
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> Use:
-        """The use in a result line or a journal record: its total_tokens, total_price and currency."""
+        """The use in a result line or a journal record: its total_tokens, total_price and currency, or prices."""
         tokens, currency = record.get("total_tokens"), record.get("currency")
         return cls(
             tokens if isinstance(tokens, int) and not isinstance(tokens, bool) and tokens >= 0 else None,
             parse_price(record.get("total_price")),
             currency if isinstance(currency, str) and currency else None,
+            _several(record.get("prices")),
         )
 
     @classmethod
     def of_run(cls, result: RunResult) -> Use:
         """The use of a run that ended."""
-        return cls(result.total_tokens, parse_price(result.total_price), result.currency)
+        return cls(result.total_tokens, parse_price(result.total_price), result.currency, _several(result.prices))
 
     def record(self) -> dict[str, Any]:
         """Its fields in a journal record; {} where nothing was told."""
-        if self.tokens is None and self.price is None:
+        if self.tokens is None and self.price is None and self.several is None:
             return {}
         price = None if self.price is None else exact(self.price)
-        return {"total_tokens": self.tokens, "total_price": price, "currency": self.currency}
+        record = {"total_tokens": self.tokens, "total_price": price, "currency": self.currency}
+        return record | ({"prices": exact_prices(self.several)} if self.several is not None else {})
 
     @property
-    def known_price(self) -> Decimal | None:
-        """The price, 0 where no token was used; None where it may have cost something and nobody told."""
-        return Decimal(0) if self.price is None and self.tokens == 0 else self.price
+    def prices(self) -> Prices | None:
+        """What it cost by currency, {} where no token was used; None where it may have cost something and nobody
+        told."""
+        if self.price is not None:
+            return {self.currency or "": self.price}
+        return {} if self.several is None and self.tokens == 0 else self.several
+
+
+def _several(value: object) -> Prices | None:
+    if not isinstance(value, Mapping):
+        return None
+    found = {str(currency): price for currency, text in value.items() if (price := parse_price(text)) is not None}
+    return found or None
 
 
 def parse_price(value: object) -> Decimal | None:
@@ -87,11 +101,9 @@ class Total:
             self.tokens_told += 1
             self.tokens += use.tokens
             self.most_tokens = max(self.most_tokens, use.tokens)
-        price = use.known_price
-        if price is not None:
+        if (prices := use.prices) is not None:
             self.prices_told += 1
-            if use.price is not None:
-                currency = use.currency or ""
+            for currency, price in prices.items():
                 self.prices[currency] = self.prices.get(currency, Decimal(0)) + price
                 self.most_price[currency] = max(self.most_price.get(currency, Decimal(0)), price)
 

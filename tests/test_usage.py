@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dify_batch.outcomes import RunRef, RunResult
 from dify_batch.usage import Total, Use, amount, exact, exact_prices, parse_price, price_text
 
 
@@ -48,9 +49,23 @@ def test_the_use_in_a_record(record: dict[str, object], use: Use) -> None:
 
 
 def test_a_run_without_tokens_cost_nothing_and_one_with_tokens_may_have() -> None:
-    assert Use(tokens=0).known_price == 0
-    assert Use(tokens=5).known_price is None
-    assert Use().known_price is None
+    assert Use(tokens=0).prices == {}
+    assert Use(tokens=5).prices is None
+    assert Use().prices is None
+    assert Use(tokens=5, price=Decimal(1)).prices == {"": Decimal(1)}
+
+
+def test_a_run_that_cost_in_several_currencies() -> None:
+    run = RunResult(RunRef("r"), "succeeded", {}, total_tokens=5, prices={"EUR": "0.5", "USD": "1", "X": "?"})
+    use = Use.of_run(run)
+    assert use.prices == {"EUR": Decimal("0.5"), "USD": Decimal(1)}
+    assert use.record() == {"total_tokens": 5, "total_price": None, "currency": None,
+                            "prices": {"EUR": "0.5", "USD": "1"}}  # fmt: skip
+    assert Use.of(use.record()) == use
+    total = Total()
+    total.add(use)
+    total.add(Use(5, Decimal(2), "USD"))
+    assert (total.prices_told, total.prices["USD"], total.most_price["USD"]) == (2, Decimal(3), Decimal(2))
 
 
 def test_sums_keep_currencies_apart_and_do_not_drift() -> None:

@@ -164,6 +164,7 @@ def result_line(
             "task_id": result.ref.task_id,
             "total_price": result.total_price,
             "currency": result.currency,
+            **({} if result.prices is None else {"prices": result.prices}),
             "workflow_id": result.workflow_id,
         },
         not_finite=not_finite,

@@ -22,6 +22,7 @@ from dify_batch.reports.status import require_batch, require_results
 from dify_batch.reports.tables import Column, Table
 from dify_batch.reports.targets import check_target, format_of
 from dify_batch.text import count
+from dify_batch.usage import Use, price_text
 
 FIRST = ("id", "status", "error")
 LAST = (
@@ -200,8 +201,14 @@ class _Look:
             None,
             *(inputs.get(name) for name in self.inputs),
             *(outputs.get(name) for name in self.outputs),
-            *(record.get(name) for name in LAST),
+            *(record.get(name) if name != "total_price" else _price(record) for name in LAST),
         ]
+
+
+def _price(record: Mapping[str, Any]) -> Any:
+    """The price as it stands; of several currencies the amounts in each, in one cell."""
+    several = Use.of(record).several
+    return record.get("total_price") if several is None else price_text(several)
 
 
 def _object(record: Mapping[str, Any], name: str) -> Mapping[str, Any]:

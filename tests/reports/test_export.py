@@ -200,3 +200,8 @@ def _open_to_read(refuse: Any) -> Any:
         return refuse() if "w" in mode else real(self, mode, *args, **more)
 
     return opened
+
+
+def test_a_price_in_several_currencies_is_one_cell(tmp_path: Path) -> None:
+    (row,) = table(tmp_path, result("a", {}, {}, total_price=None, currency=None, prices={"USD": "1", "EUR": "0.5"}))
+    assert (row["total_price"], row["currency"]) == ("0.50 EUR + 1.00 USD", "")

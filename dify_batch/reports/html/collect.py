@@ -29,7 +29,7 @@ from dify_batch.reports.status import (
     writer_of,
 )
 from dify_batch.strictjson import json_object
-from dify_batch.usage import Total, Use, exact
+from dify_batch.usage import Total, Use, exact, price_text
 
 MAX_ROWS = 100_000  # rows that a browser opens at once and looks through without delay
 MAX_BYTES = 200 << 20  # of their lines in the results: what a browser unpacks beside them
@@ -221,7 +221,7 @@ class _Reader:
             self._stands_out(source, row_id, seconds, use, run)
             self._counts[name] += 1
             if next(self._taken, True):
-                about = {"id": row_id, "run": run}
+                about = {"id": row_id, "run": run, "price": price_text(use.several or {})}
                 retries = record.get("retry_count")
                 self._columns.add(
                     source, row_id, name, "", at, seconds, use, retries if isinstance(retries, int) else 0

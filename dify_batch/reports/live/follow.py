@@ -40,7 +40,7 @@ from dify_batch.reports.html.pack import Packer
 from dify_batch.reports.live.tail import Replaced, Tail
 from dify_batch.reports.status import group_failures
 from dify_batch.strictjson import json_object
-from dify_batch.usage import Total, Use, exact
+from dify_batch.usage import Total, Use, exact, price_text
 
 _REST = ("unsent", "refused", "absent")
 _AFTER: Mapping[str, str] = {
@@ -203,7 +203,8 @@ class Follow:
             retries = record.get("retry_count")
             retries = retries if isinstance(retries, int) else 0
             parts = (object_of(record, "inputs"), object_of(record, "outputs"))
-            self._shown(source, row_id, state, "", at, seconds, use, retries, {"id": row_id, "run": run}, *parts)
+            about = {"id": row_id, "run": run, "price": price_text(use.several or {})}
+            self._shown(source, row_id, state, "", at, seconds, use, retries, about, *parts)
         else:
             memory.left_out += 1
 
