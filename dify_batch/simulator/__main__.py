@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
+from typing import Any
 
 from .config import SHAPES, Config
 from .faults import OF_A_RUN, OF_AN_UPLOAD, OF_THE_SERVER
@@ -45,6 +46,9 @@ def build_parser() -> argparse.ArgumentParser:
             help=f"default {'none' if default is None else default}",
         )
     parser.add_argument(
+        "--docker", action="store_true", help="the shape of a server of default size, where not set here"
+    )
+    parser.add_argument(
         "--app-kind", choices=DEMO_KEYS, default="workflow", help="whose key is told: default workflow; all are served"
     )
     parser.add_argument(
@@ -53,6 +57,15 @@ def build_parser() -> argparse.ArgumentParser:
         help=f"a fault plan, as POST /faults takes it, such as '{EXAMPLE}': row r2 fails once, then succeeds",
     )
     return parser
+
+
+def shape_of_docker(values: dict[str, Any]) -> dict[str, Any]:
+    """The settings of `Config.docker`, where `values` has no other than the default."""
+    real, plain = Config.docker(), Config()
+    return {
+        name: getattr(real if value == getattr(plain, name) else Config(**values), name)
+        for name, value in values.items()
+    }
 
 
 def number(text: str) -> float | None:
@@ -97,6 +110,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = build_parser()
     values = vars(parser.parse_args(argv))
     key = DEMO_KEYS[values.pop("app_kind")]
+    if values.pop("docker"):
+        values = shape_of_docker(values)
     try:
         plan = read_plan(values.pop("faults"))
         asyncio.run(serve(Config(**values), plan, key))

@@ -214,6 +214,9 @@ async def _speak(exchange: Exchange, turn: Turn) -> Said:
     site.engine.max_running = max(site.engine.max_running, site.engine.running)
     try:
         return await Speaker(site.means, site.config, turn).speak()
+    except asyncio.CancelledError:
+        turn.execution.killed = turn.execution.ended is None
+        raise
     finally:
         site.engine.running -= 1
         site.turns.pop(turn.task_id, None)

@@ -11,7 +11,7 @@ from .apps import HUMAN
 from .channel import Channel, Event
 from .kinds import model_tokens
 from .model import no_usage, usage
-from .runs import Ending, Run
+from .runs import STOP_ERROR, Ending, Run
 from .talks import Message
 from .task import Task
 from .wire import JSON_UTF8, Answer, compact
@@ -33,6 +33,7 @@ class Telling:
         self.message: Message | None = None
         self._begin = begin
         self._dialogue = dialogue
+        self._cut = False  # what is stored is a part, whatever the run still comes to
         task.system = {"sys.query": query}
         task.on_begin, task.on_end, task.reply, task.mute = self._begun, self._ended, self.answer, True
         if task.mode == "streaming":
@@ -48,11 +49,13 @@ class Telling:
         """What the database keeps of the message."""
         message = self.message
         assert message is not None
+        if self._cut:
+            return
         match ending.status:
             case "succeeded" | "partial-succeeded":
                 message.status, message.answer = "normal", str(ending.outputs.get("answer", ""))
-            case "stopped" if run.live is not None and run.live.stopped_by == run.user:
-                message.answer = "".join(text for text, *_ in run.app.early(run.live.inputs))
+            case "stopped" if ending.error != STOP_ERROR:  # by its own user, or at its time limit (dify-wire 31ab)
+                message.answer, self._cut = _part(run), True
             case "paused":
                 message.form = None if run.live is None else run.live.form
                 message.status = "paused" if run.mode == "streaming" else "normal"
@@ -71,9 +74,9 @@ class Telling:
         """The blocking answer: no status and no run id, but for a pause (dify-wire 31a, 31k-1, 31p2)."""
         message = self.message
         assert message is not None
-        if ending.status in ("failed", "stopped"):
+        if ending.status == "failed":
             return wire.refuse(400, "invalid_param", f"Run failed: {ending.error}")
-        text = str(ending.outputs.get("answer", ""))
+        text = message.answer if ending.status == "stopped" else str(ending.outputs.get("answer", ""))
         ids = {"conversation_id": message.conversation_id, "message_id": message.id}
         body: dict[str, Any] = {
             "event": "message",
@@ -137,6 +140,11 @@ class _ChatflowChannel(Channel):
             metadata = self._telling.metadata(run, ending)
             super().put(event("message_end", facts | {"id": message.id, "metadata": metadata, "files": []}))
         super().put(event(event_.name, facts | {"workflow_run_id": old["workflow_run_id"], "data": data}))
+
+
+def _part(run: Run) -> str:
+    """What had been said before the slow node."""
+    return "".join(text for text, *_ in run.app.early(json.loads(run.inputs)))
 
 
 def _pause(message: Message) -> dict[str, Any]:

@@ -23,11 +23,10 @@ from .means import Means
 from .narration import announce, finish_node, live_part, publish, send_chunks, start_node
 from .oddities import TELLING, odd_outputs
 from .processor import Processor
-from .runs import Ending, Form, Live, Registry, Run
+from .runs import STOP_ERROR, Ending, Form, Live, Registry, Run
 from .task import Task
 from .work import latency_of, outputs_of, stop, wait_unless_stopped
 
-STOP_ERROR = "Aborted: User requested stop"  # in run detail (dify-wire 16d)
 STOPPED_BY_USER = "Stopped by user."  # on the wire (dify-wire 16)
 FAILURES = {
     "failed": "Reached maximum retries for URL http://127.0.0.1:5080/status?c=500",  # dify-wire 15
@@ -104,9 +103,15 @@ class Engine:
         """Runs it to its end, to its pause, or (zombies) nowhere: None then."""
         self.running += 1
         self.max_running = max(self.max_running, self.running)
+        execution = live_part(run).execution
         try:
             await self._spend(run)
-            return await self._execute(run, fault)
+            ending = await self._execute(run, fault)
+            execution.killed = ending is None
+            return ending
+        except asyncio.CancelledError:
+            execution.killed = execution.ended is None
+            raise
         finally:
             self.running -= 1
 
@@ -214,6 +219,8 @@ class Engine:
         live = live_part(run)
         wire = self._ending(run, began, now, "stopped", {}, STOPPED_BY_USER)
         announce(run, live, wire)
+        if run.app.mode == "advanced-chat":
+            self._told(run, wire)
 
         async def go_on() -> None:
             await asyncio.sleep(self.config.late_end if fault.seconds is None else fault.seconds)
@@ -275,6 +282,9 @@ class Engine:
         self.max_running = max(self.max_running, self.running)
         try:
             await self._finish(run, NORMAL, began, now, self._latency(run, NORMAL))
+        except asyncio.CancelledError:
+            live.execution.killed = live.execution.ended is None
+            raise
         finally:
             self.running -= 1
 

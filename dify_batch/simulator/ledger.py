@@ -23,6 +23,7 @@ class Execution:
     ended: float | None = None
     status: str | None = None
     outputs: str | None = None
+    killed: bool = False  # what executed it was killed: it will never end
 
     def end(self, at: float, status: str, outputs: str) -> None:
         """It has come to this; only the first end counts."""

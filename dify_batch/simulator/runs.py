@@ -14,6 +14,7 @@ from .channel import Channel
 from .ledger import Execution
 from .wire import derived_id
 
+STOP_ERROR = "Aborted: User requested stop"  # in run detail (dify-wire 16d)
 KEYWORD_LENGTH = 30  # Dify uses no more of a keyword (dify-wire 14k)
 
 

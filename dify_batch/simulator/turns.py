@@ -75,6 +75,7 @@ class Speaker:
         """To its end."""
         turn, message = self._turn, self._turn.message
         if turn.fault in ("zombie", "zombie_blocking"):
+            turn.execution.killed = True
             return Said("", None)
         if turn.fault == "moderated":
             await self._piece(MODERATED)

@@ -41,7 +41,7 @@ def test_a_killed_api_loses_blocking_runs_and_streams_but_no_streaming_run() -> 
         sim.restart("api")
         assert http.get("/info").status_code == 200
         (dead,) = [run for run in sim.ledger() if run["row"] == "blocking"]
-        assert dead["ended"] is None
+        assert (dead["ended"], dead["killed"]) == (None, True)
         detail = http.get(f"/workflows/run/{dead['run_id']}").json()
         assert (detail["status"], detail["finished_at"]) == ("running", None)
 
@@ -124,4 +124,5 @@ def test_the_ledger_knows_what_the_database_does_not() -> None:
         assert rows[0]["outputs"] == '{"answer": "Echo: hello"}'
         assert rows[0]["inputs"] == '{"query": "hello", "id": "a"}'
         assert rows[0]["ended"] >= rows[0]["begun"]
-        assert (rows[1]["ended"], rows[1]["status"]) == (None, None)
+        assert (rows[1]["ended"], rows[1]["status"], rows[1]["killed"]) == (None, None, True)
+        assert rows[0]["killed"] is False

@@ -300,6 +300,23 @@ def test_a_chatflow_that_is_stopped() -> None:
     assert play(story("somebody")) == (("failed", "stopped"), ("error", ""))
 
 
+def test_a_chatflow_past_its_time_stores_a_part_and_its_run_the_whole() -> None:
+    """dify-wire 31ab: who asks without the run id will never get the whole."""
+
+    async def story(mode: str) -> tuple[bytes, Any, Any]:
+        world = World(all="stopped_but_succeeds")
+        answer = await world.say(CF1, mode)
+        await asyncio.sleep(60)
+        (run,) = world.site.registry.by_id.values()
+        return answer, await world.answers(CF1), await world.json(CF1, f"/v1/workflows/run/{run.id}")
+
+    for mode in ("blocking", "streaming"):
+        answer, answers, detail = play(story(mode))
+        assert (b'"answer": "Q=hello T=cats R="' if mode == "blocking" else b'"status":"stopped"') in answer
+        assert answers == [("normal", "Q=hello T=cats R=")]
+        assert (detail["status"], detail["outputs"]["answer"]) == ("succeeded", "Q=hello T=cats R=slept 0")
+
+
 def test_completions_cannot_be_found() -> None:
     async def story() -> tuple[Any, bytes, bytes]:
         world = World(Config(latency=0))

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from dify_batch.simulator import Config, SimulatorProcess
-from dify_batch.simulator.__main__ import EXAMPLE, build_parser, main, read_plan
+from dify_batch.simulator.__main__ import EXAMPLE, build_parser, main, read_plan, shape_of_docker
 from dify_batch.simulator.served.process import arguments
 from tests.support.simhelp import client, eventually, post, stream_until
 
@@ -106,10 +106,17 @@ def test_every_setting_can_be_handed_over() -> None:
     values = vars(build_parser().parse_args(arguments(config)))
     assert values.pop("faults") is None
     assert values.pop("app_kind") == "workflow"
+    assert values.pop("docker") is False
     assert Config(**values) == config
     assert arguments(Config()) == []
     with pytest.raises(ValueError, match="latency_tail"):
         arguments(Config(latency_tail=lambda row, nth: 0.0))
+
+
+def test_the_shape_of_docker_and_what_is_set_beside_it() -> None:
+    values = vars(build_parser().parse_args(["--docker", "--connections", "20", "--latency", "3"]))
+    del values["faults"], values["app_kind"], values["docker"]
+    assert Config(**shape_of_docker(values)) == Config.docker(connections=20, latency=3.0)
 
 
 def test_a_process_that_cannot_start_is_an_error(sim: SimulatorProcess, capfd: pytest.CaptureFixture[str]) -> None:
