@@ -16,8 +16,6 @@ from typing import Any
 from dify_batch.ledger import formats
 
 _BUCKETS = 256  # by the last byte of the hash: sorting one of them takes no memory that counts
-_INPUTS = b', "inputs": '
-_OUTPUTS = b', "outputs": '
 
 
 class Answered:
@@ -27,14 +25,11 @@ class Answered:
         self._hashes = [array("q") for _ in range(_BUCKETS)]
         self._sorted = True
 
-    def add(self, row_id: str, line: bytes) -> None:
-        """`line` is the result of the row."""
-        start = line.find(_INPUTS)
-        end = line.find(_OUTPUTS, start)
-        if 0 <= start < end:  # else the row is looked at more closely
-            value = hash((row_id, line[start + len(_INPUTS) : end]))
-            self._hashes[value % _BUCKETS].append(value)
-            self._sorted = False
+    def add(self, row_id: str, inputs: bytes) -> None:
+        """`inputs`: their text in the row's result. A row that is not added is looked at more closely."""
+        value = hash((row_id, inputs))
+        self._hashes[value % _BUCKETS].append(value)
+        self._sorted = False
 
     def has(self, row_id: str, inputs: Mapping[str, Any]) -> bool:
         """Whether the row's result has the text of these inputs. False may still be the same by their values."""

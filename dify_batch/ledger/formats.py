@@ -205,14 +205,39 @@ def id_of_result(record: Mapping[str, Any]) -> str | None:
     return read_id(record.get("id")) if record.get("status") in _WORDS else None
 
 
-_VERSION = re.compile(rb'"workflow_id": ?"([^"\\]*)"[^{}]*\}\s*$')
+_VERSION = b'"workflow_id": "'
 _VERSION_WITHIN = 400  # bytes at the end of a line that hold it
 
 
-def result_version(line: bytes) -> str | None:
+def result_version(line: bytes) -> bytes | None:
     """The version of the workflow that answered, of a result line; None where it does not say."""
-    match = _VERSION.search(line, max(0, len(line) - _VERSION_WITHIN))
-    return match[1].decode("utf-8", "replace") if match else None
+    start = line.rfind(_VERSION, max(0, len(line) - _VERSION_WITHIN))
+    if start < 0:
+        return None
+    start += len(_VERSION)
+    end = line.find(b'"', start)
+    if end < 0:
+        return None
+    rest = line[end:].rstrip()  # numbers and names; an output that holds the same words has more braces after them
+    return line[start:end] if rest.find(b"}") == len(rest) - 1 else None
+
+
+_PLAIN_HEAD = re.compile(rb'\{"id": "([^"\\]*)", "status": "(?:success|partial-success)", "inputs": ')
+_OUTPUTS = b', "outputs": '
+
+
+def glance(line: bytes) -> tuple[str | None, bytes | None]:
+    """The id of a line of the results, as `result_id` has it, and the text of its inputs, None where they take a closer
+    look."""
+    match = _PLAIN_HEAD.match(line)
+    if match and line[-1:] == b"}" and b"\0" not in line:
+        try:
+            row_id = read_id(str(match[1], "utf-8"))
+        except UnicodeDecodeError:
+            return None, None
+        end = line.find(_OUTPUTS, match.end())
+        return row_id, line[match.end() : end] if end >= 0 else None
+    return result_id(line), None
 
 
 def retry_bytes(ids: Iterable[str]) -> bytes:

@@ -140,23 +140,26 @@ def _size(path: Path) -> int:
 
 
 def _read_results(path: Path, state: State) -> None:
-    index, versions, answered = state.index, state.versions, state.answered
+    index, answered = state.index, state.answered
+    versions: dict[bytes, int] = {}
     number = end = 0
     for number, (line, end) in enumerate(lines_of(path), 1):  # noqa: B007 - both are needed after it
-        row_id = formats.result_id(line)
+        row_id, inputs = formats.glance(line)
         if row_id is not None:
             if index.first(row_id, DONE):
-                state.done += 1
-                answered.add(row_id, line)
+                if inputs is not None:
+                    answered.add(row_id, inputs)
                 version = formats.result_version(line)
                 if version is not None:
                     versions[version] = versions.get(version, 0) + 1
-            else:
-                state.bad_lines.append(f"{path}, line {number}: the id {row_id} stands twice")
+                continue
+            state.bad_lines.append(f"{path}, line {number}: the id {row_id} stands twice")
         elif line.strip():
             _note_strange(state, f"{path}, line {number}: not a result")
         if len(state.bad_lines) > 20:
             del state.bad_lines[20:]
+    state.done = index.count(DONE)
+    state.versions = {name.decode("utf-8", "replace"): times for name, times in versions.items()}
     state.results_size = _size(path)
     if end < state.results_size:
         try:
@@ -178,10 +181,14 @@ def _read_journal(path: Path, state: State) -> None:
     unflushed: list[RowState] = []
     again: dict[str, RowState] = {}  # what the journal says of those that were asked for although they are done
     in_file: set[str] = set()
+    done = index.done()
     for line, _ in lines_of(path):
-        head = formats.journal_head(line)
-        if head is not None and index.has(known := head[1].decode("utf-8", "replace"), DONE) and known not in asked:
-            continue  # the results say all that matters of it
+        # Of a row that has its result the results say all that matters; most lines of a journal are of such rows.
+        parts = line.split(b'"', 8)
+        if len(parts) > 8 and parts[1] == b"event" and parts[5] == b"id":
+            known = str(parts[7], "utf-8", "replace")
+            if done(known) and known not in asked:
+                continue
         record = journal_record(line)
         if record is None:
             continue

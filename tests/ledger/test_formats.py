@@ -58,6 +58,11 @@ def test_a_lone_surrogate_is_written_as_its_escape() -> None:
     assert json.loads(written.decode("utf-8"))["inputs"] == {"q": "\ud800"}
 
 
+@given(st.binary(max_size=30) | st.builds(lambda row_id: line(row_id=row_id)[:-1], ids))
+def test_a_glance_sees_what_a_closer_look_does(text: bytes) -> None:
+    assert formats.glance(text)[0] == formats.result_id(text)
+
+
 @given(row_id=ids)
 def test_the_id_of_a_result_is_read_back(row_id: str) -> None:
     assert formats.result_id(line(row_id=row_id)[:-1]) == row_id
@@ -166,9 +171,12 @@ def test_no_reader_takes_a_character_for_the_end_of_a_line(char: str, compact: b
 
 def test_the_version_that_answered_is_read_at_a_glance() -> None:
     result = RunResult(REF, "succeeded", {"workflow_id": "not this"}, workflow_id="v-1")
-    assert formats.result_version(line(result=result)) == "v-1"
-    assert formats.result_version(line()) is None
-    assert formats.result_version(json.dumps({"id": "a", "workflow_id": "v-2", "queue_time": 1.5}).encode()) == "v-2"
+    assert formats.result_version(line(result=result)[:-1]) == b"v-1"
+    assert formats.result_version(line()[:-1]) is None
+    assert formats.result_version(json.dumps({"id": "a", "workflow_id": "v-2", "queue_time": 1.5}).encode()) == b"v-2"
+    odd = line(result=RunResult(REF, "succeeded", {"x": {"workflow_id": "v-3", "y": 1}}))[:-1]
+    assert formats.result_version(odd) is None
+    assert formats.result_version(json.dumps({"id": "a", "x": {"workflow_id": "v-4"}}).encode()) is None
 
 
 @given(row_id=ids, event=st.sampled_from(["sent", "retry_file"]))
