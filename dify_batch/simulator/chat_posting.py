@@ -17,6 +17,7 @@ from .inputs import InputError, check_inputs
 from .kinds import TALKING, prompt_of
 from .ledger import Execution
 from .model import speak
+from .moderation import moderated
 from .posting import BLOCKING_MEANING, RUN_UNHEARD, WRONG_MODE, block, stream, unheard
 from .site import OpenPost
 from .streams import odd_head, write_as
@@ -157,6 +158,9 @@ async def _chatflow(
         return wire.too_many(app.id, limit)
     answers.check_workflow(app, body.get("workflow_id"), "." + _DID_YOU_MEAN)
     name_it = body.get("auto_generate_name", True) is not False
+    if fault.name == "moderated":
+        message = site.talks.begin(app, owner, inputs, query, conversation, name_it)
+        return await moderated(exchange, message, str(inputs.get("id", "")), user, mode)
     resolver = site.files.resolver(owner, exchange.request.base_url)
     task = Task(app, user, str(inputs.get("id", "")), mode, inputs, resolver, fault, owner=owner)
     known = site.talks.find(app, owner, conversation) if conversation is not None else None

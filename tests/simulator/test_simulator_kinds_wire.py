@@ -243,6 +243,25 @@ def test_a_chat_that_is_stopped(sim: Simulator) -> None:
     assert (usage["total_tokens"], usage["total_price"]) == (0, "0E-7")
 
 
+@pytest.mark.parametrize(
+    ("key", "name", "fault"),
+    [
+        (CF1, "31t1-input-refused-by-moderation-streaming", "moderated"),
+        (CF1, "31t2-input-refused-by-moderation-blocking", "moderated"),
+        (CH1, "32t1-input-refused-by-moderation-blocking", "moderated"),
+        (CH1, "32t2-output-replaced-by-moderation-streaming", "replaced"),
+    ],
+)
+def test_moderation(sim: Simulator, key: str, name: str, fault: str) -> None:
+    exchange = load(name)
+    exchange["request"]["body"] = exchange["request"]["body"].replace(" @gap=0.6", "")
+    sim.faults(all=fault)
+    try:
+        compare(send(sim, exchange, key), exchange)
+    finally:
+        sim.faults()
+
+
 @pytest.mark.parametrize(("name", "mode"), [("31p1-pause-streaming", "streaming"), ("31p2-pause-blocking", "blocking")])
 def test_a_chatflow_that_pauses(sim: Simulator, name: str, mode: str) -> None:
     exchange = load(name)
