@@ -18,6 +18,8 @@ from dify_batch.flags import env_example, readme_table
 
 ROOT = Path(__file__).parent.parent
 MANUAL = ROOT / "docs" / "manual"
+AGENTS = ROOT / "dify_batch" / "cli" / "agents.md"
+"""The page for programs and agents, where `dify-batch help agents` finds it."""
 
 
 def pages() -> list[Path]:
@@ -59,12 +61,18 @@ def fill(text: str) -> str:
     return text
 
 
+def agents() -> str:
+    """What AGENTS holds: the page of the manual."""
+    return (MANUAL / "agents.md").read_text(encoding="utf-8")
+
+
 def main() -> None:
     for page in pages():
         old = page.read_text(encoding="utf-8")
         if (new := fill(old)) != old:
             page.write_text(new, encoding="utf-8")
             print(page.relative_to(ROOT))
+    AGENTS.write_text(agents(), encoding="utf-8")
     (ROOT / ".env.example").write_text(env_example(), encoding="utf-8")
 
 

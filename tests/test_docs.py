@@ -16,7 +16,7 @@ from dify_batch.cli.completion import SHELLS
 from dify_batch.errors import EXIT_OF_CODE
 from dify_batch.flags import BY_ENV, FLAGS, GROUPS, Flag, env_example
 from dify_batch.settings import Settings
-from docs.generate import MANUAL, TABLES, fill, pages
+from docs.generate import AGENTS, MANUAL, TABLES, agents, fill, pages
 
 ROOT = Path(__file__).parent.parent
 
@@ -31,6 +31,10 @@ def test_each_table_stands_in_the_manual_once() -> None:
     texts = [page.read_text(encoding="utf-8") for page in pages()]
     for name, table in TABLES.items():
         assert sum(f"<!-- {name} -->\n{table()}<!-- /{name} -->" in text for text in texts) == 1
+
+
+def test_help_agents_has_the_page_of_the_manual() -> None:
+    assert AGENTS.read_text(encoding="utf-8") == agents(), "run: uv run python docs/generate.py"
 
 
 def test_env_example_is_as_generated() -> None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from dify_batch.cli.channels import write
 from dify_batch.cli.output import check_format, present
 from dify_batch.cli.parser import Parser, Subparsers, add_command
 from dify_batch.errors import EXIT_OF_CODE, Exit
 
 NAME = "help"
-USAGE = "help [-o json]"
+USAGE = "help [agents] [-o json]"
 FORMATS = ("text", "json", "yaml")
 
 BATCH_EFFECT = "write"
@@ -32,10 +34,16 @@ _STATUS = {
 
 def add_parser(commands: Subparsers, *, complete: bool) -> None:
     parser = add_command(commands, NAME, "every command, flag, exit status and error code")
+    parser.add_argument("topic", nargs="?", choices=("agents",), help="agents: how programs and agents call it")
     parser.add_argument("-o", "--output", dest="format", metavar="FORMAT", help=", ".join(FORMATS))
 
 
 def run(given: Mapping[str, Any], whole: Callable[..., Parser]) -> int:
+    if given.get("topic") == "agents":
+        from importlib.resources import files
+
+        write(sys.stdout, files("dify_batch.cli").joinpath("agents.md").read_text(encoding="utf-8"))
+        return Exit.OK
     present(Help(whole()), check_format(given, FORMATS))
     return Exit.OK
 
