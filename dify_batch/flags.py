@@ -523,25 +523,6 @@ def _decimal(value: float) -> str:
     return str(int(value)) if value == int(value) else f"{value:.12f}".rstrip("0")
 
 
-def readme_table() -> str:
-    """The README's tables, one a group, in Markdown: what stands between its markers `<!-- flags -->`."""
-    lines: list[str] = []
-    for group in GROUPS:
-        lines += [f"**{group}**", "", "| flag | setting | default | meaning |", "|---|---|---|---|"]
-        for flag in (flag for flag in FLAGS if flag.group == group):
-            names = ", ".join(flag.names) + (f" {flag.metavar}" if flag.names and flag.metavar else "")
-            meaning = f"{flag.help[0].upper()}{flag.help[1:]}. {flag.doc}".strip()
-            cells = (
-                f"`{names}`" if names else "",
-                f"`{flag.env}`" if flag.env else "",
-                shown_default(flag),
-                meaning,
-            )
-            lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-        lines.append("")
-    return "\n".join(lines).rstrip() + "\n"
-
-
 def shown_default(flag: Flag) -> str:
     """The default as people read it: "required", "off" for a switch, empty where there is nothing to say."""
     if flag.required:
@@ -549,25 +530,3 @@ def shown_default(flag: Flag) -> str:
     if flag.shown or flag.action in ("help", "version"):
         return flag.shown
     return "none" if flag.action == "value" else "off"
-
-
-def env_example() -> str:
-    """`.env.example`: each variable with what it means; all but the key as comments that show the default."""
-    lines = [
-        "# Settings of dify-batch. Copy this file to .env, fill in the key, and type: chmod 600 .env",
-        "# A flag goes before the environment, and the environment before this file.",
-    ]
-    order = sorted(BY_ENV.values(), key=lambda flag: GROUPS.index(flag.group) if flag.group != HELP else -1)
-    for flag in order:
-        lines += ["", *_comment(f"{flag.help[0].upper()}{flag.help[1:]}. {flag.doc}")]
-        if flag.dest == "api_key":
-            lines.append(f"{flag.env}=")
-        else:
-            lines.append(f"# {flag.env}={flag.shown if flag.default is not None or flag.shown == 'auto' else ''}")
-    return "\n".join(lines) + "\n"
-
-
-def _comment(text: str) -> list[str]:
-    import textwrap
-
-    return textwrap.wrap(text, width=100, initial_indent="# ", subsequent_indent="# ")

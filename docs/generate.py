@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import argparse
 import re
+import textwrap
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from dify_batch.cli.arguments import COMMANDS, build_parser
 from dify_batch.errors import EXIT_OF_CODE
-from dify_batch.flags import env_example, readme_table
+from dify_batch.flags import BY_ENV, FLAGS, GROUPS, HELP, shown_default
 
 ROOT = Path(__file__).parent.parent
 MANUAL = ROOT / "docs" / "manual"
@@ -25,6 +26,45 @@ AGENTS = ROOT / "dify_batch" / "cli" / "agents.md"
 def pages() -> list[Path]:
     """Every page whose tables come from the code."""
     return [ROOT / "README.md", *sorted(MANUAL.rglob("*.md"))]
+
+
+def flag_tables() -> str:
+    """The tables of flags and settings, one a group."""
+    lines: list[str] = []
+    for group in GROUPS:
+        lines += [f"**{group}**", "", "| flag | setting | default | meaning |", "|---|---|---|---|"]
+        for flag in (flag for flag in FLAGS if flag.group == group):
+            names = ", ".join(flag.names) + (f" {flag.metavar}" if flag.names and flag.metavar else "")
+            meaning = f"{flag.help[0].upper()}{flag.help[1:]}. {flag.doc}".strip()
+            cells = (
+                f"`{names}`" if names else "",
+                f"`{flag.env}`" if flag.env else "",
+                shown_default(flag),
+                meaning,
+            )
+            lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+        lines.append("")
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def env_example() -> str:
+    """`.env.example`: each variable with what it means; all but the key as comments that show the default."""
+    lines = [
+        "# Settings of dify-batch. Copy this file to .env, fill in the key, and type: chmod 600 .env",
+        "# A flag goes before the environment, and the environment before this file.",
+    ]
+    order = sorted(BY_ENV.values(), key=lambda flag: GROUPS.index(flag.group) if flag.group != HELP else -1)
+    for flag in order:
+        lines += ["", *_comment(f"{flag.help[0].upper()}{flag.help[1:]}. {flag.doc}")]
+        if flag.dest == "api_key":
+            lines.append(f"{flag.env}=")
+        else:
+            lines.append(f"# {flag.env}={flag.shown if flag.default is not None or flag.shown == 'auto' else ''}")
+    return "\n".join(lines) + "\n"
+
+
+def _comment(text: str) -> list[str]:
+    return textwrap.wrap(text, width=100, initial_indent="# ", subsequent_indent="# ")
 
 
 def commands_table() -> str:
@@ -47,7 +87,7 @@ def codes_table() -> str:
 
 
 TABLES: Mapping[str, Callable[[], str]] = {
-    "flags": readme_table,
+    "flags": flag_tables,
     "commands": commands_table,
     "codes": codes_table,
 }

@@ -14,9 +14,9 @@ import pytest
 from dify_batch.cli.arguments import COMMANDS, build_parser
 from dify_batch.cli.completion import SHELLS
 from dify_batch.errors import EXIT_OF_CODE
-from dify_batch.flags import BY_ENV, FLAGS, GROUPS, Flag, env_example
+from dify_batch.flags import BY_ENV, FLAGS, GROUPS, Flag
 from dify_batch.settings import Settings
-from docs.generate import AGENTS, MANUAL, TABLES, agents, fill, pages
+from docs.generate import AGENTS, MANUAL, TABLES, agents, env_example, fill, pages
 
 ROOT = Path(__file__).parent.parent
 

@@ -21,7 +21,7 @@ FLOORS = (
     ("addressing", "envfile"),
     ("flags",),
     ("backoff", "summary", "usage"),
-    ("errors", "outcomes", "ids", "strictjson", "seams", "text", "_version"),
+    ("errors", "outcomes", "ids", "strictjson", "seams", "text", "masking", "_version"),
 )
 """From the top down; the rooms of one floor may import each other, as long as no circle comes of it. `__init__` and
 `__main__` stand above all, as the public names are gathered there; the simulator stands apart, and only `--demo` asks

@@ -19,8 +19,10 @@ from typing import Any, Literal
 from urllib.parse import quote, urlencode
 
 import httpx
+from tenacity import AsyncRetrying, RetryCallState, retry_if_result, stop_after_attempt
 
 from dify_batch._version import __version__
+from dify_batch.backoff import Backoff
 from dify_batch.dify.answers import (
     Detail,
     LogEntry,
@@ -184,6 +186,36 @@ class DifyClient(Endpoints, RunEvents):
             return Rejected("invalid_inputs", f"the inputs cannot be written as JSON: {exc}")
         request = self._request("POST", self._run_url, content, streaming=mode == "streaming", trace_id=trace_id)
         return outcome_heard(await self._attempt(request, Events(), timeout, silence, on_started), self._key)
+
+    async def run_safely(
+        self,
+        inputs: Mapping[str, Any],
+        *,
+        user: str,
+        mode: Literal["streaming", "blocking"],
+        files: Sequence[Mapping[str, Any]] | None = None,
+        timeout: float,
+        max_retries: int = 3,
+        backoff: Backoff | None = None,
+    ) -> Outcome:
+        """As `run`, for callers without a batch: sent again only while it certainly did not start (Unreachable,
+        Throttled), at most `max_retries` times. Gives the last outcome. A Lost one wants to be looked up by its `user`,
+        and is not repeated here.
+        """
+        wait = backoff or Backoff()
+
+        def seconds(state: RetryCallState) -> float:
+            outcome = state.outcome.result() if state.outcome is not None else None
+            return wait.seconds(state.attempt_number, getattr(outcome, "retry_after", None))
+
+        repeating = AsyncRetrying(
+            retry=retry_if_result(lambda outcome: isinstance(outcome, Unreachable | Throttled)),
+            stop=stop_after_attempt(max_retries + 1),
+            wait=seconds,
+            retry_error_callback=lambda state: state.outcome.result() if state.outcome is not None else None,
+        )
+        outcome: Outcome = await repeating(self.run, inputs, user=user, mode=mode, files=files, timeout=timeout)
+        return outcome
 
     async def follow(self, ref: RunRef, *, user: str, timeout: float, silence: float = 30.0) -> Outcome:
         """Attaches to a run's events and tells how it ends: Succeeded, Failed, Paused, Running or Unreachable;
