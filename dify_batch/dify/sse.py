@@ -26,10 +26,23 @@ NEEDED = frozenset(
 """Events that decide something. Others are passed over once the run's id is known, but for those that bear a price or
 tell which node failed."""
 
-_TELLING = {b"node_finished": (b'"total_price"', b'"failed"')} | dict.fromkeys(
-    (b"iteration_completed", b"loop_completed"), (b'"total_price"',)
-)
-"""What such events hold. Looking for it in the bytes costs a hundredth of parsing them."""
+_TELLING = frozenset({b"node_finished", b"iteration_completed", b"loop_completed"})
+_WANTED = NEEDED | _TELLING
+_TAIL = 8192  # bytes at an event's end; what comes after its outputs is shorter, but for many files
+_METADATA = b'"execution_metadata"'
+
+
+def _tells(data: bytes) -> bool:
+    """Whether an event of _TELLING bears a price or a failure: `..., "outputs": ..., "status", "error", "elapsed_time",
+    "execution_metadata", "created_at", ...`. Found from its end, so that outputs of megabytes are not searched."""
+    at = data.rfind(_METADATA, max(0, len(data) - _TAIL))
+    if at < 0:
+        return b'"total_price"' in data or b'"failed"' in data
+    if not data[at + len(_METADATA) :].lstrip(b" :").startswith(b"null") and data.find(b'"total_price"', at) >= 0:
+        return True
+    status = data.rfind(b'"status"', 0, at)
+    return status >= 0 and b'"failed"' in data[status : status + 32]
+
 
 MAX_EVENT = 64 << 20
 """Bytes of one event: three times the largest input that Dify was seen to take [22h], so that a server that never
@@ -52,13 +65,14 @@ class EventStream:
     Any cutting of the bytes into chunks gives the same events; a byte is looked at a bounded number of times, however
     large its event. `pings` counts the pings, `malformed` the events whose data was not a JSON object.
 
-    needed: the names of the events that are given once the run's id is known; None gives all.
+    every: gives all events, also those that decide nothing once the run's id is known.
     """
 
-    __slots__ = ("_any_end", "_buffer", "_known", "_needed", "_scanned", "malformed", "pings")
+    __slots__ = ("_any_end", "_buffer", "_every", "_known", "_scanned", "_skips", "malformed", "pings")
 
-    def __init__(self, needed: frozenset[bytes] | None = NEEDED) -> None:
-        self._needed = needed
+    def __init__(self, *, every: bool = False) -> None:
+        self._every = every
+        self._skips = False
         self._buffer = bytearray()
         self._scanned = 0
         self._known = False
@@ -106,14 +120,12 @@ class EventStream:
         return [] if event is None else [event]
 
     def _event(self, block: bytes) -> dict[str, Any] | None:
-        plain = block.startswith(b"data:") and b"\n" not in block and b"\r" not in block
-        data = block[5:] if plain else self._data(block)
+        plain = block.startswith(b"data:") and b"\n" not in block
+        data = block[5:] if plain and not (self._any_end and b"\r" in block) else self._data(block)
         if not data:
             return None
-        name = _NAME.match(data)
-        if name is not None and self._known and self._needed is not None and name[1] not in self._needed:
-            marks = _TELLING.get(name[1])
-            if marks is None or not any(mark in data for mark in marks):
+        if self._skips and (name := _NAME.match(data)) is not None:
+            if (kind := name[1]) not in _WANTED or (kind in _TELLING and not _tells(data)):
                 return None
         event = json_object(data)
         if event is None:
@@ -121,7 +133,7 @@ class EventStream:
             return None
         # Until the run's id is known any event may bear it: a stream that is joined late has no workflow_started.
         if not self._known and (event.get("workflow_run_id") or event.get("event") == "workflow_started"):
-            self._known = True
+            self._known, self._skips = True, not self._every
         return event
 
     def _data(self, block: bytes) -> bytes:

@@ -37,16 +37,6 @@ class RunEvent:
     task_id: str | None = None
 
 
-class EveryEvent(EventStream):
-    """Gives all events, where the batch's reader passes over those that decide nothing."""
-
-    __slots__ = ()
-
-    def _event(self, block: bytes) -> dict[str, Any] | None:
-        self._known = False
-        return super()._event(block)
-
-
 class RunEvents(ABC):
     """The part of the client that streams one run."""
 
@@ -96,7 +86,7 @@ class RunEvents(ABC):
         content = json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
         request = self._request("POST", self._run_url, content, streaming=True)
         until = self._clock.monotonic() + timeout
-        stream, run_id, task_id = EveryEvent(), None, None
+        stream, run_id, task_id = EventStream(every=True), None, None
         ended = False
         response: httpx.Response | None = None
         try:

@@ -84,7 +84,7 @@ class Runner:
 
     async def _read(self, fold: Fold, response: httpx.Response) -> str:
         """Reads a stream until the run's end or its own; gives why it ended."""
-        stream = EventStream(needed=None)
+        stream = EventStream(every=True)
         chunks = pieces(response)
         try:
             while fold.end is None:
