@@ -70,10 +70,10 @@ class Unpacked:
         return _BARE if bare else _ZLIB_OR_GZIP
 
 
-async def read_whole(pieces: AsyncIterator[bytes], limit: int = MAX_EVENT) -> bytes:
-    """All bytes. Raises TooLarge past the limit."""
-    found: list[bytes] = []
-    size = 0
+async def read_whole(pieces: AsyncIterator[bytes], first: bytes = b"", limit: int = MAX_EVENT) -> bytes:
+    """All bytes, with those that were read already. Raises TooLarge past the limit."""
+    found = [first]
+    size = len(first)
     async for piece in pieces:
         found.append(piece)
         size += len(piece)

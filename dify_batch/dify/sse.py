@@ -124,9 +124,12 @@ class EventStream:
         data = block[5:] if plain and not (self._any_end and b"\r" in block) else self._data(block)
         if not data:
             return None
-        if self._skips and (name := _NAME.match(data)) is not None:
-            if (kind := name[1]) not in _WANTED or (kind in _TELLING and not _tells(data)):
-                return None
+        if (
+            self._skips
+            and (name := _NAME.match(data)) is not None
+            and ((kind := name[1]) not in _WANTED or (kind in _TELLING and not _tells(data)))
+        ):
+            return None
         event = json_object(data)
         if event is None:
             self.malformed += 1

@@ -23,7 +23,7 @@ import httpx
 from aiohttp import ClientResponse, ClientSession, ClientTimeout
 from yarl import URL
 
-from dify_batch.dify.bodies import Unpacked, Unreadable, begins_stream, read_head, read_whole
+from dify_batch.dify.bodies import Chained, Unpacked, Unreadable, begins_stream, read_head, read_whole
 from dify_batch.dify.pool import Connector
 from dify_batch.dify.proxies import proxy_for
 from dify_batch.dify.sse import TooLarge
@@ -347,7 +347,10 @@ async def stream_or_whole(response: httpx.Response) -> tuple[AsyncIterator[bytes
         kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind == "text/event-stream":
             return chunks, b""
-        streams, chunks = await begins_stream(chunks)
+        first = await anext(chunks, b"")
+        if first.startswith(b"{"):
+            return None, await read_whole(chunks, first)
+        streams, chunks = await begins_stream(Chained(first, chunks))
         return (chunks, b"") if streams else (None, await read_whole(chunks))
     except Exception as exc:
         raise Broken(exc) from exc
