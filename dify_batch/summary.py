@@ -156,11 +156,13 @@ class Stats:
     def __post_init__(self) -> None:
         self.started_at = self.clock.monotonic()
 
-    def ended(self, result: RunResult) -> None:
-        """A run has ended, well or not: what it used and how long it took."""
-        self.used.add(Use.of_run(result))
+    def ended(self, result: RunResult) -> Use:
+        """A run has ended, well or not: what it used, which is given back, and how long it took."""
+        use = Use.of_run(result)
+        self.used.add(use)
         if result.elapsed_time is not None:
             self.run_seconds.observe(result.elapsed_time)
+        return use
 
     def summary(self) -> Summary:
         """The summary as things stand; what is in no other state is untouched."""

@@ -109,26 +109,22 @@ class Books:
                 pass
 
     def _count(self, work: Work, fact: Fact) -> None:
-        """What a fact adds to the figures of runs and look-ups."""
-        stats, sent = self._stats, work.row.sent
-        match fact:
-            case Sent(mode=mode):
-                stats.mode = mode
-            case Started(found=False, wall=wall) if sent is not None and sent.mode == "streaming":
-                stats.start_seconds.observe(max(0.0, wall - sent.wall))
-            case Started(found=True) | Absent() | Unproven() | Unavailable():
+        """What a fact adds to the figures of runs and look-ups. Not a `match`: it takes twice as long, for each row."""
+        stats = self._stats
+        if isinstance(fact, Answered | Seen):
+            outcome = fact.outcome
+            if isinstance(outcome, Succeeded) or (isinstance(outcome, Failed) and outcome.confirmed):
+                self._on_use(stats.ended(outcome.result))
+        elif isinstance(fact, Sent):
+            stats.mode = fact.mode
+        elif isinstance(fact, Started):
+            sent = work.row.sent
+            if fact.found:
                 stats.lookups += 1
-            case Answered(outcome=Succeeded(result=result)) | Seen(outcome=Succeeded(result=result)):
-                stats.ended(result)
-                self._on_use(Use.of_run(result))
-            case (
-                Answered(outcome=Failed(result=result, confirmed=True))
-                | Seen(outcome=Failed(result=result, confirmed=True))
-            ):
-                stats.ended(result)
-                self._on_use(Use.of_run(result))
-            case _:
-                pass
+            elif sent is not None and sent.mode == "streaming":
+                stats.start_seconds.observe(max(0.0, fact.wall - sent.wall))
+        elif isinstance(fact, Absent | Unproven | Unavailable):
+            stats.lookups += 1
 
     # ---------------------------------------------------------------- a row ends
 
