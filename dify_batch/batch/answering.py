@@ -7,6 +7,7 @@ is no error here, as somebody has answered elsewhere (dify-wire 18m, 18n).
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -24,6 +25,8 @@ GONE = 404
 RESUMES_WITHIN = 10.0
 """Seconds until a run that was answered says something else than paused: it is queued like a new one."""
 LOOK_EVERY = 0.2
+_PLACE = re.compile(r"\{\{#\$output\.(\w+)#\}\}")
+"""Where Dify's page has the field of an input."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +100,8 @@ def _waiting(row_id: str, ref: RunRef | None, user: str, token: str, told: Mappi
         value = default.get("value") if isinstance(default, dict) else None
         inputs[str(one.get("output_variable_name"))] = "" if value is None else str(value)
     actions = {str(one.get("id")): str(one.get("title") or one.get("id")) for one in _objects(told.get("user_actions"))}
-    return Waiting(row_id, ref, user, token, str(told.get("form_content") or ""), actions, inputs)
+    content = _PLACE.sub(r"[\1]", str(told.get("form_content") or ""))
+    return Waiting(row_id, ref, user, token, content, actions, inputs)
 
 
 def _objects(value: object) -> list[dict[str, Any]]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dify_batch.cli.channels import write
 from dify_batch.cli.parser import Parser, add_file
 
 if TYPE_CHECKING:
@@ -36,10 +38,9 @@ def read_settings(given: Mapping[str, Any]) -> Settings:
     typed = {name: given[name] for name in _OWN if name in given}
     # A batch has an input and an output, and these commands have none of their own that the settings would check.
     settings, warnings = load_settings({"input": "-", "output": os.devnull + ".jsonl", **typed})
-    for warning in warnings:
-        import logging  # not for --help
-
-        logging.getLogger("dify_batch").warning("%s", warning)
+    if "json" not in given and given.get("output") not in ("json", "yaml"):  # there success says nothing else
+        for warning in warnings:
+            write(sys.stderr, f"{warning}\n")
     return settings
 
 

@@ -62,7 +62,8 @@ def steps(call: Call, left: Left) -> list[Step]:
     found = []
     if left.to_answer:
         waits = count(left.to_answer, "row waits", "rows wait")
-        how = f"{waits} for a person: {call.output}.paused says how to answer; then collect with"
+        ask = shlex.join(["dify-batch", "answer", call.output])
+        how = f"{waits} for a person: {ask} asks for each, {call.output}.paused says how to answer; then collect with"
         found.append(Step(how, call.again()))
     if left.expired:
         rows = count(left.expired, "row")

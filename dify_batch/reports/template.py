@@ -105,15 +105,19 @@ def _xlsx(variables: list[Variable], cells: list[str] | None) -> bytes:
         lists.hide()
         plain, needed = book.add_format({"bold": True}), book.add_format({"bold": True, "bg_color": "#FFE699"})
         as_text = book.add_format({"num_format": "@"})
+        as_lines = book.add_format({"num_format": "@", "text_wrap": True, "valign": "top"})
         sheet.freeze_panes(1, 1)
         for column, variable in enumerate(variables):
             sheet.write_string(0, column, variable.name, needed if variable.required else plain)
             sheet.write_comment(0, column, _comment(variable), {"x_scale": 2})
             width = min(WIDEST, max(12, len(variable.name) + 4, 40 if variable.type == "paragraph" else 0))
             # Ids and texts stay as they are typed: 007 is no number, 1-2 no date.
-            sheet.set_column(column, column, width, None if variable.type in ("number", "checkbox") else as_text)
+            free = variable.type in ("number", "checkbox")
+            sheet.set_column(
+                column, column, width, None if free else as_lines if variable.type == "paragraph" else as_text
+            )
             if cells is not None:
-                sheet.write_string(1, column, cells[column])
+                sheet.write_string(1, column, cells[column], as_lines if variable.type == "paragraph" else None)
             _validate(sheet, lists, column, variable)
     return data.getvalue()
 

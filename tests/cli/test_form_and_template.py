@@ -141,3 +141,11 @@ def test_a_key_that_the_server_refuses_is_told(
     assert (done.status, done.out) == (4, "")
     assert "app-nobody" not in done.err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_warning_about_settings_is_for_people_alone(server: SimulatorProcess, tmp_path: Path) -> None:
+    env = harness.environment(server.base_url, key="app-echo", DIFY_BATCH_WIAT="3")
+    assert "DIFY_BATCH_WIAT" in harness.run(tmp_path, env, "form").err
+    for call in (("form", "-o", "json"), ("template", "-o", "a.csv", "--json"), ("try", "--set", "query=x", "--json")):
+        done = harness.run(tmp_path, env, *call)
+        assert (done.status, done.err) == (0, "")

@@ -101,7 +101,8 @@ def test_paused_rows_say_how_to_answer_and_whether_it_is_too_late(tmp_path: Path
     assert "      POST http://127.0.0.1/v1/form/human_input/token-open  actions: approve, reject" in text
     assert f"  late  expired {past}  run run-late" in text
     assert "token-late" not in text
-    assert f"2 rows wait for a person: {output}.paused says how to answer" in report.next_steps[0]
+    assert f"2 rows wait for a person: dify-batch answer {output} asks for each" in report.next_steps[0]
+    assert f"{output}.paused says how to answer" in report.next_steps[0]
     assert "1 row with an expired form" in report.next_steps[1]
     form = report.as_dict()["paused"][0]["forms"][0]
     assert form["form_token"] == "token-open"
