@@ -118,7 +118,7 @@ class Attempts:
         log.debug("sent as %s", user, extra={"row": work.id})
         self._posted(1)
         work.posted_at = began = clock.monotonic()
-        work.suspect_since, work.overdue = None, False
+        work.suspect_since, work.overdue, work.sent_inputs = None, False, None  # all of them the last POST's
         started = False
 
         def on_started(ref: RunRef) -> None:

@@ -188,8 +188,8 @@ def _network(draw: Draw, rows: int) -> Network:
 def _flags(draw: Draw, tame: bool) -> tuple[tuple[str, Any], ...]:
     flags: dict[str, Any] = {}
     flags["concurrency"] = draw.pick((1, 2, 5, 8), (1, 2, 5, 3))
-    if draw.chance(0.3):
-        flags["mode"] = "blocking"
+    if draw.chance(0.6):
+        flags["mode"] = draw.pick(("streaming", "blocking"))
     if tame:
         return tuple(flags.items())
     if draw.chance(0.2):
@@ -222,6 +222,8 @@ def _invocation(
         flags = tuple((name, value) for name, value in _flags(draw, tame) if name != "user")
     if nth and draw.chance(0.25):
         flags = (*((name, value) for name, value in flags if name != "retry"), ("retry", True))
+        if draw.chance(0.1):
+            flags = (*flags, ("retry_unknown", True))
     horizon = max(20.0, server.latency * 2)
 
     def deed() -> Deed:

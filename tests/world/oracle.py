@@ -142,8 +142,6 @@ class Oracle:
     def _told(self, span: Span, ended: Ended, files: Files) -> Iterable[Violation]:
         summary = ended.summary
         assert summary is not None
-        if files.torn:
-            yield Violation("files", f"torn after an orderly end: {files.torn}")
         where = {row: files.where(row) for row in self._desk.table}
         count = {place: sum(1 for at in where.values() if at == place) for place in set(where.values())}
         told = {
@@ -153,8 +151,10 @@ class Oracle:
             "open": summary.running,
             "untouched": summary.untouched,
         }
-        if ended.error == "disk_full" or ended.error.startswith("storage"):
-            return
+        if ended.error == "storage_failed":
+            return  # what could be written was
+        if files.torn:
+            yield Violation("files", f"torn after an orderly end: {files.torn}")
         wrong = {
             place: (number, count.get(place, 0)) for place, number in told.items() if number != count.get(place, 0)
         }
@@ -207,12 +207,17 @@ class Oracle:
 
     # --- at the very end
 
+    def left(self) -> dict[str, str]:
+        """The rows that have no result, and where they are."""
+        files = read(self._desk.output)
+        return {row: files.where(row) for row in self._desk.table if files.where(row) != "done"}
+
     def at_last(self) -> list[Violation]:
         """Faults have ceased, the command was run again, and once with --retry."""
-        files = read(self._desk.output)
-        left = {row: files.where(row) for row in self._desk.table if files.where(row) != "done"}
+        left = self.left()
         if not left:
             return []
+        files = read(self._desk.output)
         why = {
             record["id"]: f"{record.get('kind')}/{record.get('code')}: {record.get('message')}"
             for record in files.journal
