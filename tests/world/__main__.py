@@ -94,6 +94,7 @@ def _many(seeds: range, processes: int, *, tame: bool, keep_going: bool) -> int:
         states.add(verdict.state)
         for kind in verdict.kinds:
             kinds[kind] += 1
+            print(f"{kind}: --seed {seed}", file=sys.stderr, flush=True)
             if seed < first.get(kind, seed + 1):
                 first[kind] = seed
     for kind, seed in sorted(first.items()):

@@ -185,9 +185,8 @@ def _gives_up_with_the_server(patch: Patch) -> None:
     patch.setattr(lookups.Lookups, "_found", found)
 
 
-def _never_gives_up(patch: Patch) -> None:
-    patch.setattr(lookups.Lookups, "_out_of_patience", lambda self, work, last_since: False)
-    patch.setattr(lookups, "lacking", lambda *_, **__: "never")
+def _never_woken(patch: Patch) -> None:
+    patch.setattr(Writer, "_let_go", lambda *_: None)
 
 
 def _failures_dropped(patch: Patch) -> None:
@@ -214,7 +213,7 @@ MUTANTS: dict[str, Mutant] = {
     "other_inputs": Mutant("results hold other inputs than were sent", _other_inputs),
     "torn_stays": Mutant("torn last lines are not repaired", _torn_stays),
     "unforeseen": Mutant("an exception in a look-up", _gives_up_with_the_server),
-    "never_gives_up": Mutant("look-ups without an end", _never_gives_up),
+    "never_woken": Mutant("who waits for the disk is forgotten", _never_woken),
     "failures_dropped": Mutant("a failure is written nowhere", _failures_dropped),
 }
 

@@ -30,7 +30,7 @@ from tests.world.server import ADDRESS, EPOCH, KEY
 
 T = TypeVar("T")
 OWNER: contextvars.ContextVar[Process | None] = contextvars.ContextVar("process", default=None)
-LONGEST = 6 * 3600.0
+LONGEST = 3 * 3600.0
 """Seconds in which every invocation must have ended: all that it waits for is bounded by minutes."""
 
 
