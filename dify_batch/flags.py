@@ -305,6 +305,12 @@ FLAGS: tuple[Flag, ...] = (
     Flag(dest="allow_other_app", again=False, names=("--allow-other-app",), action="on", group=WHAT, default=False,
          help="go on although the output holds results of another app or server",
          doc="By default an output belongs to one app on one server. Results of --demo and real ones never mix."),
+    Flag(dest="app", names=("--app",), metavar="ID", group=WHAT,
+         help="an app of the account that is signed in, in place of an app key",
+         doc="`dify-batch auth login` signs in. Runs are streamed, at 60 a minute unless --rate says otherwise. A lost "
+         "request stays unknown unless DIFY_API_KEY is a key of the same app, too."),
+    Flag(dest="workspace", names=("--workspace",), metavar="ID", env="DIFY_WORKSPACE_ID", group=WHAT,
+         help="the workspace of --app", doc="Newer servers take it with each run."),
     Flag(dest="user", names=("--user",), metavar="TEXT", env="DIFY_BATCH_USER", group=WHAT,
          help="Dify's user; may name columns, as in crm-{customer}",
          doc="By default each slot has a user of its own, so that a lost request is found exactly. With a "

@@ -95,6 +95,8 @@ class Settings:
     max_runtime: float | None = None
     max_tokens: int | None = None
     max_cost: Decimal | None = None
+    app: str | None = None
+    workspace: str | None = None
     user: str | None = None
     limit: int | None = None
     sample: int | None = None
@@ -146,14 +148,30 @@ class Settings:
             put(self, "concurrency", WAIT_CONCURRENCY if self.wait > 0 else _default("concurrency"))
         _check_values(self)
         _check_together(self)
+        if self.app is not None:
+            check_account(self)
         if not self.demo:  # the simulator brings its own address and key
-            put(self, "base_url", read_base_url(self.base_url)[0])
             check_workflow_id(self.workflow_id)
+        if not self.demo and (self.app is None or self.api_key):  # a sign-in brings its own address, and needs no key
+            put(self, "base_url", read_base_url(self.base_url)[0])
             check_key(self.api_key.reveal())
 
     def again(self) -> list[str]:
         """The flags, as words of a command, that decide what happens to the rows."""
         return again({name: getattr(self, name) for name in self.__dataclass_fields__})
+
+
+def check_account(settings: Settings) -> None:
+    """What --app rules out. Raises UsageError."""
+    for name, why in (("user", "the account is who runs the app"),):
+        if getattr(settings, name) is not None:
+            raise UsageError(f"--app and --{name} contradict each other: {why}", code="usage_invalid_flag")
+    if settings.mode == "blocking":
+        raise UsageError(
+            "--app and --mode blocking contradict each other: the account surface answers in streams",
+            code="usage_invalid_flag",
+            hint="leave --mode out",
+        )
 
 
 _AT_LEAST: Mapping[str, tuple[float, bool]] = {  # field: (bound, the bound itself is allowed)

@@ -18,26 +18,27 @@ from dify_batch.text import count, listed, show
 
 
 def identify(
-    settings: Settings, info: Mapping[str, Any], state: State, chance: Chance
+    settings: Settings, info: Mapping[str, Any], state: State, chance: Chance, *, base_url: str, owner: str
 ) -> tuple[Identity, list[Notice]]:
     """What this invocation addresses, compared with what the output holds; and what a person should know of it.
 
-    `info`: the answer of GET /info, or {}. Raises UsageError (other_app).
+    `info`: the answer of GET /info, or {}. `owner`: the key, or what else tells one app from another.
+    Raises UsageError (other_app).
     """
     if settings.demo:
         now, key = Identity(demo=True), ""
     else:
         name, mode = info.get("name"), info.get("mode")
-        key = settings.api_key.reveal()
+        key = owner
         now = Identity.of(
-            settings.base_url,
+            base_url,
             key,
             next((one.salt for one in reversed(state.before) if one.salt), None) or chance.token(SALT),
             app=name if isinstance(name, str) and name else None,
             mode=mode if isinstance(mode, str) and mode else None,
             workflow_id=settings.workflow_id,
         )
-    note = require_same(state.before, settings.base_url, key, now, allowed=settings.allow_other_app)
+    note = require_same(state.before, base_url, key, now, allowed=settings.allow_other_app)
     return now, [Notice("other_key" if "key" in note else "other_app", note)] if note else []
 
 

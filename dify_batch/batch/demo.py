@@ -16,3 +16,18 @@ def demonstration(settings: Settings) -> Iterator[Settings]:
 
     with Simulator(Config()) as simulator:
         yield replace(settings, base_url=simulator.base_url, api_key=Secret(simulator.api_key), workflow_id=None)
+
+
+@contextlib.contextmanager
+def account_demonstration(host: str, token: str, kind: str | None) -> Iterator[str]:
+    """A simulated Dify for its account surface, and its address: in the shape that `demo-B` or `demo-C` names. The
+    token of an earlier one is good here, too, and a sign-in approves itself."""
+    from dify_batch.simulator import Config, Simulator
+
+    shape = host[-1] if "-" in host else "A"
+    external = kind == "external"
+    config = Config(api_shape=shape, device_approval=1.0, device_interval=1.0, external_sso=int(external))
+    with Simulator(config) as simulator:
+        if token:
+            simulator.adopt(token, external=external)
+        yield simulator.base_url.removesuffix("/v1")

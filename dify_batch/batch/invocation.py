@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, Any
 from dify_batch.addressing import check_certificates
 from dify_batch.batch.belonging import Comparison, identify, notices
 from dify_batch.batch.control import Control
-from dify_batch.batch.demo import demonstration
 from dify_batch.batch.ending import closing_error, next_steps, summarise
 from dify_batch.batch.openfiles import lowered, room
 from dify_batch.batch.plan import Plan, files_root, make_plan, selected
 from dify_batch.batch.preflight import app_form
 from dify_batch.batch.selection import Selection
-from dify_batch.dify.client import DifyClient
+from dify_batch.batch.surface import Target, open_target
 from dify_batch.engine.budget import Budget
 from dify_batch.engine.course import RULES_VERSION
 from dify_batch.engine.limit import FixedLimit, Limit
@@ -133,22 +132,9 @@ async def run_batch(
             lock = OutputLock(paths.lock, disk)
             lock.acquire()
             stack.callback(lock.release)
-        if settings.demo:
-            settings = stack.enter_context(demonstration(settings))
         check_certificates(settings.base_url, os.environ)
-        client = await stack.enter_async_context(
-            DifyClient(
-                settings.base_url,
-                settings.api_key.reveal(),
-                workflow_id=settings.workflow_id,
-                transport=transport,
-                connect_timeout=min(
-                    10.0, settings.timeout / 2
-                ),  # a refusal to connect must not look like a lost answer
-                seams=seams,
-            )
-        )
-        batch = _Batch(settings, control, stats, source, paths, client, seams, disk, collect=collect, on_row=on_row)
+        target = await stack.enter_async_context(open_target(settings, transport, seams))
+        batch = _Batch(target, control, stats, source, paths, seams, disk, collect=collect, on_row=on_row)
         return await batch.run()
 
 
@@ -157,19 +143,19 @@ class _Batch:
 
     def __init__(
         self,
-        settings: Settings,
+        target: Target,
         control: Control,
         stats: Stats,
         source: RowSource,
         paths: Paths,
-        client: DifyClient,
         seams: Seams,
         disk: Disk,
         *,
         collect: bool,
         on_row: Callable[[SettledRow], None] | None,
     ) -> None:
-        self._settings = settings
+        self._target = target
+        self._settings = target.settings
         self._collect = collect
         self._on_row = None if on_row is None else _careful(on_row)
         self._seams = seams
@@ -178,7 +164,7 @@ class _Batch:
         self._stats = stats
         self._source = source
         self._paths = paths
-        self._client = client
+        self._client = target.client
         self._index = IdIndex()
         self._info: Mapping[str, Any] = {}
         self._identity = Identity()
@@ -220,6 +206,7 @@ class _Batch:
         stats.to_run = to_run
         stats.done_before = sum(1 for row_id in self._index.ids(IN_INPUT) if self._index.has(row_id, DONE))
         stats.state = ""
+        self._warn(*self._target.before_sending(to_run, self._seams.clock.wall()))
         if settings.dry_run:
             first = [item for item, _ in zip(selection.new_rows(), range(3), strict=False)]
             plan = make_plan(self._index, settings, to_run=to_run, first=first, warnings=tuple(stats.notices))
@@ -237,7 +224,14 @@ class _Batch:
         else:
             state = await self._seams.threads.run(lambda: read_state(self._paths, self._index))
         require_ours(self._paths, state.strange)
-        self._identity, found = identify(settings, self._info, state, self._seams.chance)
+        self._identity, found = identify(
+            settings,
+            self._info,
+            state,
+            self._seams.chance,
+            base_url=self._target.base_url,
+            owner=self._target.owner,
+        )
         self._warn(*found)
         self._stats.state = f"checking {self._source.name}"
         self._comparison = Comparison(self._index, state.answered)
@@ -332,7 +326,7 @@ class _Batch:
         ledger = Ledger(
             self._paths,
             state,
-            base_url=settings.base_url,
+            base_url=self._target.base_url,
             on_error=on_storage_error,
             bom=settings.bom,
             disk=self._disk,
@@ -352,7 +346,7 @@ class _Batch:
                 **self._identity.facts(),
             )
             engine = Engine(
-                _options(settings),
+                dataclasses.replace(_options(settings), **self._target.options),
                 self._client,
                 ledger,
                 stats,

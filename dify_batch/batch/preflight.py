@@ -11,7 +11,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 
 from dify_batch.backoff import Backoff
 from dify_batch.batch.control import Control
-from dify_batch.dify.client import DifyClient
+from dify_batch.batch.surface import AppClient
 from dify_batch.errors import AppError, AuthError, ConnectionFailed, DifyBatchError, RateLimited, ServerError
 from dify_batch.input.form import Form
 from dify_batch.seams import REAL, Clock
@@ -26,7 +26,7 @@ _SPEAKS_HTTP = "wrong version number"
 
 
 async def app_form(
-    client: DifyClient, settings: Settings, stats: Stats, control: Control, clock: Clock = REAL.clock
+    client: AppClient, settings: Settings, stats: Stats, control: Control, clock: Clock = REAL.clock
 ) -> tuple[Form, Mapping[str, Any]]:
     """The form of the app behind the key, and what GET /info says of it ({} where it was not asked or not told). Waits
     for a server that is away, up to --max-outage, or until a signal.
@@ -42,7 +42,7 @@ async def app_form(
     info = await _patiently(lambda: _info(client), settings, stats, control, clock)
     log.info("Dify %s at %s, app %s", client.server_version or "of unknown version", client.base_url, info.get("name"))
     mode = info.get("mode")
-    if isinstance(mode, str) and mode != "workflow":
+    if isinstance(mode, str) and mode != "workflow" and settings.app is None:
         raise AppError(
             f'the key is that of the app "{info.get("name")}", whose mode is {mode}; only a workflow app runs a batch',
             hint="use the API key of a workflow app: its page in Dify, API Access, API Key",

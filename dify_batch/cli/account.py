@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dify_batch.cli.channels import fail, unexpected
@@ -38,9 +38,8 @@ class Context:
 
     def __init__(self, given: Mapping[str, Any], form: str) -> None:
         from dify_batch.dify.account.cache import AppCache
-        from dify_batch.dify.account.hosts import HostsFile
-        from dify_batch.dify.account.session import cache_folder, config_folder
-        from dify_batch.dify.account.vault import FileVault, Tokens, system_keyring
+        from dify_batch.dify.account.session import cache_folder
+        from dify_batch.dify.account.signin import Store
         from dify_batch.seams import Seams
 
         self.given = given
@@ -48,10 +47,8 @@ class Context:
         self.machine = form in MACHINE
         self.environ: Mapping[str, str] = os.environ
         self.seams = Seams()
-        folder = config_folder(self.environ)
-        keyring = None if given.get("no_keyring") else system_keyring()
-        self.hosts = HostsFile(folder)
-        self.tokens = Tokens(FileVault(folder), keyring)
+        self.store = Store.of(self.environ, keyring=not given.get("no_keyring"))
+        self.hosts, self.tokens = self.store.hosts, self.store.tokens
         self.cache: AppCache = AppCache(cache_folder(self.environ), self.seams.clock)
         self.secret = ""  # the token in use: it is taken out of whatever is shown
         self.warnings: list[str] = []
@@ -64,37 +61,14 @@ class Context:
 
     def named_host(self) -> str | None:
         """The host that was typed or stands in the environment, checked. Raises UsageError."""
-        from dify_batch.dify.account.session import DEMO, environment_host, read_host
+        from dify_batch.dify.account.session import DEMO
 
-        given = self.given.get("host") or (DEMO if self.given.get("demo") else None) or environment_host(self.environ)
-        if given is None:
-            return None
-        known = self.hosts.read().entries
-        insecure = bool(self.given.get("insecure_http"))
-        try:
-            return read_host(str(given), insecure=insecure)
-        except DifyBatchError:
-            host = read_host(str(given), insecure=True)
-            if host in known and known[host].insecure:
-                return host
-            raise
+        given = self.given.get("host") or (DEMO if self.given.get("demo") else None)
+        return self.store.host(given, insecure=bool(self.given.get("insecure_http")))
 
     def session(self) -> Session:
         """The sign-in to use: the environment's token, else the stored one. Raises AuthError `not_logged_in`."""
-        from dify_batch.dify.account.session import DEFAULT_HOST, no_session, of_environment, of_store
-
-        named = self.named_host()
-        stored = self.hosts.read()
-        name = named or stored.current
-        token = self.environ.get("DIFY_TOKEN", "").strip()
-        if token and not self.given.get("demo"):
-            session = of_environment(token, name or DEFAULT_HOST, stored.entries.get(name or ""))
-        else:
-            host = stored.entries.get(name or "")
-            kept = self.tokens.get(name) if name is not None and host is not None else None
-            if name is None or host is None or kept is None:
-                raise no_session(name)
-            session = of_store(name, host, kept)
+        session = self.store.session(self.named_host())
         self.secret = session.token.reveal()
         return session
 
@@ -113,6 +87,7 @@ class Context:
         """A client of a host, or of the built-in simulated Dify, which lives as long as the command."""
         from dataclasses import replace
 
+        from dify_batch.batch.demo import account_demonstration
         from dify_batch.dify.account.client import AccountClient
         from dify_batch.dify.account.exchange import AccountExchange
         from dify_batch.dify.account.session import is_demo
@@ -124,7 +99,7 @@ class Context:
                 self.change_host(host, lambda entry: replace(entry, shape=found))
 
         with contextlib.ExitStack() as stack:
-            address = stack.enter_context(demo(host, token, kind)) if is_demo(host) else host
+            address = stack.enter_context(account_demonstration(host, token, kind)) if is_demo(host) else host
             exchange = AccountExchange(address, token, shape=shape, on_shape=keep, seams=self.seams)
             async with AccountClient(exchange) as client:
                 yield client
@@ -158,21 +133,6 @@ class Context:
                 session = replace(session, kind=kind_of_subject(account.get("subject_type")))
                 check_surface(session.kind, external=external, twin=twin)
             yield session, client
-
-
-@contextlib.contextmanager
-def demo(host: str, token: str, kind: str | None) -> Iterator[str]:
-    """The built-in simulated Dify, in the shape that `demo-B` or `demo-C` names; the token of an earlier one is good
-    here, too, and a sign-in approves itself."""
-    from dify_batch.simulator import Config, Simulator
-
-    shape = host[-1] if "-" in host else "A"
-    external = 1 if kind == "external" else 0
-    config = Config(api_shape=shape, device_approval=1.0, device_interval=1.0, external_sso=external)
-    with Simulator(config) as simulator:
-        if token:
-            simulator.adopt(token, external=bool(external))
-        yield simulator.base_url.removesuffix("/v1")
 
 
 def carry_out(given: Mapping[str, Any], formats: Sequence[str], work: Callable[[Context], Awaitable[int]]) -> int:

@@ -39,6 +39,7 @@ class Endpoints(AppInfo, ABC):
         limit: int = 100,
         keyword: str | None = None,
         status: Literal["succeeded", "failed", "stopped"] | None = None,
+        account: str | None = None,
     ) -> LogPage:
         """GET /workflows/logs: the runs of the app, newest first, running ones too [14, 14c].
 
@@ -50,9 +51,12 @@ class Endpoints(AppInfo, ABC):
             limit: 1 to 100, else the server answers 400 [14x].
             keyword: part of inputs, outputs or user, or a whole run id; in ASCII, the first 30 characters count
                 [14f to 14k].
+            account: only those made by the account of this e-mail address, by way of the account surface [27j7].
             status: only runs that ended so; the server knows no other words, and lists all without one [14l].
         """
         query = {"page": str(page), "limit": str(limit)}
+        if account is not None:
+            query["created_by_account"] = account
         if user is not None:
             query["created_by_end_user_session_id"] = user
         if before is not None:

@@ -184,6 +184,14 @@ async def _sleep_or(event: asyncio.Event, seconds: float) -> None:
 def error_of_fatal(outcome: Fatal) -> DifyBatchError:
     """The error that a fatal answer ends the batch with."""
     server = {"code": outcome.code, "message": outcome.message, "status": outcome.http_status}
+    if outcome.kind == "auth" and outcome.code == "token_expired":  # of a sign-in, which has no key
+        return AuthError(
+            f"the server refuses the sign-in: {outcome.message}",
+            code=outcome.code,
+            hint="sign in again (dify-batch auth login), then run the same command again",
+            http_status=outcome.http_status,
+            server=server,
+        )
     if outcome.kind == "auth":
         return AuthError(
             f"the server refuses the API key: {outcome.message}",

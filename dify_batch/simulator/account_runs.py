@@ -89,6 +89,9 @@ async def _workflow(
             refused = answers.refused(fault, app, site.config)
             if refused is not None:
                 return refused
+        if fault.name == "rejected":
+            required = next((f.variable for f in app.form if f.required), None)
+            inputs = {name: value for name, value in inputs.items() if name != required}
         resolver = site.files.resolver(person.id, exchange.request.base_url)
         task = Task(app, person.id, row, "streaming", inputs, resolver, fault, account=person.creator())
         if app.mode == "advanced-chat":

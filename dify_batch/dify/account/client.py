@@ -39,6 +39,7 @@ class RunAsk:
     query: str | None = None
     conversation_id: str | None = None
     workflow_id: str | None = None
+    workspace_id: str | None = None
     external: bool = False
 
 
@@ -58,6 +59,11 @@ class AccountClient:
     @property
     def host(self) -> str:
         return self._exchange.host
+
+    @property
+    def clock_offset(self) -> float | None:
+        """Seconds by which the server's clock is ahead of ours; None until an answer has told its time."""
+        return self._exchange.clock_offset
 
     async def shape(self) -> Shape:
         return await self._exchange.shape()
@@ -81,6 +87,10 @@ class AccountClient:
             if server.get("code") in ("authorization_pending", "slow_down", "expired_token", "access_denied"):
                 return {"error": server["code"]}
             raise
+
+    async def health(self) -> None:
+        """Asks for nothing but an answer; needs no token."""
+        await self._exchange.call(Ask("health"))
 
     async def account(self) -> dict[str, Any]:
         """Who the token belongs to: subject_type, account, workspaces, default_workspace_id [27d]."""
@@ -134,6 +144,7 @@ class AccountClient:
                 query=ask.query,
                 conversation_id=ask.conversation_id,
                 workflow_id=ask.workflow_id,
+                workspace_id=ask.workspace_id,
             )
 
         ids = {"app_id": ask.app_id}

@@ -18,6 +18,7 @@ import httpx
 from dify_batch._version import __version__
 from dify_batch.dify.account.refusals import LOGIN, STALE, code_of, refusal, wait_of
 from dify_batch.dify.account.shapes import CATALOG, RELEASES, UNGUARDED, Route, Shape, kind_of_run, route, shape_of
+from dify_batch.dify.answers import http_date
 from dify_batch.dify.transport import Broken, Transport, drop, whole_body
 from dify_batch.errors import AppError, AuthError, ConnectionFailed, DifyBatchError, RateLimited, ServerError
 from dify_batch.seams import REAL, Seams
@@ -87,6 +88,16 @@ class AccountExchange:
         self._seams = seams
         self._sleep = sleep
         self._catalog: str | None = None
+        self._date: tuple[str, float] | None = None
+
+    @property
+    def clock_offset(self) -> float | None:
+        """Seconds by which the server's clock is ahead of ours, good to about half a second; None until known."""
+        if self._date is None:
+            return None
+        text, local = self._date
+        server = http_date(text)
+        return None if server is None else server + 0.5 - local  # the header leaves out the part below a second
 
     async def aclose(self) -> None:
         await self._transport.aclose()
@@ -242,6 +253,8 @@ class AccountExchange:
         try:
             async with asyncio.timeout(limit):
                 response = await self._transport.handle_async_request(request)
+                if (date := response.headers.get("date")) is not None:
+                    self._date = date, self._seams.clock.wall()
                 if stream and response.is_success:
                     opened, response = response, None
                     return opened, b""

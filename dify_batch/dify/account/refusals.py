@@ -82,7 +82,7 @@ def refusal(
         if code == "rate_limit_error":
             return RateLimited(shown, hint="the plan's quota is used up", **facts)
         hint = "wait a minute" if wait is None else f"wait {wait:.0f} s"
-        return RateLimited(shown, hint=f"{hint}, then run the command again", **facts)
+        return RateLimited(shown, hint=f"{hint}, then run the command again", retry_after=wait, **facts)
     if status >= 500:
         hint = "look at the server's own log, then run the command again"
         return ServerError(shown, hint=hint, **facts)
