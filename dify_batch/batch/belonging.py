@@ -18,18 +18,26 @@ from dify_batch.text import count, listed, show
 
 
 def identify(
-    settings: Settings, info: Mapping[str, Any], state: State, chance: Chance, *, base_url: str, owner: str
+    settings: Settings,
+    info: Mapping[str, Any],
+    state: State,
+    chance: Chance,
+    *,
+    base_url: str | None = None,
+    owner: str | None = None,
 ) -> tuple[Identity, list[Notice]]:
     """What this invocation addresses, compared with what the output holds; and what a person should know of it.
 
-    `info`: the answer of GET /info, or {}. `owner`: the key, or what else tells one app from another.
+    `info`: the answer of GET /info, or {}. `base_url`, `owner`: what stands for server and app in place of the
+    address and the key of the settings.
     Raises UsageError (other_app).
     """
+    base_url = settings.base_url if base_url is None else base_url
     if settings.demo:
         now, key = Identity(demo=True), ""
     else:
         name, mode = info.get("name"), info.get("mode")
-        key = owner
+        key = settings.api_key.reveal() if owner is None else owner
         now = Identity.of(
             base_url,
             key,

@@ -51,7 +51,7 @@ async def app_form(
     return Form.from_parameters(parameters), info
 
 
-async def _info(client: DifyClient) -> dict[str, Any]:
+async def _info(client: AppClient) -> dict[str, Any]:
     """The app's name and mode: useful, not needed. Older servers have no such endpoint, and gateways often pass only
     what is documented; the first run's refusal tells the rest."""
     try:

@@ -19,11 +19,13 @@ import httpx
 from dify_batch.dify.account.client import AccountClient, Page, RunAsk
 from dify_batch.dify.account.shapes import PREFIX, TALKS
 from dify_batch.dify.account.talk import Talk
-from dify_batch.dify.answers import Detail, LogEntry, LogPage
+from dify_batch.dify.answers import Detail, LogEntry, LogPage, upload_outcome
 from dify_batch.dify.client import DifyClient
-from dify_batch.dify.protocol import Events, ended, refusal
+from dify_batch.dify.protocol import Events
+from dify_batch.dify.results import ended
 from dify_batch.dify.sse import EventStream
 from dify_batch.dify.transport import Broken, drop, pieces
+from dify_batch.dify.word import Word, refusal
 from dify_batch.errors import AppError, AuthError, ConnectionFailed, DifyBatchError, RateLimited, UsageError
 from dify_batch.outcomes import (
     Failed,
@@ -202,7 +204,7 @@ class BatchClient:
             ref = reader.events.ref
             assert ref is not None
             return Running(ref, f"silent for {SILENCE:g} s after the start", silent=True)
-        except (httpx.TransportError, ValueError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever broke the stream, the run is what it is
             return reader.end(f"connection cut: {Broken(error)}")
         finally:
             await drop(response)
@@ -271,7 +273,7 @@ class BatchClient:
                     if outcome is not None and not isinstance(outcome, Running):
                         return Detail(outcome)
             return Detail(Running(ref, "its events ended without an end of it"))
-        except (httpx.TransportError, ValueError) as error:
+        except Exception as error:  # noqa: BLE001 - nothing was learnt
             return Detail(Unreachable(f"connection cut: {Broken(error)}"))
         finally:
             await drop(response)
@@ -339,6 +341,14 @@ class BatchClient:
         with file:
             return await self._client.upload(self._app_id, Path(path).name, file, mime)
 
+    async def send_file(self, path: str | Path, *, user: str, mime: str) -> str | Outcome:
+        """As `upload`, and what it means for the row where there is no id."""
+        try:
+            uploaded = await self.upload(path, user=user, mime=mime)
+        except DifyBatchError as error:
+            return upload_outcome(error, str(path))
+        return uploaded or Unreachable(f"the upload of {path} was answered without an id", charged=True)
+
     async def probe(self) -> str | None:
         try:
             await self._client.health()
@@ -390,4 +400,5 @@ def outcome_of(error: DifyBatchError) -> Outcome:
         return Throttled(error.message, None, status)  # its 412 proves that nothing was executed
     if not isinstance(status, int):
         return Fatal("app", error.code, error.message)
-    return refusal(status, code, message)
+    word = Word(status, code, message if server else "", dify=bool(server))
+    return refusal(word, retry_after=error.details.get("retry_after"))

@@ -261,7 +261,7 @@ class AccountExchange:
                 return response, await whole_body(response)
         except TimeoutError:
             why = f"no answer within {limit:g} s"
-        except httpx.TransportError as exc:
+        except Exception as exc:  # noqa: BLE001 - of whatever kind: `Broken` says what it means
             broken = Broken(exc)
             why, sent = str(broken), broken.meaning != "unreachable"
         finally:

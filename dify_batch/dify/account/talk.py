@@ -11,7 +11,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dify_batch.dify.account.answer import REFUSED, UNKNOWN, Fold
-from dify_batch.dify.protocol import Events, event_refusal
+from dify_batch.dify.protocol import Events
+from dify_batch.dify.word import event_refusal
 from dify_batch.outcomes import Failed, Lost, Outcome, Running, RunRef, RunResult, Succeeded
 
 
