@@ -171,7 +171,7 @@ class _Batch:
         self._comparison = Comparison(self._index, Answered())
         self._again: frozenset[str] = frozenset()
         self._asked = 0
-        self._fits = room(_most(settings))
+        self._fits = room(_most(target.settings))
 
     async def run(self) -> BatchReport:
         settings, stats = self._settings, self._stats
