@@ -178,7 +178,7 @@ class BatchClient:
     async def _read(
         self, response: httpx.Response, reader: Talk, on_started: Callable[[RunRef], None] | None
     ) -> Outcome:
-        stream = EventStream(needed=None) if reader.needs_all else EventStream()
+        stream = EventStream(every=reader.needs_all)
         reader.events.accepted = True
         told, chunks, done = reader.events.ref is not None, pieces(response), False
         try:
