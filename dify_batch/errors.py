@@ -103,7 +103,7 @@ class DifyBatchError(Exception):
         details: facts for machines, JSON-ready (http_status, method, url, server, problems, ...).
     """
 
-    code = "unknown"
+    code: str = "unknown"
 
     def __init__(self, message: str, *, hint: str | None = None, code: str | None = None, **details: Any) -> None:
         super().__init__(message)
@@ -111,7 +111,7 @@ class DifyBatchError(Exception):
         self.hint = hint
         if code is not None:
             self.code = code
-        self.details = {key: value for key, value in details.items() if value is not None}
+        self.details: dict[str, Any] = {key: value for key, value in details.items() if value is not None}
 
     @property
     def exit_status(self) -> Exit:

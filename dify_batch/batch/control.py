@@ -20,7 +20,7 @@ class Control:
     def __init__(self) -> None:
         self._engine: Engine | None = None
         self._whole: asyncio.Task[object] | None = None
-        self.halt = asyncio.Event()
+        self.halt: asyncio.Event = asyncio.Event()
         self.signal_error: DifyBatchError | None = None
 
     def drain(self, signal_name: str = "SIGINT") -> None:

@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from dify_batch.dify.transport import AnyTransport
     from dify_batch.engine.runner import Engine, Options
 
-log = logging.getLogger("dify_batch")
+log: logging.Logger = logging.getLogger("dify_batch")
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from dify_batch.seams import REAL, Clock
 from dify_batch.settings import Settings
 from dify_batch.summary import Stats
 
-log = logging.getLogger("dify_batch")
+log: logging.Logger = logging.getLogger("dify_batch")
 T = TypeVar("T")
 
 # What OpenSSL says when it meets plain HTTP: an address that is wrong, not a server that is away.

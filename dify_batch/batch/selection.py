@@ -21,7 +21,7 @@ from dify_batch.ledger.store import Ledger
 from dify_batch.settings import Settings
 from dify_batch.summary import Stats
 
-log = logging.getLogger("dify_batch")
+log: logging.Logger = logging.getLogger("dify_batch")
 
 
 class Selection:

@@ -44,13 +44,13 @@ class Context:
 
         self.given = given
         self.form = form
-        self.machine = form in MACHINE
+        self.machine: bool = form in MACHINE
         self.environ: Mapping[str, str] = os.environ
-        self.seams = Seams()
-        self.store = Store.of(self.environ, keyring=not given.get("no_keyring"))
+        self.seams: Seams = Seams()
+        self.store: Store = Store.of(self.environ, keyring=not given.get("no_keyring"))
         self.hosts, self.tokens = self.store.hosts, self.store.tokens
         self.cache: AppCache = AppCache(cache_folder(self.environ), self.seams.clock)
-        self.secret = ""  # the token in use: it is taken out of whatever is shown
+        self.secret: str = ""  # the token in use: it is taken out of whatever is shown
         self.warnings: list[str] = []
 
     def warn(self, text: str) -> None:

@@ -22,7 +22,7 @@ EVERY = 1.0  # seconds between two looks: what a scrape gets is never older
 WRITE_EVERY = 10.0  # seconds between two files: node_exporter reads every 15 s at the usual settings
 AWAY = "waiting for the server"
 
-log = logging.getLogger("dify_batch")
+log: logging.Logger = logging.getLogger("dify_batch")
 
 
 class OutageWatch:
@@ -33,7 +33,7 @@ class OutageWatch:
         self._since: float | None = None
         self._last = 0.0
         self._told = False
-        self.total = 0.0
+        self.total: float = 0.0
 
     def look(self, now: float, state: str) -> float | None:
         """Takes a look at `now` (monotonic seconds). Seconds of the outage, once in each that has lasted so long."""

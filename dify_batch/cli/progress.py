@@ -41,7 +41,7 @@ class Display(Protocol):
 class Silent:
     """Shows nothing; lines of the log still go to standard error."""
 
-    every = 3600.0
+    every: float = 3600.0
 
     def show(self, stats: Stats) -> None:
         pass
@@ -56,7 +56,7 @@ class Silent:
 class Plain(Silent):
     """Plain periodic lines: the first after FIRST_LINE seconds, then one every LINE_EVERY."""
 
-    every = 1.0
+    every: float = 1.0
 
     def __init__(
         self,

@@ -21,7 +21,7 @@ class Live:
 
     def __init__(self, *, on: bool) -> None:
         self._on = on
-        self.wrote = False
+        self.wrote: bool = False
 
     def show(self, text: str) -> None:
         if self._on:

@@ -105,7 +105,7 @@ class DifyClient(Endpoints, RunEvents):
     ) -> None:
         self._clock = seams.clock
         self._threads = seams.threads
-        self.base_url = checked_url(base_url)
+        self.base_url: str = checked_url(base_url)
         self._transport = transport or Transport(self.base_url)
         self._key = checked_key(api_key)
         self._authorization = f"Bearer {self._key}".encode()
@@ -114,7 +114,7 @@ class DifyClient(Endpoints, RunEvents):
         self._run_url = httpx.URL(self.base_url + path)
         self._date: tuple[str, float] | None = None
         self.server_version: str | None = None
-        self.answered = False
+        self.answered: bool = False
         """Whether Dify itself has answered: until then a gateway's 4xx is a wrong address, proxy or account."""
         self._probe_path = "/info"
 

@@ -77,8 +77,8 @@ class EventStream:
         self._scanned = 0
         self._known = False
         self._any_end = False
-        self.pings = 0
-        self.malformed = 0
+        self.pings: int = 0
+        self.malformed: int = 0
 
     def feed(self, chunk: bytes) -> list[dict[str, Any]]:
         """The needed events that end within `chunk`, in order.

@@ -314,10 +314,10 @@ class Broken(Exception):
         limit = own_limit(cause)
         super().__init__(limit or in_words(cause))
         self.meaning = meaning(cause)
-        self.own_limit = limit is not None
-        self.distrusted = distrusted(cause)
-        self.too_large = isinstance(cause, TooLarge)
-        self.garbled = self.too_large or isinstance(cause, Unreadable)
+        self.own_limit: bool = limit is not None
+        self.distrusted: bool = distrusted(cause)
+        self.too_large: bool = isinstance(cause, TooLarge)
+        self.garbled: bool = self.too_large or isinstance(cause, Unreadable)
 
 
 def pieces(response: httpx.Response) -> AsyncIterator[bytes]:

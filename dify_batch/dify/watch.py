@@ -20,7 +20,7 @@ class Silence:
         self._limit = limit
         self._last = 0.0
         self._timer: asyncio.TimerHandle | None = None
-        self.expired = False
+        self.expired: bool = False
 
     def start(self) -> None:
         """Begins to watch; a second call does nothing."""

@@ -19,7 +19,7 @@ from dify_batch.input.user import user_fault
 from dify_batch.outcomes import Failed, Lost, Outcome, Rejected, RunRef, Succeeded, Unreachable
 from dify_batch.seams import Clock
 
-log = logging.getLogger("dify_batch")
+log: logging.Logger = logging.getLogger("dify_batch")
 
 
 class Journal(Protocol):
@@ -191,4 +191,4 @@ class Foreign(Exception):
 
     def __init__(self, ref: RunRef) -> None:
         super().__init__(ref.run_id)
-        self.outcome = Lost(f"the answer named run {ref.run_id}, which is another row's", server_error=False)
+        self.outcome: Lost = Lost(f"the answer named run {ref.run_id}, which is another row's", server_error=False)

@@ -16,7 +16,7 @@ from dify_batch.outcomes import Failed, Fatal, Lost, Paused, Succeeded, Throttle
 from dify_batch.summary import Stats
 from dify_batch.usage import Use
 
-log = logging.getLogger("dify_batch")
+log: logging.Logger = logging.getLogger("dify_batch")
 
 # So many different texts of failures are counted apart, by so much of each text.
 _TEXTS, _TEXT_COUNTED = 500, 200

@@ -41,7 +41,7 @@ from dify_batch.errors import DifyBatchError
 from dify_batch.outcomes import Running, Unreachable
 from dify_batch.seams import Clock
 
-log = logging.getLogger("dify_batch")
+log: logging.Logger = logging.getLogger("dify_batch")
 
 # A run that outlived --timeout, or is probably dead, is looked at between so often and so rarely, seconds.
 _WATCH_FIRST, _WATCH_LAST = 5.0, 60.0
@@ -73,9 +73,9 @@ class Conductor:
         self._timeout = timeout
         self.beside: set[asyncio.Task[None]] = set()
         self.watched: dict[str, Work] = {}
-        self.delayed = 0
+        self.delayed: int = 0
         """Rows that wait to be sent again."""
-        self.looking = 0
+        self.looking: int = 0
         """Rows that are looked up."""
 
     # ---------------------------------------------------------------- facts and steps

@@ -28,7 +28,7 @@ from dify_batch.outcomes import (
 )
 from dify_batch.seams import Clock
 
-log = logging.getLogger("dify_batch")
+log: logging.Logger = logging.getLogger("dify_batch")
 
 # Start delays older than so many starts say nothing of the queue of today.
 _DELAYS_KEPT = 200
@@ -69,7 +69,7 @@ class Health:
         self._activity = {"streaming": float("-inf"), "blocking": float("-inf")}
         self._alike = ("", 0)
         self._foreign = 0
-        self.longest_run = 0.0
+        self.longest_run: float = 0.0
         """Seconds; of all runs whose end this output has seen."""
 
     # ---------------------------------------------------------------- what is told

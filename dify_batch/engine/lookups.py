@@ -26,7 +26,7 @@ from dify_batch.errors import AppError, AuthError, ConnectionFailed, RateLimited
 from dify_batch.outcomes import RunRef, Unreachable
 from dify_batch.seams import Clock
 
-log = logging.getLogger("dify_batch")
+log: logging.Logger = logging.getLogger("dify_batch")
 
 # First look soon: a run is in the log 0.06 s after its start [14c]; then ever more rarely.
 _FIRST_LOOK, _LOOK_FACTOR, _LAST_LOOK = 0.3, 2.0, 10.0
@@ -112,7 +112,7 @@ class Lookups:
         self._began = clock.monotonic()
         self._lost: dict[str, Work] = {}
         self._inputs: dict[str, str | None] = {}
-        self.missing = ""
+        self.missing: str = ""
         """What the newest look lacked for a proof, for whoever watches."""
 
     def __len__(self) -> int:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from dify_batch.seams import Clock
 
-log = logging.getLogger("dify_batch")
+log: logging.Logger = logging.getLogger("dify_batch")
 
 
 class Outage:
@@ -52,13 +52,13 @@ class Outage:
         self._ready_at = 0.0
         self._tries = 0
         self._pause = 0.0
-        self.active = False
-        self.confirmed = False
-        self.throttled = False
-        self.alike = False
-        self.reason = ""
-        self.confirmed_at = float("-inf")
-        self.answers_since = float("-inf")
+        self.active: bool = False
+        self.confirmed: bool = False
+        self.throttled: bool = False
+        self.alike: bool = False
+        self.reason: str = ""
+        self.confirmed_at: float = float("-inf")
+        self.answers_since: float = float("-inf")
         """Monotonic time since when the server answers, as far as is known."""
 
     async def passed(self) -> bool:

@@ -20,7 +20,7 @@ from dify_batch.seams import Clock
 from dify_batch.summary import Stats
 from dify_batch.text import one_line
 
-log = logging.getLogger("dify_batch")
+log: logging.Logger = logging.getLogger("dify_batch")
 
 # With --concurrency auto, so many runs of earlier invocations are followed at once at least; half of the connections
 # that a default Dify has.

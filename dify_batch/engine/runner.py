@@ -40,7 +40,7 @@ from dify_batch.outcomes import Outcome
 from dify_batch.seams import Seams
 from dify_batch.summary import Stats
 
-log = logging.getLogger("dify_batch")
+log: logging.Logger = logging.getLogger("dify_batch")
 
 # Look-ups share the server's connection slots with runs (10 on a default Dify), so only a few at a time.
 LOOKUPS_AT_ONCE = 4
@@ -73,6 +73,9 @@ class Options:
 class Engine:
     """One batch under way. `run` returns when every row that it took is settled, or the batch had to stop."""
 
+    conductor: Conductor
+    stopping: Stopping
+
     def __init__(
         self,
         options: Options,
@@ -93,21 +96,21 @@ class Engine:
         self._budget = budget
         # Only streams tell the price.
         in_money = budget is not None and budget.max_cost is not None
-        self.modes = Modes(options.mode, stay="streaming" if in_money else None)
+        self.modes: Modes = Modes(options.mode, stay="streaming" if in_money else None)
         self._new_limit = new_limit
         stats.mode_why = "" if options.mode != "auto" else self.modes.why
         self._stats = stats
         backoff = Backoff(options.initial_retry_delay, options.max_retry_delay, seams.chance)
         outage = Outage(client.probe, backoff.seconds, options.max_outage, self._outage_too_long, clock, self._woken)
-        self.health = Health(outage, limit, clock, settle=options.settle, longest_pause=options.max_retry_delay)
-        self.claims = Claims()
+        self.health: Health = Health(outage, limit, clock, settle=options.settle, longest_pause=options.max_retry_delay)
+        self.claims: Claims = Claims()
         gate = asyncio.Semaphore(LOOKUPS_AT_ONCE)
         one_at_a_time = options.concurrency == 1
         wait = 0.0 if one_at_a_time else options.wait
         rules = Rules(options.policy, options.max_retries)
-        self.conductor = conductor = Conductor(rules, backoff, clock, timeout=options.timeout)
-        self.stopping = stopping = Stopping(client, clock, self, release=outage.close, look_with=options.look_with)
-        self.books = Books(
+        conductor = self.conductor = Conductor(rules, backoff, clock, timeout=options.timeout)
+        stopping = self.stopping = Stopping(client, clock, self, release=outage.close, look_with=options.look_with)
+        self.books: Books = Books(
             ledger,
             stats,
             Order() if options.keep_order else None,
@@ -160,7 +163,7 @@ class Engine:
             posted=self._posted,
             ended=self._ended,
         )
-        self.pool = Pool(
+        self.pool: Pool = Pool(
             rows,
             [],
             self.health,

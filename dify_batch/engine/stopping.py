@@ -13,7 +13,7 @@ from dify_batch.outcomes import Fatal
 from dify_batch.seams import Clock
 from dify_batch.text import count
 
-log = logging.getLogger("dify_batch")
+log: logging.Logger = logging.getLogger("dify_batch")
 
 # After a second signal the runs are stopped on the server; so long, in seconds, for it to say how each ended.
 STOP_WITHIN = 30.0
@@ -59,10 +59,10 @@ class Stopping:
         self._under_way = under_way
         self._release = release
         self._look_with = look_with
-        self.taking = True
+        self.taking: bool = True
         self.error: DifyBatchError | None = None
-        self.stopped_runs = False
-        self.abandoned = False
+        self.stopped_runs: bool = False
+        self.abandoned: bool = False
         self._failures = 0
         self._most_failures: int | None = None
         self._halted = asyncio.Event()

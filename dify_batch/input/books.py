@@ -36,7 +36,7 @@ class SheetReader:
 
     def __init__(self, lines: TextIO) -> None:
         self._lines = lines
-        self.line_num = 0
+        self.line_num: int = 0
 
     def __iter__(self) -> Iterator[list[str]]:
         return self

@@ -48,7 +48,7 @@ class BoundForm:
     ) -> None:
         self.problems: tuple[Problem, ...] = ()
         self.warnings: tuple[Notice, ...] = ()
-        self.optional_columns = 0
+        self.optional_columns: int = 0
         self._known = variables is not None
         self._variables = tuple(variables or ())
         self._id_column = id_column

@@ -78,7 +78,7 @@ class FilePlace:
 
     def __init__(self, base: Path, root: Path | None = None) -> None:
         self.base = base
-        self.root = base if root is None else root
+        self.root: Path = base if root is None else root
         self._real = os.path.realpath(self.root)
 
     def holds(self, path: Path) -> bool:

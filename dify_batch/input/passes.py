@@ -80,12 +80,16 @@ class RawPass(io.RawIOBase):
         self._offset = 0
         self._tail = b""
         self._blank_quote = f'{delimiter} "'.encode("utf-8", "surrogatepass")
-        self.nul = self.errors = self.quotes = self.cut_off = self._open = False
-        self.beyond = 0
-        self.controls = False
+        self.nul: bool = False
+        self.errors: bool = False
+        self.quotes: bool = False
+        self.cut_off: bool = False
+        self._open: bool = False
+        self.beyond: int = 0
+        self.controls: bool = False
         self._watched = watch_utf8
         self._decoder = _utf8_decoder() if watch_utf8 else None
-        self.utf8 = watch_utf8
+        self.utf8: bool = watch_utf8
 
     def readable(self) -> bool:
         return True

@@ -53,19 +53,19 @@ class RowSource:
         self._opened = opened
         self._delimiter = delimiter
         self._label = encoding or "utf-8"
-        self.name = opened.name
-        self.base_dir = Path.cwd() if opened.path is None else opened.path.parent
+        self.name: str = opened.name
+        self.base_dir: Path = Path.cwd() if opened.path is None else opened.path.parent
         self.warnings: tuple[Notice, ...] = ()
         self.header: tuple[str, ...] = ()
-        self.id_column = id_column or "id"
-        self.id_given = id_column is not None
-        self.notes = Notes()
+        self.id_column: str = id_column or "id"
+        self.id_given: bool = id_column is not None
+        self.notes: Notes = Notes()
         self._marks: Marks | None = None
         self._under_way: RawPass | None = None
         self._table: Table | None = None
         self._sheet = opened.kind in _BOOKS
         self._encoding, problem = self._judge(opened, encoding, sheet)
-        self.typed = opened.kind in (Kind.JSON_LINES, Kind.PARQUET) or opened.suffix in _TYPED_NAMES
+        self.typed: bool = opened.kind in (Kind.JSON_LINES, Kind.PARQUET) or opened.suffix in _TYPED_NAMES
         self._fd = opened.file.fileno()
         self._problems: list[Problem] = [] if problem is None else [problem]
         if not self._problems:

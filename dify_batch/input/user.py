@@ -18,7 +18,7 @@ class UserTemplate:
 
     def __init__(self, text: str) -> None:
         self.text = text
-        self.columns = tuple(dict.fromkeys(_COLUMN.findall(text)))
+        self.columns: tuple[Any, ...] = tuple(dict.fromkeys(_COLUMN.findall(text)))
 
     def fill(self, cells: Mapping[str, Any]) -> str:
         """The user of a row. Text stands as it is, any other value of JSON lines as JSON; null and what is not there as

@@ -31,7 +31,8 @@ class AppendFile:
 
     def __init__(self, path: Path, disk: Disk, fd: int, size: int) -> None:
         self.path = path
-        self.size = self._synced = size
+        self.size: int = size
+        self._synced: int = size
         self._disk = disk
         self._fd = fd
 

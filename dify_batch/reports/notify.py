@@ -21,7 +21,7 @@ PAUSE = 1.0  # seconds before the second try; twice that before the third
 EXTRA = 'install it: pip install "dify-batch[notify]"'
 _WEBHOOKS = {"https": "https", "http": "http", "jsons": "https", "json": "http"}
 
-log = logging.getLogger("dify_batch")
+log: logging.Logger = logging.getLogger("dify_batch")
 
 
 class Notifier:

@@ -114,7 +114,7 @@ class Accounts:
     def __init__(self, config: Config, means: Means, apps: Mapping[str, App]) -> None:
         self.config = config
         self._means = means
-        self.listed = catalogue(apps)
+        self.listed: tuple[Listed, ...] = catalogue(apps)
         self.by_id: dict[str, Listed] = {entry.app.id: entry for entry in self.listed}
         self.tokens: dict[str, Token] = {}
         self._devices: dict[str, Device] = {}

@@ -24,10 +24,10 @@ class AccountExchange:
     __slots__ = ("connection", "params", "request", "site", "token")
 
     def __init__(self, site: Site, request: Request, connection: Connection, params: Mapping[str, str]) -> None:
-        self.site = site
-        self.request = request
-        self.connection = connection
-        self.params = params
+        self.site: Site = site
+        self.request: Request = request
+        self.connection: Connection = connection
+        self.params: Mapping[str, str] = params
         self.token: Token
 
     @property

@@ -22,7 +22,7 @@ class Api:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.alive = True
+        self.alive: bool = True
         self.active: dict[str, int] = {}  # blocking runs of each app, for max_active_requests
         self._slots = 0
         self._waiting: deque[asyncio.Future[None]] = deque()

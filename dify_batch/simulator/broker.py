@@ -24,7 +24,7 @@ class Worker:
     __slots__ = ("alive", "busy", "reserved")
 
     def __init__(self) -> None:
-        self.alive = True
+        self.alive: bool = True
         self.busy: set[asyncio.Task[Any]] = set()
         self.reserved: deque[Job] = deque()
 

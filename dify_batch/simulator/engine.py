@@ -40,8 +40,8 @@ class Engine:
     def __init__(self, config: Config, means: Means, broker: Broker, registry: Registry, ledger: Ledger) -> None:
         self.config = config
         self.registry = registry
-        self.running = 0
-        self.max_running = 0
+        self.running: int = 0
+        self.max_running: int = 0
         self._means = means
         self._broker = broker
         self._ledger = ledger

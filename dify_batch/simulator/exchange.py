@@ -69,9 +69,9 @@ class Exchange:
     __slots__ = ("app", "connection", "request", "site")
 
     def __init__(self, site: Site, request: Request, connection: Connection) -> None:
-        self.site = site
-        self.request = request
-        self.connection = connection
+        self.site: Site = site
+        self.request: Request = request
+        self.connection: Connection = connection
         self.app: App
 
     def meets(self, name: str) -> bool:

@@ -18,7 +18,7 @@ class Means:
     def __init__(self, clock: Clock | None = None, chance: Chance | None = None, skew: float = 0.0) -> None:
         self.clock: Clock = clock or RealClock()
         self.chance: Chance = chance or RealChance()
-        self.skew = skew
+        self.skew: float = skew
 
     def now(self) -> float:
         """Seconds since 1970, as the server believes: what it stores and tells."""

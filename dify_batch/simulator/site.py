@@ -32,27 +32,27 @@ class Site:
     """
 
     def __init__(self, config: Config, means: Means | None = None) -> None:
-        self.config = config
-        self.means = means or Means()
+        self.config: Config = config
+        self.means: Means = means or Means()
         self.means.skew = config.clock_skew
         self.apps: dict[str, App] = APPS | KINDS
-        self.api = Api(config)
+        self.api: Api = Api(config)
         self._fill()
 
     def _fill(self) -> None:
-        self.broker = Broker(self.config, self.means)
-        self.registry = Registry()
-        self.ledger = Ledger()
-        self.files = FileStore(self.means)
-        self.talks = Talks(self.means)
-        self.users = EndUsers(self.config, self.means)
+        self.broker: Broker = Broker(self.config, self.means)
+        self.registry: Registry = Registry()
+        self.ledger: Ledger = Ledger()
+        self.files: FileStore = FileStore(self.means)
+        self.talks: Talks = Talks(self.means)
+        self.users: EndUsers = EndUsers(self.config, self.means)
         self.turns: dict[str, Turn] = {}  # by task id: what models are saying now
-        self.engine = Engine(self.config, self.means, self.broker, self.registry, self.ledger)
-        self.plan = FaultPlan()
+        self.engine: Engine = Engine(self.config, self.means, self.broker, self.registry, self.ledger)
+        self.plan: FaultPlan = FaultPlan()
         self.posts: dict[str, int] = {}
         self.requests: dict[str, int] = {}
         self.post_total = 0
-        self.flight = Flight()
+        self.flight: Flight = Flight()
 
     @cached_property
     def accounts(self) -> Accounts:
@@ -136,8 +136,8 @@ class Flight:
     __slots__ = ("most", "now")
 
     def __init__(self) -> None:
-        self.now = 0
-        self.most = 0
+        self.now: int = 0
+        self.most: int = 0
 
 
 class OpenPost:

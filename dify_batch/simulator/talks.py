@@ -113,7 +113,7 @@ class Talks:
         self._by_id: dict[str, Conversation] = {}
         self._by_owner: dict[tuple[str, str], list[Conversation]] = {}
         self.messages: dict[str, Message] = {}
-        self.named = 0  # model calls that gave a conversation its name, in no answer's tokens (dify-wire 31w)
+        self.named: int = 0  # model calls that gave a conversation its name, in no answer's tokens (dify-wire 31w)
 
     def find(self, app: App, owner: str, conversation_id: str) -> Conversation | None:
         """The conversation of that id, if it is this app's and this end user's."""

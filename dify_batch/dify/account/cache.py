@@ -29,7 +29,7 @@ class AppCache:
     """By host and app. An entry has the parts that were asked for: of info, parameters, input_schema; more may come."""
 
     def __init__(self, folder: Path, clock: Clock, disk: Disk | None = None) -> None:
-        self.path = folder / "apps.json"
+        self.path: Path = folder / "apps.json"
         self._clock = clock
         self._disk = disk or Disk()
 

@@ -95,7 +95,7 @@ class HostsFile:
     """The file, in a folder of its own that is made when something is written."""
 
     def __init__(self, folder: Path, disk: Disk | None = None) -> None:
-        self.path = folder / "hosts.yml"
+        self.path: Path = folder / "hosts.yml"
         self._disk = disk or Disk()
 
     def read(self) -> Hosts:

@@ -25,7 +25,7 @@ class FileVault:
     """`tokens.yml` beside `hosts.yml`, which only its owner may read. Raises as `HostsFile` does."""
 
     def __init__(self, folder: Path, disk: Disk | None = None) -> None:
-        self.path = folder / "tokens.yml"
+        self.path: Path = folder / "tokens.yml"
         self._disk = disk or Disk()
 
     def get(self, host: str) -> str | None:

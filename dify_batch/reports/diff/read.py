@@ -55,7 +55,8 @@ class Pair:
     """
 
     def __init__(self, a: Path, b: Path, *, tolerance: float = 0.0) -> None:
-        self.a, self.b = formats.Paths.of(a), formats.Paths.of(b)
+        self.a: formats.Paths = formats.Paths.of(a)
+        self.b: formats.Paths = formats.Paths.of(b)
         self._tolerance = tolerance
         self._states: list[State] = []
         for paths in (self.a, self.b):

@@ -109,7 +109,7 @@ class Follow:
     def __init__(self, outputs: Sequence[formats.Paths], *, max_rows: int = MAX_ROWS) -> None:
         self._paths = outputs
         self._max_rows = max_rows
-        self.epoch = 0
+        self.epoch: int = 0
         self._begin()
 
     def _begin(self) -> None:

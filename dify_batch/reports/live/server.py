@@ -57,7 +57,7 @@ class Live:
         self._seams, self._every = seams, every
         self._follow = Follow(paths)
         self._sources = [str(each.results) for each in paths]
-        self.token = seams.chance.token(_TOKEN)
+        self.token: str = seams.chance.token(_TOKEN)
         self._viewers: set[asyncio.Event] = set()
         self._looked_at = asyncio.Event()
         self._version = 0

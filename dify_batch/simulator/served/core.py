@@ -19,10 +19,10 @@ class SimulatorCore:
     """The server within a running event loop. `Simulator` and the process are built on it."""
 
     def __init__(self, config: Config) -> None:
-        self.site = Site(config)
-        self.main = Port(site_server(self.site), config.port)
+        self.site: Site = Site(config)
+        self.main: Port = Port(site_server(self.site), config.port)
         try:
-            self.control = Port(
+            self.control: Port = Port(
                 HttpServer(build_control(self), config.keep_alive, self.site.means.now), config.control_port
             )
         except OSError:

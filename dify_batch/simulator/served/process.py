@@ -33,7 +33,7 @@ class SimulatorProcess:
     api_key = DEFAULT_KEY
 
     def __init__(self, config: Config | None = None, faults: Mapping[str, object] | None = None) -> None:
-        self.config = config or Config()
+        self.config: Config = config or Config()
         self._faults = faults
         self._process: subprocess.Popen[str] | None = None
         self._urls: dict[str, Any] = {}

@@ -31,7 +31,7 @@ class Simulator:
     api_key = DEFAULT_KEY
 
     def __init__(self, config: Config | None = None) -> None:
-        self.config = config or Config()
+        self.config: Config = config or Config()
         self._core: SimulatorCore | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
