@@ -11,14 +11,14 @@ from .oddities import json_of
 from .runs import Form, NodeRun, Run
 from .wire import compact, spaced
 
-FORM_FIELDS = [
+FORM_FIELDS: list[dict[str, Any]] = [
     {
         "output_variable_name": "comment",
         "type": "paragraph",
         "default": {"type": "constant", "selector": [], "value": "ok"},
     }
 ]
-FORM_ACTIONS = [
+FORM_ACTIONS: list[dict[str, Any]] = [
     {"id": "approve", "title": "Approve", "button_style": "primary"},
     {"id": "reject", "title": "Reject", "button_style": "default"},
 ]

@@ -20,7 +20,7 @@ from .wire import Answer
 
 WRONG_MODE = "Please check if your app mode matches the right API route."
 # Executed, but the client gets an error or nothing.
-RUN_UNHEARD = {
+RUN_UNHEARD: dict[str, Answer | None] = {
     "cut_after_accept": None,
     "zombie_blocking": None,
     "error_500_run": wire.INTERNAL_500,
