@@ -22,24 +22,31 @@ class Answered:
     """Eight bytes for each result."""
 
     def __init__(self) -> None:
+        self._new = array("q")
         self._hashes = [array("q") for _ in range(_BUCKETS)]
-        self._sorted = True
-
-    def add(self, row_id: str, inputs: bytes) -> None:
-        """`inputs`: their text in the row's result. A row that is not added is looked at more closely."""
-        value = hash((row_id, inputs))
-        self._hashes[value % _BUCKETS].append(value)
-        self._sorted = False
+        self.add = self._new.append
+        """Takes `mark(id, text of the inputs)` of a row's result. A row that is not added is looked at more closely."""
 
     def has(self, row_id: str, inputs: Mapping[str, Any]) -> bool:
         """Whether the row's result has the text of these inputs. False may still be the same by their values."""
-        if not self._sorted:
-            self._hashes = [array("q", sorted(bucket)) for bucket in self._hashes]
-            self._sorted = True
-        value = hash((row_id, formats.json_line(inputs)[:-1]))
+        if self._new:
+            self._sort()
+        value = mark(row_id, formats.json_line(inputs)[:-1])
         bucket = self._hashes[value % _BUCKETS]
         place = bisect_left(bucket, value)
         return place < len(bucket) and bucket[place] == value
+
+    def _sort(self) -> None:
+        buckets = self._hashes
+        for value in self._new:
+            buckets[value % _BUCKETS].append(value)
+        del self._new[:]
+        self._hashes = [array("q", sorted(bucket)) for bucket in buckets]
+
+
+def mark(row_id: str, inputs: bytes) -> int:
+    """What tells one row's inputs from another's, in this process."""
+    return hash((row_id, inputs))
 
 
 def changed(suspects: Mapping[str, int], lines: Iterable[tuple[bytes, int]]) -> list[str]:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from dify_batch.errors import StorageError
 from dify_batch.ids import DONE, OPEN, PAUSED, RETRY, IdIndex, parse_ids
 from dify_batch.ledger import formats
-from dify_batch.ledger.answered import Answered
+from dify_batch.ledger.answered import Answered, mark
 from dify_batch.ledger.appendfile import whole_length
 from dify_batch.ledger.identity import Identity
 from dify_batch.ledger.records import journal_record, paused_row
@@ -140,16 +140,19 @@ def _size(path: Path) -> int:
 
 
 def _read_results(path: Path, state: State) -> None:
-    index, answered = state.index, state.answered
+    index, add, glance, first = state.index, state.answered.add, formats.glance, state.index.first
     versions: dict[bytes, int] = {}
+    tail, version = b"\n", None  # the end of the line before: most are of the same version
     number = end = 0
     for number, (line, end) in enumerate(lines_of(path), 1):  # noqa: B007 - both are needed after it
-        row_id, inputs = formats.glance(line)
+        row_id, inputs = glance(line)
         if row_id is not None:
-            if index.first(row_id, DONE):
+            if first(row_id, DONE):
                 if inputs is not None:
-                    answered.add(row_id, inputs)
-                version = formats.result_version(line)
+                    add(mark(row_id, inputs))
+                if not line.endswith(tail):
+                    version = formats.result_version(line)
+                    tail = b"\n" if version is None else b'"workflow_id": "%b"}' % version
                 if version is not None:
                     versions[version] = versions.get(version, 0) + 1
                 continue

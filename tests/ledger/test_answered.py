@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dify_batch.ledger import formats
-from dify_batch.ledger.answered import Answered, changed, meaning
+from dify_batch.ledger.answered import Answered, changed, mark, meaning
 from dify_batch.outcomes import RunRef, RunResult
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -27,7 +27,7 @@ def add(answered: Answered, row_id: str, text: bytes) -> None:
     found, inputs = formats.glance(text)
     assert found == row_id
     if inputs is not None:
-        answered.add(row_id, inputs)
+        answered.add(mark(row_id, inputs))
 
 
 @given(INPUTS, INPUTS)
