@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from dify_batch.addressing import check_certificates
 from dify_batch.batch.belonging import Comparison, identify, notices
 from dify_batch.batch.control import Control
+from dify_batch.batch.elsewhere import new_batch_name, require_whole_journal
 from dify_batch.batch.ending import closing_error, next_steps, summarise
 from dify_batch.batch.openfiles import lowered, room
 from dify_batch.batch.plan import Plan, files_root, make_plan, selected
@@ -233,6 +234,8 @@ class _Batch:
             owner=self._target.owner,
         )
         self._warn(*found)
+        if not settings.allow_other_app and settings.user is None:
+            await self._control.unless_halted(require_whole_journal(self._client, state, self._identity))
         self._stats.state = f"checking {self._source.name}"
         self._comparison = Comparison(self._index, state.answered)
         report = await self._seams.threads.run(
@@ -334,7 +337,7 @@ class _Batch:
             on_row=self._on_row,
         )
         try:
-            batch = _new_batch_id(self._seams)
+            batch = new_batch_name(self._identity, self._seams)
             ledger.begin(
                 batch,
                 input=settings.input,
@@ -455,11 +458,6 @@ def _careful(tell: Callable[[SettledRow], None]) -> Callable[[SettledRow], None]
 def _real(source: str) -> str:
     """Where the input stands, for whoever must not write over it."""
     return source if source == "-" else os.path.realpath(source)
-
-
-def _new_batch_id(seams: Seams) -> str:
-    """Short, and unique among all batches of an app: it is part of the `user` that runs are found by."""
-    return f"{int(seams.clock.wall()):x}{seams.chance.token(3)}"
 
 
 def _most(settings: Settings) -> int:

@@ -39,7 +39,7 @@ class State:
     have. `bad_lines`: what is wrong with the results; `strange`: those of them that cannot be read as a result of ours,
     so that it is not known what is done. `versions`: how many results each version of the workflow gave. `asked`: ids
     in `.retry` that have a result, as a person put them there to have them run again. `before`: what earlier
-    invocations addressed; `sources`: the inputs that they read.
+    invocations addressed; `sources`: the inputs that they read; `batches`: their names.
     """
 
     index: IdIndex
@@ -58,6 +58,7 @@ class State:
     asked: set[str] = field(default_factory=set)
     before: list[Identity] = field(default_factory=list)
     sources: set[str] = field(default_factory=set)
+    batches: set[str] = field(default_factory=set)
     last_batch: dict[str, Any] | None = None
 
     def drop(self, superseded: Mapping[str, int]) -> None:
@@ -198,6 +199,7 @@ def _read_journal(path: Path, state: State) -> None:
         event = record["event"]
         if event == "batch":
             state.last_batch = record
+            state.batches.add(record.get("batch", ""))
             state.sources.add(record.get("input_path") or record.get("input", ""))
             identity = Identity.of_record(record)
             if identity not in state.before:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from dify_batch.dify import results as told
-from dify_batch.errors import Exit, UsageError
+from dify_batch.errors import Exit, ServerError, UsageError
 from dify_batch.reports.export import export
 from dify_batch.reports.status import status_report
 from dify_batch.simulator import Config, Simulator
@@ -368,3 +369,67 @@ async def test_rows_that_are_left_out_are_no_rows_to_retry(folder: BatchFolder) 
     assert "2 rows of the input could not be read in the last batch" in text
     assert "Nothing left to do" not in text
     assert "--retry" not in text
+
+
+# ------------------------------------------------------------ a copy that was gone on with elsewhere
+
+
+def copy_of(folder: BatchFolder, name: str) -> BatchFolder:
+    """The same files in another folder, as a backup or a second machine has them."""
+    other = folder.path / name
+    other.mkdir()
+    for path in list(folder.path.iterdir()):
+        if path.is_file():
+            shutil.copy2(path, other / path.name)
+    data = (other / "data.csv").read_text()
+    found = BatchFolder(other, folder.server)
+    found.data.write_text(data)
+    return found
+
+
+async def test_a_journal_that_was_continued_elsewhere_stops_the_batch(folder: BatchFolder) -> None:
+    await folder.run(limit=3)
+    copy = copy_of(folder, "copy")
+    assert (await copy.run(limit=4)).summary.success == 4
+    for more in ({}, {"retry": True}, {"dry_run": True}):
+        with pytest.raises(UsageError, match="a copy of it was gone on with elsewhere") as caught:
+            await folder.run(**more)
+        assert (caught.value.code, caught.value.exit_status) == ("other_app", Exit.USAGE)
+        assert "4 runs" in caught.value.message
+    assert sum(folder.executions().values()) == 7
+    assert (await copy.run()).summary.success == 3, "the newest copy goes on"
+    assert set(folder.executions().values()) == {1}
+    allowed = await folder.run(allow_other_app=True)
+    assert allowed.exit_status == 0
+
+
+async def test_outputs_of_their_own_on_one_app_do_not_disturb_each_other(folder: BatchFolder) -> None:
+    other = folder.path / "other.jsonl"
+    for _ in range(2):
+        await folder.run(limit=3)
+        await folder.run(limit=3, output=other)
+    assert (await folder.run()).exit_status == 0
+    assert (await folder.run(overwrite=True, limit=2)).summary.success == 2
+    assert (await folder.run(limit=2)).summary.success == 2
+
+
+async def test_a_killed_invocation_of_this_output_is_known(folder: BatchFolder) -> None:
+    """Its head stands in the journal before its first request leaves."""
+    await folder.run(limit=3)
+    journal = folder.path / "results.jsonl.journal"
+    ended = [line for line in journal.read_bytes().splitlines(keepends=True) if b'"event":"end"' not in line]
+    journal.write_bytes(b"".join(ended))
+    assert (await folder.run()).summary.success == 7
+
+
+async def test_a_log_that_is_not_to_be_had_holds_nobody_up(
+    folder: BatchFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await folder.run(limit=3)
+    await copy_of(folder, "copy").run(limit=4)
+
+    async def closed(*_: object, **__: object) -> None:
+        raise ServerError("no log here")
+
+    monkeypatch.setattr("dify_batch.dify.client.DifyClient.logs", closed)
+    assert (await folder.run()).exit_status == 0
