@@ -110,8 +110,12 @@ class Fold:
         return text
 
     def _refuse(self, message: str) -> None:
-        """An error event: before anything began it is a refusal [27i3]; after it the end was not seen."""
-        self.end = self._answer(UNKNOWN if self.begun else REFUSED, error=message)
+        """An error event. Of a workflow: before anything began it is a refusal [27i3], after it the end was not seen. A
+        chat is checked before its stream begins, so there it is the model's: executed, and failed [32s]."""
+        if self.mode in ("workflow", "advanced-chat"):
+            self.end = self._answer(UNKNOWN if self.begun else REFUSED, error=message)
+        else:
+            self.end = self._answer("failed", error=message)
 
     def _finish(self, data: Mapping[str, Any]) -> None:
         outputs = data.get("outputs")

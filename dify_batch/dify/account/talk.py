@@ -10,9 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from dify_batch.dify.account.answer import REFUSED, UNKNOWN, Fold
+from dify_batch.dify.account.answer import Fold
 from dify_batch.dify.protocol import Events
-from dify_batch.dify.word import event_refusal
 from dify_batch.outcomes import Failed, Lost, Outcome, Running, RunRef, RunResult, Succeeded
 
 
@@ -56,9 +55,7 @@ class Talk:
         end = fold.end
         if end is None:
             return None
-        if end.status == REFUSED:
-            return event_refusal(end.error or "")
-        if end.status == UNKNOWN:  # the model gave an error: executed, in part paid, and ended [32s, 33s]
+        if not end.good:  # the model gave an error: executed, in part paid, and ended
             return Failed(self._result("failed", end.error))
         usage = fold.usage or {}
         if usage.get("total_tokens") == 0:
