@@ -15,9 +15,10 @@ from dify_batch.errors import DifyBatchError
 if TYPE_CHECKING:
     from dify_batch.dify.account.cache import AppCache
     from dify_batch.dify.account.client import AccountClient
-    from dify_batch.dify.account.hosts import Host, Hosts
+    from dify_batch.dify.account.hosts import Host, Hosts, HostsFile
     from dify_batch.dify.account.session import Session
     from dify_batch.dify.account.shapes import Shape
+    from dify_batch.dify.account.vault import Tokens
 
 APP, EXTERNAL = "app", "permitted-external-app"
 
@@ -48,7 +49,8 @@ class Context:
         self.environ: Mapping[str, str] = os.environ
         self.seams: Seams = Seams()
         self.store: Store = Store.of(self.environ, keyring=not given.get("no_keyring"))
-        self.hosts, self.tokens = self.store.hosts, self.store.tokens
+        self.hosts: HostsFile = self.store.hosts
+        self.tokens: Tokens = self.store.tokens
         self.cache: AppCache = AppCache(cache_folder(self.environ), self.seams.clock)
         self.secret: str = ""  # the token in use: it is taken out of whatever is shown
         self.warnings: list[str] = []
