@@ -65,8 +65,12 @@ _TITLE = re.compile(rb"<(title|h1)[^<>]{0,200}>([^<]{1,300})<", re.IGNORECASE)
 LOOKED_AT = 8192
 """Bytes of a page in which its title is looked for."""
 
-HTTPS_PORT = "plain HTTP request was sent to HTTPS port"
-"""What nginx says to http:// where https:// belongs."""
+SPEAKS_HTTPS = (
+    "plain HTTP request was sent to HTTPS port",  # nginx
+    "Client sent an HTTP request to an HTTPS server",  # Go: Traefik, Caddy
+    "speaking plain HTTP to an SSL-enabled server port",  # Apache
+)
+"""What is said to http:// where https:// belongs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +127,9 @@ def _target(http_status: int, headers: Mapping[str, str]) -> str:
 def _title(body: bytes) -> str:
     """The title of a page, or a line of plain text; not what else a page says, which may quote the request."""
     head = body[:LOOKED_AT]
+    for said in SPEAKS_HTTPS:
+        if said.encode() in head:
+            return said
     found = _TITLE.search(head)
     if found is not None:
         return one_line(unescape(found[2].decode("utf-8", "replace")), 100)
@@ -193,7 +200,7 @@ def is_wrong_address(word: Word) -> bool:
 def cure(word: Word) -> str:
     """What to do about a gateway's word at the first question."""
     match word.http_status:
-        case 400 if HTTPS_PORT in word.message:
+        case 400 if any(said in word.message for said in SPEAKS_HTTPS):
             return "write DIFY_API_BASE_URL with https:// in place of http://"
         case 401:
             return "a gateway asks for a login of its own: check DIFY_API_BASE_URL, or ask who runs that gateway"

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from dify_batch.dify.answers import error_of
-from dify_batch.dify.word import HTTPS_PORT, Word, refusal, word_of
+from dify_batch.dify.word import SPEAKS_HTTPS, Word, refusal, word_of
 from dify_batch.errors import AppError, AuthError, ConnectionFailed, DifyBatchError, RateLimited, ServerError
 from dify_batch.outcomes import Fatal, Lost, Rejected, Throttled, Unreachable
 
@@ -78,7 +78,7 @@ def test_what_passes_is_waited_for_at_the_first_question_too(status: int) -> Non
 @pytest.mark.parametrize(
     ("status", "body", "cure"),
     [
-        (400, f"<html><head><title>400 The {HTTPS_PORT}</title></head></html>".encode(), "https://"),
+        *((400, f"<title>400 Bad Request</title><h1>400</h1>The {said}".encode(), "https://") for said in SPEAKS_HTTPS),
         (401, b"<h1>401 Authorization Required</h1>", "a login of its own"),
         (402, b"", "payment"),
         (403, b"<title>Access denied</title>", "lets this machine in"),
