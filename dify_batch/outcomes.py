@@ -136,10 +136,12 @@ class Throttled:
 
 @dataclass(frozen=True, slots=True)
 class Unreachable:
-    """`charged`: the server was reached and failed at an upload, which uses up one of the row's retries."""
+    """`charged`: the server was reached and failed at an upload, which uses up one of the row's retries. `foreign`:
+    the word of something in front of Dify, which may as well be about this one request."""
 
     message: str
     charged: bool = False
+    foreign: bool = False
 
 
 @dataclass(frozen=True, slots=True)

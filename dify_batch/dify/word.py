@@ -189,7 +189,7 @@ def _of_a_gateway(word: Word, retry_after: float | None, first: bool) -> Outcome
         return Lost(f"{word.shown}, and the answer is not Dify's", http_status, True, retry_after)
     if http_status >= 500 or http_status == 408:
         return Lost(word.shown, http_status, True, retry_after)
-    return Unreachable(shown)
+    return Unreachable(shown, foreign=True)
 
 
 def is_wrong_address(word: Word) -> bool:

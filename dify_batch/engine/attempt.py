@@ -165,7 +165,8 @@ class Attempts:
         )
         if isinstance(outcome, Lost):
             work.known_runs = frozenset(slot.runs)
-        self._tell(work, Answered(outcome))
+        # Whoever goes first finds out whether an outage is over: what it meets is the outage's.
+        self._tell(work, Answered(outcome, excused=goes_first and isinstance(outcome, Unreachable)))
         return isinstance(outcome, Lost)
 
     def _refuse(self, work: Work, user: str, mode: Mode, outcome: Outcome) -> None:

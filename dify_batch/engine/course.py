@@ -317,6 +317,12 @@ def _answered(rules: Rules, row: Row, outcome: Outcome, excused: bool) -> Advanc
             if row.retries < rules.max_retries:
                 return _again(row, message, charged=True)
             return _conclude(row._replace(ref=None), GiveUp("failed", "upload_failed", message))
+        case Unreachable(message=message, foreign=True) if not excused:
+            if row.excuses < EXCUSES:
+                return _again(row._replace(excuses=row.excuses + 1), message)
+            if row.retries < rules.max_retries:
+                return _again(row, message, charged=True)
+            return _conclude(row._replace(ref=None), GiveUp("rejected", "gateway_refused", message))
         case Unreachable(message=message):
             return _again(row, message)
         case Running(ref=ref, reason=reason):

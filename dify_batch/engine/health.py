@@ -37,6 +37,8 @@ _DELAYS_KEPT = 200
 ALIKE = 10
 # A firewall's word about one row's text is that row's refusal; about so many in a row it may be the whole batch's.
 FOREIGN = 3
+# So many runs in a row that a gateway does not pass, though it passes the probes between, are all runs.
+FOREIGN_TO_ALL = 10
 # What differs between two errors of the same kind: ids, numbers, times.
 _PARTICULAR = re.compile(r"[0-9a-f]{8,}|\d+(?:\.\d+)?")
 # Of an error's text so much decides whether it is the same.
@@ -121,9 +123,13 @@ class Health:
             in_flight: how many were, itself included; `first`: it was the row that goes first after an outage.
         """
         outage, limit = self.outage, self.limit
-        if not (isinstance(outcome, Rejected) and outcome.foreign):
+        if not (isinstance(outcome, Rejected | Unreachable) and outcome.foreign):
             self._foreign = 0
         match outcome:
+            case Unreachable(message=message, foreign=True):
+                self._foreign += 1
+                # It answers a probe and passes no run: only a run can tell when that is over.
+                outage.begin(message, throttled=self._foreign >= FOREIGN_TO_ALL)
             case Unreachable(message=message):
                 outage.begin(message)
             case Throttled(message=message, retry_after=retry_after):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from hypothesis import settings
@@ -30,7 +31,7 @@ from dify_batch.engine.course import (
     check,
 )
 from dify_batch.engine.facts import Answered, Begun, Fact, Gone, NoMoreRows, NotSent, Seen, Sent, Started
-from dify_batch.outcomes import Failed, Running
+from dify_batch.outcomes import Failed, Running, Unreachable
 from tests.support.courses import (
     OUTCOMES,
     REF,
@@ -93,6 +94,15 @@ def test_an_outage_uses_up_no_retries(name: str) -> None:
     assert again.retries == 99
     assert isinstance(steps[0], Send)
     assert not steps[0].charged
+
+
+def test_a_gateways_word_is_an_outage_a_few_times_and_then_about_the_row() -> None:
+    refused = Answered(Unreachable("HTTP 405", foreign=True))
+    assert step(SAFE, sent(retries=3), refused) == Send(1, None, "HTTP 405", charged=False)
+    tired = sent(retries=2, excuses=EXCUSES)
+    assert step(SAFE, tired, refused) == Send(1, None, "HTTP 405", charged=True)
+    assert step(SAFE, tired, replace(refused, excused=True)) == Send(1, None, "HTTP 405", charged=False)
+    assert step(SAFE, sent(retries=3, excuses=EXCUSES), refused) == GiveUp("rejected", "gateway_refused", "HTTP 405")
 
 
 def test_an_upload_that_the_server_fails_at_is_charged_and_ends() -> None:
