@@ -305,7 +305,10 @@ class _Batch:
         settings, stats = self._settings, self._stats
         engine: Engine | None = None
 
+        unwritten: list[StorageError] = []  # told whatever else stopped the batch: a signal came first, it may be
+
         def on_storage_error(error: StorageError) -> None:
+            unwritten.append(error)
             if engine is not None:
                 engine.stopping.fail(error)
                 engine.stopping.abandon()
@@ -393,11 +396,12 @@ class _Batch:
             if engine is None:
                 raise
             engine.stopping.fail(storage)
+            unwritten.append(storage)
         finally:
-            with contextlib.suppress(StorageError):  # it is in `stopping.error` already
+            with contextlib.suppress(StorageError):  # it is in `unwritten` already
                 await ledger.close()
-        if isinstance(engine.stopping.error, StorageError):
-            error = engine.stopping.error
+        if unwritten:
+            error = unwritten[0]
             summary = await threads.run(self._as_on_disk)
         return BatchReport(
             summary, error, next_steps=next_steps(summary, settings, error, left_out=stats.left_out, asked=self._asked)

@@ -140,12 +140,18 @@ class DifyClient(Endpoints, RunEvents):
 
     @property
     def clock_offset(self) -> float:
-        """Seconds by which the server's clock is ahead of ours, good to about half a second; 0.0 until known."""
+        """Seconds by which the server's clock is now ahead of ours, good to about half a second; 0.0 until known.
+
+        Since the server told its time the monotonic clock has counted on, so a jump of ours changes the offset at once.
+        """
         if self._date is None:
             return 0.0
-        text, local = self._date
+        text, then = self._date
         server = http_date(text)
-        return 0.0 if server is None else server + 0.5 - local  # the header leaves out the part below a second
+        if server is None:
+            return 0.0
+        passed = self._clock.monotonic() - then
+        return server + 0.5 + passed - self._clock.wall()  # the header leaves out the part below a second
 
     # --- runs ---------------------------------------------------------------------------------------------------
 
@@ -450,7 +456,7 @@ class DifyClient(Endpoints, RunEvents):
         for name, value in response.headers.raw:  # one pass; a look-up in httpx's headers is a pass as well
             match name.lower():
                 case b"date":
-                    self._date = (value.decode("latin-1"), self._clock.wall())
+                    self._date = (value.decode("latin-1"), self._clock.monotonic())
                 case b"x-version":
                     self.server_version = value.decode("latin-1")
         return response

@@ -100,8 +100,11 @@ class Oracle:
             return False
         if span.may_repeat_anything:
             return True
-        failed = all(_over_and_failed(run, again.posted) for run in before)
-        return bool(span.flags.get("retry")) and failed
+        if not all(_over_and_failed(run, again.posted) for run in before):
+            return False
+        # Asked once, it may take more than one invocation: what --retry had sent may have been lost.
+        since = max(run.begun if run.ended is None else run.ended for run in before)
+        return any(asked.flags.get("retry") and asked.ended >= since for asked in self.spans)
 
     # --- each result is its row's own
 

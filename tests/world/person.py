@@ -62,7 +62,8 @@ def _add(desk: Desk, row: int) -> None:
 
 def _remove(desk: Desk, row: int) -> None:
     if len(desk.table) > 1:
-        del desk.table[list(desk.table)[row % len(desk.table)]]
+        # Never the first: a table that has none of the output's rows is taken for another table.
+        del desk.table[list(desk.table)[1 + row % (len(desk.table) - 1)]]
         desk.write_table()
 
 

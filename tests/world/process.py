@@ -154,9 +154,18 @@ class Process:
         self.disk = ProcessDisk(machine, invocation.disk, self.kill, self.seams.chance)
         self._control: Control | None = None
         self._escalation = Escalation()
+        self._died: asyncio.Future[None] = loop.create_future()
         context = contextvars.copy_context()
         context.run(OWNER.set, self)
         self._main = loop.create_task(self._run(), context=context)
+
+    @property
+    def at_work(self) -> bool:
+        return not self.dead and not self._main.done()
+
+    @property
+    def flags(self) -> tuple[tuple[str, Any], ...]:
+        return self._invocation.flags
 
     def adopt(self, task: asyncio.Task[Any]) -> None:
         """A task that this process has made."""
@@ -175,7 +184,8 @@ class Process:
 
     async def ended(self) -> Ended:
         """Waits for its end, or gives it up as late."""
-        await asyncio.wait({self._main}, timeout=LONGEST)
+        ends: set[asyncio.Future[Any]] = {self._main, self._died}
+        await asyncio.wait(ends, timeout=LONGEST, return_when=asyncio.FIRST_COMPLETED)
         if self.dead:
             await self._bury()
             return Ended(self._how)
@@ -218,7 +228,7 @@ class Process:
         self._network.drop(self)
         if what == "power":
             self._machine.power_cut(kept)
-        self._loop.call_soon(self._main.cancel)
+        self._died.set_result(None)
 
     def signal(self, name: str) -> None:
         """SIGTERM or SIGINT, as the command line takes them."""

@@ -198,6 +198,8 @@ class World:
         ended = await process.ended()
         for timer in timers:
             timer.cancel()
+        await asyncio.gather(*self._others)
+        self._others.clear()
         self.tell(f"#{self._number} ends: {_told(ended)}")
         span = Span(self._number, invocation, began, self.loop.time())
         self.verdict.violations += self.oracle.after(span, ended)
@@ -219,12 +221,13 @@ class World:
             case "answer":
                 self.server.answer_forms()
             case "second":
-                self._others.append(asyncio.ensure_future(self._second(process)))
+                if process.at_work:
+                    self._others.append(asyncio.ensure_future(self._second(process)))
 
     async def _second(self, first: Process) -> None:
         """Another process on the same output: it ends at once, or the first had just ended."""
         had = not first.dead and self.machine.locks != {}
-        ended = await self._start(Invocation(), "second").ended()
+        ended = await self._start(Invocation(flags=first.flags), "second").ended()
         self.tell(f"second ends: {_told(ended)}")
         if had and not first.dead and ended.status != 75:
             self.verdict.violations.append(Violation("second", f"a second process ended with {_told(ended)}"))

@@ -22,7 +22,9 @@ from dify_batch.errors import (
     ServerError,
     UsageError,
 )
+from dify_batch.seams import Seams
 from tests.dify.client.parts import BASE, KEY, hangs
+from tests.support.clocks import JumpingClock
 from tests.support.raw_server import serving
 from tests.support.wire_files import answer, recorded
 
@@ -129,6 +131,21 @@ async def test_clock_and_version(client: DifyClient, dify: respx.Router) -> None
     await client.info()
     assert client.clock_offset == pytest.approx(100, abs=5)
     assert client.server_version == "1.14.2"
+
+
+async def test_a_jump_of_our_clock_changes_the_offset_at_once(dify: respx.Router) -> None:
+    """Else the time of a POST by the server's clock is an hour wrong, and the log is asked for the wrong hour."""
+    clock = JumpingClock()
+    transport = httpx.MockTransport(dify.async_handler)
+    async with DifyClient(BASE, KEY, transport=transport, seams=Seams(clock=clock)) as client:
+        date = {"date": formatdate(clock.wall() + 100, usegmt=True)}
+        dify.get("/info").mock(httpx.Response(200, headers=date, json={}))
+        await client.info()
+        before = clock.wall() + client.clock_offset
+        clock.jumped = 3600.0
+        assert clock.wall() + client.clock_offset == pytest.approx(before)
+        clock.passed = 60.0
+        assert clock.wall() + client.clock_offset == pytest.approx(before + 60)
 
 
 @pytest.mark.parametrize(
