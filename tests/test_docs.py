@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from dify_batch.cli.arguments import COMMANDS, build_parser
 from dify_batch.cli.completion import SHELLS
-from dify_batch.errors import EXIT_OF_CODE
+from dify_batch.errors import EXIT_OF_CODE, Exit
 from dify_batch.flags import BY_ENV, FLAGS, GROUPS, Flag
+from dify_batch.ledger.formats import Paths, result_line
+from dify_batch.outcomes import RunRef, RunResult
 from dify_batch.settings import Settings
 from docs.generate import AGENTS, MANUAL, TABLES, agents, env_example, fill, pages
 
@@ -114,6 +118,32 @@ def test_the_page_for_programs_names_each_code_beside_its_status() -> None:
     assert found.keys() == EXIT_OF_CODE.keys()
     for code, status in found.items():
         assert str(int(EXIT_OF_CODE[code])) in status.split(", "), code
+
+
+def test_the_page_of_statuses_has_each_once() -> None:
+    text = (MANUAL / "exit.md").read_text(encoding="utf-8").split("## ")[0]
+    statuses = [
+        int(status) for cell in re.findall(r"^\| ([\d, ]+) \|", text, re.MULTILINE) for status in cell.split(", ")
+    ]
+    assert sorted(statuses) == sorted(int(status) for status in Exit)
+
+
+def test_the_page_of_files_has_each_file_and_each_key_of_a_result() -> None:
+    text = (MANUAL / "files.md").read_text(encoding="utf-8")
+    for path in Paths.of(Path("results.jsonl")).all:
+        assert f"| `{path.name}` |" in text
+    run = RunResult(RunRef("r", "t"), "succeeded", {})
+    keys = json.loads(result_line("a", {}, run, retry_count=0, now=0.0))
+    named = re.findall(
+        r"`(\w+)`", "".join(re.findall(r"^\| (`.*?) \|", text.split("## A result line")[1], re.MULTILINE))
+    )
+    assert [name for name in named if name in keys] == list(keys)
+
+
+def test_each_extra_says_what_it_is_for() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    text = (MANUAL / "start.md").read_text(encoding="utf-8").split("| extra |")[1].split("```")[0]
+    assert sorted(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)) == sorted(project["optional-dependencies"])
 
 
 def slug(heading: str) -> str:
