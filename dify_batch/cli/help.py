@@ -10,7 +10,7 @@ from typing import Any
 from dify_batch.cli.channels import write
 from dify_batch.cli.output import check_format, present
 from dify_batch.cli.parser import Parser, Subparsers, add_command
-from dify_batch.errors import EXIT_OF_CODE, Exit
+from dify_batch.errors import EXIT_OF_CODE, Exit, UsageError
 
 NAME = "help"
 USAGE = "help [agents] [-o json]"
@@ -34,12 +34,15 @@ _STATUS = {
 
 def add_parser(commands: Subparsers, *, complete: bool) -> None:
     parser = add_command(commands, NAME, "every command, flag, exit status and error code")
-    parser.add_argument("topic", nargs="?", choices=("agents",), help="agents: how programs and agents call it")
+    parser.add_argument("topic", nargs="?", metavar="agents", help="agents: how programs and agents call it")
     parser.add_argument("-o", "--output", dest="format", metavar="FORMAT", help=", ".join(FORMATS))
 
 
 def run(given: Mapping[str, Any], whole: Callable[..., Parser]) -> int:
-    if given.get("topic") == "agents":
+    topic = given.get("topic")
+    if topic not in (None, "agents"):  # argparse's `choices` would refuse the topic that was not given, too
+        raise UsageError(f'help: there is no page "{topic}"', code="usage_invalid_flag", hint="dify-batch help agents")
+    if topic == "agents":
         from importlib.resources import files
 
         write(sys.stdout, files("dify_batch.cli").joinpath("agents.md").read_text(encoding="utf-8"))

@@ -230,3 +230,35 @@ async def test_nobody_is_signed_in(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(AuthError) as error:
         await batch(tmp_path, "x", "one")
     assert error.value.code == "not_logged_in"
+
+
+async def crash(sim: Simulator, folder: Path, *queries: str, when: str) -> None:
+    """A batch that is cut off once so many runs are `when`: running, or queued."""
+    import asyncio
+
+    task = asyncio.create_task(batch(folder, IDS["app-demo"], *queries))
+    while sim.state(runs=False)[when] < len(queries):
+        await asyncio.sleep(0.02)
+    await asyncio.sleep(0.3)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_runs_that_were_known_at_a_crash_are_collected(sim: Simulator, tmp_path: Path) -> None:
+    sim.configure(latency=1.0)
+    await crash(sim, tmp_path, "one", "two", "three", when="running")
+    report = await batch(tmp_path, IDS["app-demo"])
+    assert (report.error, report.summary.done_before + report.summary.success) == (None, 3)
+    assert sim.state()["post_total"] == 3
+
+
+async def test_requests_that_were_open_at_a_crash_are_never_sent_again(sim: Simulator, tmp_path: Path) -> None:
+    sim.configure(workers=0)
+    await crash(sim, tmp_path, "one", "two", when="queued")
+    report = await batch(tmp_path, IDS["app-demo"], timeout=1.0)
+    assert (report.summary.unknown, sim.state()["post_total"]) == (2, 2)
+    sim.configure(workers=None)  # they begin after all
+    again = await batch(tmp_path, IDS["app-demo"], retry=True, timeout=1.0)
+    assert sim.state()["post_total"] == 2
+    assert max(sim.state()["executions"].values()) == 1
+    assert again.summary.unknown + again.summary.success == 2
