@@ -293,7 +293,7 @@ def test_the_two_kinds_of_429() -> None:
 
 def test_a_redirect_says_where_to() -> None:
     assert answered("21a-v1-no-slash") == Unreachable(
-        "something in front of Dify answers HTTP 308, a redirect to http://127.0.0.1:5001/v1/"
+        "something in front of Dify answers HTTP 308, a redirect to http://127.0.0.1:5001/v1/", foreign=True
     )
 
 

@@ -29,7 +29,9 @@ async def test_the_first_good_answer_changes_what_a_gateways_word_means(client: 
     dify.get("/parameters").mock(answer("19-parameters-W1"))
     await client.parameters()
     assert client.answered
-    assert await run(client) == Unreachable("something in front of Dify answers HTTP 404 (page not found)")
+    assert await run(client) == Unreachable(
+        "something in front of Dify answers HTTP 404 (page not found)", foreign=True
+    )
     with pytest.raises(ConnectionFailed, match="something in front of Dify"):
         await client.logs(user="u")
 
