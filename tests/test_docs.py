@@ -15,6 +15,7 @@ import pytest
 
 from dify_batch.cli.arguments import COMMANDS, build_parser
 from dify_batch.cli.completion import SHELLS
+from dify_batch.engine.course import Stage
 from dify_batch.errors import EXIT_OF_CODE, Exit
 from dify_batch.flags import BY_ENV, FLAGS, GROUPS, Flag
 from dify_batch.ledger.formats import Paths, result_line
@@ -138,6 +139,17 @@ def test_the_page_of_files_has_each_file_and_each_key_of_a_result() -> None:
         r"`(\w+)`", "".join(re.findall(r"^\| (`.*?) \|", text.split("## A result line")[1], re.MULTILINE))
     )
     assert [name for name in named if name in keys] == list(keys)
+
+
+def test_the_picture_of_the_house_has_every_room() -> None:
+    text = (MANUAL / "design.md").read_text(encoding="utf-8")
+    picture = text.split("```")[1]
+    rooms = {
+        path.stem for path in (ROOT / "dify_batch").iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()
+    }
+    assert {room for room in rooms if room[0] != "_"} - {"simulator"} <= set(re.findall(r"\w+", picture))
+    stages = re.findall(r"^\| ([A-Z]+) \|", text, re.MULTILINE)
+    assert stages == [stage.name for stage in Stage]
 
 
 def test_each_extra_says_what_it_is_for() -> None:
