@@ -150,7 +150,7 @@ def read_base_url(text: str) -> tuple[str, str | None]:
         )
     if "@" in parts.netloc:
         raise UsageError(
-            f'DIFY_API_BASE_URL: "{shown}" bears a user, which cannot be sent: basic auth and the app\'s key need the '
+            f'DIFY_API_BASE_URL: "{shown}" holds a user, which cannot be sent: basic auth and the app\'s key need the '
             "same header",
             hint=f"probably meant: DIFY_API_BASE_URL={_mended(url) or without_user(url)}",
         )

@@ -218,7 +218,7 @@ def _check_together(settings: Settings) -> None:
     """Values that are right alone and wrong together."""
     if settings.retry and settings.overwrite:
         raise UsageError(
-            "--retry and --overwrite contradict each other: one goes on, the other begins anew",
+            "--retry and --overwrite contradict each other: one goes on, the other starts over",
             hint="leave one of them out",
             code="usage_invalid_flag",
         )

@@ -150,7 +150,7 @@ def test_a_settings_file_that_is_not_there(tmp_path: Path) -> None:
     [
         (
             ["--retry", "--overwrite"],
-            "--retry and --overwrite contradict each other: one goes on, the other begins anew",
+            "--retry and --overwrite contradict each other: one goes on, the other starts over",
         ),
         (["-qv"], "-q and -v contradict each other"),
         (

@@ -286,7 +286,7 @@ class _Batch:
         if state.missing_results:
             text = (
                 f"{self._paths.results} lacks {state.missing_results} results that the journal calls done; they are "
-                f"fetched from the server again (to have a row run anew, put its id into {self._paths.retry.name} once "
+                f"fetched from the server again (to run a row again, put its id into {self._paths.retry.name} once "
                 "it has its result, and add --retry)"
             )
             found.append(Notice("missing_results", text))

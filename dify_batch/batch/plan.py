@@ -56,7 +56,7 @@ class Plan:
     def text(self) -> str:
         """The plan for people."""
         pace = (
-            f"{self.concurrency} at a time" if self.concurrency != "auto" else "as many at a time as the server bears"
+            f"{self.concurrency} at a time" if self.concurrency != "auto" else "as many at a time as the server can do"
         )
         if self.rate is not None:
             pace += f", at most {self.rate:g} a second"

@@ -84,7 +84,7 @@ def checked_url(base_url: str) -> str:
         )
     if not plain:
         raise UsageError(
-            "DIFY_API_BASE_URL bears credentials, a query or a fragment",
+            "DIFY_API_BASE_URL holds credentials, a query or a fragment",
             hint="write the address alone, like https://dify.example.com/v1, and the key as DIFY_API_KEY",
         )
     return url

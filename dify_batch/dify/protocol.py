@@ -46,7 +46,7 @@ def answer_outcome(
         return refusal(word_of(http_status, headers, body), retry_after=retry_after, first=first)
     names = {text(name) for name in (parsed.get("workflow_run_id"), data.get("id")) if name}
     if len(names) != 1:
-        return Lost("the answer names two runs" if names else "the answer bears no run id", http_status)
+        return Lost("the answer names two runs" if names else "the answer has no run id", http_status)
     return ended(data, RunRef(names.pop(), text(parsed.get("task_id")) or None), final=False)
 
 

@@ -163,7 +163,7 @@ def require_ours(paths: Paths, strange: list[str]) -> None:
     raise UsageError(
         f"{strange[0]} of this program{more}, so it is not known which rows are done; nothing was sent",
         hint=f"is {paths.results} the file that you mean? If so, write each result on a line of its own, in UTF-8, "
-        'with its id and "status": "success"; or take the lines out; or begin anew with --overwrite, which keeps the '
+        'with its id and "status": "success"; or take the lines out; or start over with --overwrite, which keeps the '
         "old file",
         code="usage_invalid_flag",
     )

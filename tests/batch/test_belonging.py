@@ -280,7 +280,7 @@ async def test_a_deleted_result_is_fetched_again_and_how_to_run_it_anew_is_told(
     report = await folder.run()
     assert (report.exit_status, report.summary.posts) == (0, 0)
     assert codes(report) == ["missing_results"]
-    assert "run anew" in report.summary.warnings[0].message
+    assert "to run a row again" in report.summary.warnings[0].message
     assert len(results(folder.output)) == 10
 
 
