@@ -134,17 +134,17 @@ def stopping(stop: Stop, *, quiet: bool) -> Iterator[None]:
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     assert task is not None
 
-    def received() -> None:
+    def received(code: str) -> None:
         if stop.asked.is_set():
             task.cancel()
             return
-        stop.ask()
+        stop.ask(code)
         if not quiet:
             note("stopping the run on the server; press Ctrl-C again to leave at once")
 
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    for number in numbers:
-        loop.add_signal_handler(number, received)
+    numbers = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
+    for number, code in numbers.items():
+        loop.add_signal_handler(number, received, code)
     try:
         yield
     finally:
@@ -178,7 +178,7 @@ def finish(
         if answer.status == REFUSED:
             context.cache.forget(host, app_id)
         required = required_names(form) if form is not None else ""
-        raise bad_end(answer, stopped_by_us=stop.asked.is_set(), required=required)
+        raise bad_end(answer, stopped_by=stop.code if stop.asked.is_set() else None, required=required)
     step = resume_command(app_id, answer) or go_on_command(noun, app_id, answer)
     view = RunView(answer, live=live, warnings=context.warnings, next_step=step)
     if step is not None and answer.status == "paused" and is_demo(host) and not context.machine:

@@ -104,13 +104,13 @@ def show_run(view: RunView, form: str, *, quiet: bool, partial: bool) -> None:
         note(f"go on with: {view.next_step}")
 
 
-def bad_end(answer: RunAnswer, *, stopped_by_us: bool, required: str) -> DifyBatchError:
+def bad_end(answer: RunAnswer, *, stopped_by: str | None, required: str) -> DifyBatchError:
     """The error that a run without a good end is."""
     run = f" (run {answer.run_id})" if answer.run_id else ""
     why = answer.error or "the server gave no reason"
     facts: dict[str, Any] = {"run": answer.as_dict()}
-    if stopped_by_us and answer.status in ("stopped", "succeeded"):
-        return DifyBatchError(f"interrupted: the run was stopped on the server{run}", code="interrupted", **facts)
+    if stopped_by is not None and answer.status in ("stopped", "succeeded"):
+        return DifyBatchError(f"{stopped_by}: the run was stopped on the server{run}", code=stopped_by, **facts)
     if answer.status == REFUSED:
         return DifyBatchError(f"the run was refused: {why}", code="server_4xx_other", hint=required, **facts)
     if answer.status == "stopped":

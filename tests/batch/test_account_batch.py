@@ -262,3 +262,24 @@ async def test_requests_that_were_open_at_a_crash_are_never_sent_again(sim: Simu
     assert sim.state()["post_total"] == 2
     assert max(sim.state()["executions"].values()) == 1
     assert again.summary.unknown + again.summary.success == 2
+
+
+async def test_what_the_engine_raises_at_a_start_passes_through(sim: Simulator) -> None:
+    """An answer that names another row's run is the engine's matter."""
+    import os
+
+    from dify_batch.batch.surface import open_target
+    from dify_batch.outcomes import RunRef
+    from dify_batch.seams import REAL
+
+    class Foreign(Exception):
+        pass
+
+    def on_started(ref: RunRef) -> None:
+        raise Foreign(ref.run_id)
+
+    assert os.environ["DIFY_TOKEN"]
+    settings = Settings(input="data.csv", output=Path("never.jsonl"), app=IDS["app-demo"])
+    async with open_target(settings, None, REAL) as target:
+        with pytest.raises(Foreign):
+            await target.client.run({"query": "x"}, user="", mode="streaming", timeout=5.0, on_started=on_started)

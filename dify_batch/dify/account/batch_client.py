@@ -8,18 +8,19 @@ log. Lost requests are looked up with an app key of the same app where there is 
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
 import httpx
 
-from dify_batch.dify.account.client import AccountClient, Page, RunAsk
+from dify_batch.dify.account.app_runs import AppRuns
+from dify_batch.dify.account.client import AccountClient, RunAsk
 from dify_batch.dify.account.shapes import PREFIX, TALKS
 from dify_batch.dify.account.talk import Talk
-from dify_batch.dify.answers import Detail, LogEntry, LogPage, upload_outcome
+from dify_batch.dify.answers import Detail, LogPage, upload_outcome
 from dify_batch.dify.client import DifyClient
 from dify_batch.dify.protocol import Events
 from dify_batch.dify.results import ended
@@ -76,8 +77,7 @@ class BatchClient:
         self._account = account
         self._app = app
         self._threads = seams.threads
-        self._clock = seams.clock
-        self._pages: dict[str | None, tuple[float, Page]] = {}
+        self._runs = AppRuns(client, app_id, self.mode, account, seams.clock)
         self._by_key = by_key
         self._workflow_id = workflow_id
         self._workspace_id = workspace_id
@@ -181,6 +181,7 @@ class BatchClient:
         stream = EventStream(every=reader.needs_all)
         reader.events.accepted = True
         told, chunks, done = reader.events.ref is not None, pieces(response), False
+        reason = "the stream ended before the run did"
         try:
             while not done:
                 try:
@@ -188,24 +189,19 @@ class BatchClient:
                         found = stream.feed(await anext(chunks))
                 except StopAsyncIteration:
                     found, done = stream.finish(), True
+                except TimeoutError:
+                    return _silent(reader)
+                except Exception as error:  # noqa: BLE001 - whatever broke the stream, the run is what it is
+                    found, done, reason = stream.finish(), True, f"connection cut: {Broken(error)}"
                 for event in found:
                     outcome = reader.feed(event)
                     if not told and reader.events.ref is not None:
                         told = True
                         if on_started is not None:
-                            on_started(reader.events.ref)
+                            on_started(reader.events.ref)  # what it raises is the engine's own
                     if outcome is not None:
                         return outcome
-            return reader.end("the stream ended before the run did")
-        except TimeoutError:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise
-            ref = reader.events.ref
-            assert ref is not None
-            return Running(ref, f"silent for {SILENCE:g} s after the start", silent=True)
-        except Exception as error:  # noqa: BLE001 - whatever broke the stream, the run is what it is
-            return reader.end(f"connection cut: {Broken(error)}")
+            return reader.end(reason)
         finally:
             await drop(response)
 
@@ -214,8 +210,8 @@ class BatchClient:
         run tells its state at once."""
         if self._by_key is not None:
             return await self._by_key.run_detail(ref)
-        if await self._listed():
-            told = await self._stored(ref)
+        if await self._runs.listed():
+            told = await self._runs.stored(ref)
             if told is not None:
                 return told
         try:
@@ -235,29 +231,6 @@ class BatchClient:
                 return await self._told(response, ref)
         except TimeoutError:
             return Detail(Running(ref, "its events have told no end so far"))
-
-    async def _listed(self) -> bool:
-        """Whether the server has a list of this app's runs."""
-        try:
-            return self.mode in ("workflow", "advanced-chat") and await self._client.shape() == "C"
-        except DifyBatchError:
-            return False
-
-    async def _stored(self, ref: RunRef) -> Detail | None:
-        """A run as a server of C has it; None where that is closed to this account, whose own events are not."""
-        try:
-            data = await self._client.run_detail(self._app_id, ref.run_id)
-        except (ConnectionFailed, RateLimited) as error:
-            return Detail(Unreachable(error.message))
-        except DifyBatchError:
-            return None
-        inputs, begun = data.get("inputs"), data.get("created_at")
-        return Detail(
-            ended(data, ref, final=True),
-            inputs if isinstance(inputs, str) else None if inputs is None else json.dumps(inputs),
-            begun if isinstance(begun, int) else None,
-            str(data.get("status") or ""),
-        )
 
     async def _told(self, response: httpx.Response, ref: RunRef) -> Detail:
         """The end of a run out of its events. What the server has stored bears the run's id as its task's [24l], and is
@@ -293,39 +266,14 @@ class BatchClient:
         if self._by_key is not None:
             account = self._account if user is not None else None
             return await self._by_key.logs(account=account, after=after, before=before, page=page, limit=limit)
-        if not await self._listed():
+        if not await self._runs.listed():
             raise AppError(
                 "the account surface has no list of runs here, so a lost request cannot be looked up",
                 hint="with an app key of the same app beside it (DIFY_API_KEY) it can",
             )
         if page > 1:
             return LogPage((), has_more=False)  # its pages go by the last run's id: all of them were read for the first
-        return await self._runs(user is not None, after, before)
-
-    async def _runs(self, mine: bool, after: datetime | None, before: datetime | None) -> LogPage:
-        """The runs of a server of C within a time, newest first; without `after` those of the newest page. Each page is
-        one of the 60 requests a minute."""
-        low = None if after is None else after.timestamp()
-        high = None if before is None else before.timestamp()
-        found: list[LogEntry] = []
-        last: str | None = None
-        for _ in range(_PAGES):
-            page = await self._page(last)
-            entries = [_entry(row) for row in page.rows]
-            found += [e for e in entries if _within(e.created_at, low, high) and (not mine or e.user == self._account)]
-            oldest = entries[-1].created_at if entries else None
-            if not page.has_more or low is None or (oldest is not None and oldest < low):
-                return LogPage(tuple(found), has_more=False)
-            last = entries[-1].run_id
-        return LogPage(tuple(found), has_more=True)
-
-    async def _page(self, last: str | None) -> Page:
-        """A page of runs. One look asks for the same ones several times, so they are kept for a moment."""
-        now = self._clock.monotonic()
-        kept = self._pages.get(last)
-        if kept is None or now - kept[0] > _KEPT:
-            kept = self._pages[last] = (now, await self._client.runs(self._app_id, last_id=last))
-        return kept[1]
+        return await self._runs.within(after, before, mine=user is not None)
 
     # ---------------------------------------------------------------- the rest
 
@@ -357,28 +305,10 @@ class BatchClient:
         return None
 
 
-_PAGES = 10
-"""Pages of runs that one look reads at the most: a sixth of what a minute allows."""
-
-_KEPT = 2.0
-"""Seconds that a page of runs is used again."""
-
-
-def _within(moment: int | None, low: float | None, high: float | None) -> bool:
-    return moment is None or ((low is None or moment >= low) and (high is None or moment <= high))
-
-
-def _entry(row: Mapping[str, Any]) -> LogEntry:
-    account = row.get("created_by_account")
-    begun, over = row.get("created_at"), row.get("finished_at")
-    return LogEntry(
-        run_id=str(row.get("id")),
-        status=str(row.get("status") or ""),
-        created_at=begun if isinstance(begun, int) else None,
-        finished_at=over if isinstance(over, int) else None,
-        user=str(account.get("email")) if isinstance(account, dict) else None,
-        error=None,
-    )
+def _silent(reader: Talk) -> Outcome:
+    said = f"silent for {SILENCE:g} s after the start"
+    end = reader.end(said)
+    return replace(end, silent=True) if isinstance(end, Running) else end
 
 
 def outcome_of(error: DifyBatchError) -> Outcome:

@@ -26,11 +26,13 @@ Show = Callable[[str], None]
 
 @dataclass(slots=True)
 class Stop:
-    """What the person asks for while a run goes on: `ask()` once ends it on the server."""
+    """What the person asks for while a run goes on: `ask()` once ends it on the server. `code`: what that is called."""
 
     asked: asyncio.Event = field(default_factory=asyncio.Event)
+    code: str = "interrupted"
 
-    def ask(self) -> None:
+    def ask(self, code: str = "interrupted") -> None:
+        self.code = code
         self.asked.set()
 
 
@@ -96,6 +98,8 @@ class Runner:
             return "the stream ended before the run did"
         except TimeoutError:
             return f"nothing was heard of the run for {SILENCE:g} s"
+        except DifyBatchError:
+            raise  # of whoever shows the text
         except Exception as error:  # noqa: BLE001 - whatever broke the stream, the run is what it is
             return f"the stream broke off: {Broken(error)}"
         finally:

@@ -11,7 +11,7 @@ from typing import Any
 from aiohttp import web
 from multidict import CIMultiDict
 
-from .. import account_api
+from .. import account_api, account_signin
 from ..exchange import Connection, Request
 from ..lookups import ROUTES
 from ..routes import answer, reach
@@ -108,7 +108,7 @@ def site_server(site: Site) -> HttpServer:
             if request.path.startswith("/openapi/v1/"):
                 return account_api.answer(site, request, connection)
             if request.path == "/device":
-                return account_api.device_page(site, request)
+                return account_signin.device_page(site, request)
             return answer(site, ROUTES, request, connection)
 
         name = ROUTES.name_of(request.path) if site.plan.requests else ""

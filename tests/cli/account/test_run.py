@@ -248,16 +248,25 @@ def test_a_plan_s_quota_is_not_waited_for(cli: AccountCli, monkeypatch: pytest.M
     assert (done.status, done.error["code"], waits) == (7, "rate_limited", [])
 
 
-def interrupt_when(holds: Any, times: int = 1) -> threading.Thread:
+def interrupt_when(holds: Any, times: int = 1, number: signal.Signals = signal.SIGINT) -> threading.Thread:
     def wait() -> None:
         eventually(holds)
         for _ in range(times):
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), number)
             threading.Event().wait(0.1)
 
     thread = threading.Thread(target=wait)
     thread.start()
     return thread
+
+
+def test_sigterm_stops_it_as_well(cli: AccountCli) -> None:
+    cli("describe", "app", DEMO)
+    cli.sim.configure(latency=30)
+    thread = interrupt_when(lambda: cli.sim.state()["running"], number=signal.SIGTERM)
+    done = cli("run", "app", DEMO, "--input", "query=x", "-o", "json")
+    thread.join()
+    assert (done.status, done.error["code"]) == (143, "terminated")
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
