@@ -62,8 +62,9 @@ def last_call(given: Mapping[str, Any], whole: Callable[..., Parser]) -> dict[st
     """The last batch of `given["results"]` as it was typed (dest → text), from its journal, with the --env-file of
     today. So a command that goes on with an output asks the same app in the same way.
 
-    Raises UsageError: there is no batch of that name.
+    Raises UsageError: there is no batch of that name, or it asked no app behind a key.
     """
+    from dify_batch.errors import UsageError
     from dify_batch.ledger.formats import Paths
     from dify_batch.ledger.state import read_state
     from dify_batch.reports.status import require_batch
@@ -75,4 +76,12 @@ def last_call(given: Mapping[str, Any], whole: Callable[..., Parser]) -> dict[st
     source = str(last.get("input") or "-")
     typed = vars(whole().parse_args(["-i", source, "-o", str(output), *last.get("again", ())]))
     typed.pop("command", None)
+    if typed.get("demo"):
+        raise UsageError(f"{output} was made with --demo, and its simulated Dify has gone with it")
+    if typed.get("app"):
+        raise UsageError(
+            f"{output} holds runs of an account's app, and this command needs an app key",
+            hint=f"for a paused run: dify-batch resume app {typed['app']} RUN; its id is in {output}.paused",
+            code="usage_invalid_flag",
+        )
     return typed | ({"env_file": given["env_file"]} if "env_file" in given else {})

@@ -255,3 +255,17 @@ def test_no_batch_of_that_name(env: dict[str, str], tmp_path: Path) -> None:
         assert done.status == 2
         assert "there is no batch of that name" in done.err
         assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["answer", "stop"])
+def test_the_runs_of_a_demo_and_of_an_account_are_others(command: str, env: dict[str, str], tmp_path: Path) -> None:
+    harness.write_csv(tmp_path / "data.csv", 1)
+    assert harness.run(tmp_path, env, *BATCH, "--demo").status == 0
+    done = harness.run(tmp_path, env, command, "results.jsonl")
+    assert (done.status, done.out) == (2, "")
+    assert "made with --demo" in done.err
+    journal = tmp_path / "results.jsonl.journal"
+    journal.write_text(journal.read_text().replace('"--demo"', '"--app","A1"'))
+    done = harness.run(tmp_path, env, command, "results.jsonl")
+    assert (done.status, done.out) == (2, "")
+    assert "dify-batch resume app A1 RUN" in done.err
