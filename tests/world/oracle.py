@@ -98,8 +98,8 @@ class Oracle:
         span = next((s for s in reversed(self.spans) if s.began <= again.posted <= s.ended), None)
         if span is None:
             return False
-        if span.may_repeat_anything:
-            return True
+        if any(asked.may_repeat_anything for asked in self.spans if asked.number <= span.number):
+            return True  # of several POSTs that were sent all the same, only the last is looked up
         if not all(_over_and_failed(run, again.posted) for run in before):
             return False
         # Asked once, it may take more than one invocation: what --retry had sent may have been lost.

@@ -147,7 +147,7 @@ class Process:
         self._machine = machine
         self._invocation = invocation
         self._paths = paths
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks: dict[asyncio.Task[Any], None] = {}  # in the order of their making, which a set has not
         self.seams = Seams(
             WorldClock(loop, invocation.clock, loop.time()), WorldChance(f"c{seed}"), WorldThreads(loop, f"t{seed}")
         )
@@ -169,8 +169,8 @@ class Process:
 
     def adopt(self, task: asyncio.Task[Any]) -> None:
         """A task that this process has made."""
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[task] = None
+        task.add_done_callback(lambda task: self._tasks.pop(task, None))
 
     async def _run(self) -> BatchReport:
         flags: dict[str, Any] = dict(self._invocation.flags)

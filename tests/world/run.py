@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import random
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -79,14 +80,17 @@ async def _whole(loop: WorldLoop, history: History, folder: Path, verdict: Verdi
         world.finish()
 
 
+_FOLDER = re.compile(r"/\S*/world-\w+/")  # it has another name each time
+
+
 class _Listener(logging.Handler):
     def __init__(self, verdict: Verdict, loop: WorldLoop) -> None:
         super().__init__()
         self._verdict, self._loop = verdict, loop
 
     def emit(self, record: logging.LogRecord) -> None:
-        row = getattr(record, "row", "")
-        self._verdict.told.append(f"{self._loop.time():9.2f}      {record.levelname} {row} {record.getMessage()}")
+        row, text = getattr(record, "row", ""), _FOLDER.sub("", record.getMessage())
+        self._verdict.told.append(f"{self._loop.time():9.2f}      {record.levelname} {row} {text}")
 
 
 @contextlib.contextmanager
@@ -151,8 +155,7 @@ class World:
         self._others: list[asyncio.Task[None]] = []
 
     def tell(self, text: str) -> None:
-        shown = text.replace(f"{self.desk.folder}/", "")  # it has another name each time
-        self.verdict.told.append(f"{self.loop.time():9.2f}  {shown}")
+        self.verdict.told.append(f"{self.loop.time():9.2f}  {_FOLDER.sub('', text)}")
 
     async def play(self) -> None:
         for invocation in self.history.invocations:
