@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_result, stop_after_
 
 from dify_batch._version import __version__
 from dify_batch.backoff import Backoff
+from dify_batch.dify import certificates
 from dify_batch.dify.answers import (
     Detail,
     LogEntry,
@@ -38,6 +40,7 @@ from dify_batch.dify.answers import (
 from dify_batch.dify.endpoints import Endpoints
 from dify_batch.dify.hearing import detail_heard, entry_heard, error_heard, outcome_heard
 from dify_batch.dify.protocol import Events, answer_outcome, follow_outcome
+from dify_batch.dify.proxies import proxy_for
 from dify_batch.dify.sse import EventStream
 from dify_batch.dify.transport import Broken, Transport, drop, own_limit, stream_or_whole, whole_body
 from dify_batch.dify.watch import Silence
@@ -277,7 +280,7 @@ class DifyClient(Endpoints, RunEvents):
         """`sent`: an answer had begun."""
         if broken.meaning == "unreachable" and not sent:
             if broken.distrusted and not self.answered:
-                return Fatal("app", "certificate", str(broken), None, _CERTIFICATE)
+                return Fatal("app", "certificate", str(broken), None, certificates.hint(os.environ))
             if broken.own_limit:  # never an outage: as many as there are room for go on
                 return Throttled(str(broken))
             return Unreachable(str(broken))
@@ -486,7 +489,7 @@ class DifyClient(Endpoints, RunEvents):
         except Broken as broken:
             hint = "check the network, the proxy settings and DIFY_API_BASE_URL"
             if broken.distrusted:
-                hint = _CERTIFICATE
+                hint = await self._about_certificate(broken)
             failed = ConnectionFailed(
                 f"{asked}: {broken}",
                 hint=hint,
@@ -501,6 +504,12 @@ class DifyClient(Endpoints, RunEvents):
             raise self._refused(response, body, method, url)
         self.answered = True
         return data
+
+    async def _about_certificate(self, broken: Broken) -> str:
+        names: tuple[str, ...] = ()
+        if broken.other_host and not self.answered and proxy_for(self.base_url) is None:
+            names = await certificates.names_at(self._run_url.host, self._run_url.port or 443)
+        return certificates.hint(os.environ, names)
 
     def _refused(self, response: httpx.Response, body: bytes, method: str, url: str) -> DifyBatchError:
         status, now = response.status_code, self._clock.wall()
@@ -518,9 +527,6 @@ class _Silence:
 
     text: str
     away: bool
-
-
-_CERTIFICATE = "set SSL_CERT_FILE to the file of the authority that signed it (or SSL_CERT_DIR to its folder)"
 
 
 def _unfinished(events: Events, reason: str) -> Outcome:

@@ -118,6 +118,19 @@ def distrusted(exc: BaseException) -> bool:
     return any(isinstance(cause, kinds) for cause in _causes(exc))
 
 
+# OpenSSL's numbers: the certificate is for another host name, or another address.
+_OTHER_HOST = (62, 64)
+
+
+def for_another_host(exc: BaseException) -> bool:
+    """Whether a certificate is for another host than the one that was asked."""
+    for cause in _causes(exc):
+        error = cause.certificate_error if isinstance(cause, aiohttp.ClientConnectorCertificateError) else cause
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return error.verify_code in _OTHER_HOST
+    return False
+
+
 _WORDS = {
     "unreachable": "no connection could be made",
     "timeout": "no answer in time",
@@ -306,8 +319,8 @@ class Transport(httpx.AsyncBaseTransport):
 class Broken(Exception):
     """An exchange failed in its transport, of whatever kind that is; `meaning` says how, the text what happened.
 
-    `own_limit`: a limit of this machine was reached. `distrusted`: a certificate could not be trusted. `garbled`: an
-    answer came, and its bytes cannot be read; `too_large`: it has no end.
+    `own_limit`: a limit of this machine was reached. `distrusted`: a certificate could not be trusted; `other_host`: as
+    it is for another host. `garbled`: an answer came, and its bytes cannot be read; `too_large`: it has no end.
     """
 
     def __init__(self, cause: Exception) -> None:
@@ -316,6 +329,7 @@ class Broken(Exception):
         self.meaning = meaning(cause)
         self.own_limit: bool = limit is not None
         self.distrusted: bool = distrusted(cause)
+        self.other_host: bool = self.distrusted and for_another_host(cause)
         self.too_large: bool = isinstance(cause, TooLarge)
         self.garbled: bool = self.too_large or isinstance(cause, Unreadable)
 

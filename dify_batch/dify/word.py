@@ -65,6 +65,9 @@ _TITLE = re.compile(rb"<(title|h1)[^<>]{0,200}>([^<]{1,300})<", re.IGNORECASE)
 LOOKED_AT = 8192
 """Bytes of a page in which its title is looked for."""
 
+CDN_PAUSE = 15.0
+"""Seconds to wait after a CDN's 429 that asks for none: it counts over minutes, where Dify counts what runs now."""
+
 SPEAKS_HTTPS = (
     "plain HTTP request was sent to HTTPS port",  # nginx
     "Client sent an HTTP request to an HTTPS server",  # Go: Traefik, Caddy
@@ -182,7 +185,7 @@ def _of_a_gateway(word: Word, retry_after: float | None, first: bool) -> Outcome
     if first and is_wrong_address(word):
         return Fatal("app", "redirect" if word.target else "not_dify", shown, http_status, cure(word))
     if http_status == 429:
-        return Throttled(shown, retry_after, http_status)
+        return Throttled(shown, CDN_PAUSE if retry_after is None else retry_after, http_status)
     if http_status in ABOUT_THE_REQUEST:
         return Rejected(f"http_{http_status}", shown, http_status, foreign=True)
     if http_status < 300:

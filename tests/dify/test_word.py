@@ -7,7 +7,7 @@ import json
 import pytest
 
 from dify_batch.dify.answers import error_of
-from dify_batch.dify.word import SPEAKS_HTTPS, Word, refusal, word_of
+from dify_batch.dify.word import CDN_PAUSE, SPEAKS_HTTPS, Word, refusal, word_of
 from dify_batch.errors import AppError, AuthError, ConnectionFailed, DifyBatchError, RateLimited, ServerError
 from dify_batch.outcomes import Fatal, Lost, Rejected, Throttled, Unreachable
 
@@ -50,7 +50,8 @@ def test_what_cannot_be_told_is_looked_up(body: bytes) -> None:
         outcome = refusal(word_of(status, {}, body), retry_after=7)
         assert isinstance(outcome, Lost)
         assert (outcome.http_status, outcome.server_error, outcome.retry_after) == (status, True, 7)
-    assert isinstance(refusal(word_of(429, {}, body), retry_after=7), Throttled)
+    assert refusal(word_of(429, {}, body), retry_after=7).retry_after == 7  # type: ignore[union-attr]
+    assert refusal(word_of(429, {}, body)).retry_after == CDN_PAUSE  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("status", [301, 302, 304, 400, 401, 402, 403, 404, 405, 406, 407, 413, 426, 431, 451, 499])
