@@ -155,6 +155,7 @@ class Process:
         self._control: Control | None = None
         self._escalation = Escalation()
         self._died: asyncio.Future[None] = loop.create_future()
+        self.began = loop.time()
         context = contextvars.copy_context()
         context.run(OWNER.set, self)
         self._main = loop.create_task(self._run(), context=context)
