@@ -227,7 +227,7 @@ def _invocation(
     horizon = max(20.0, server.latency * 2)
 
     def deed() -> Deed:
-        what = draw.pick(("kill", "term", "int", "power", "second", "answer"), (6, 2, 2, 2, 2, 1))
+        what = draw.pick(("kill", "term", "int", "power", "second", "answer"), (6, 2, 2, 2, 1, 1))
         return Deed(at=draw.time(horizon), what=what, kept=draw.pick((0.0, 0.4, 0.8, 1.0)))
 
     def weather() -> Weather:
