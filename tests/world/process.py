@@ -19,6 +19,8 @@ from dify_batch.batch.control import Control
 from dify_batch.batch.invocation import BatchReport, run_batch
 from dify_batch.cli.signals import Escalation
 from dify_batch.dify.transport import KEEPALIVE, Transport
+from dify_batch.engine import conductor, course
+from dify_batch.engine.facts import Fact
 from dify_batch.errors import DifyBatchError, Exit
 from dify_batch.seams import Seams
 from dify_batch.settings import Settings
@@ -28,6 +30,15 @@ from tests.world.history import Clock, Invocation
 from tests.world.network import WorldConnector, WorldNetwork
 from tests.world.server import ADDRESS, EPOCH, KEY
 
+
+def _checked(rules: course.Rules, row: course.Row, fact: Fact) -> course.Advance:
+    """The course, and after each step what must hold of every row."""
+    after, steps = course.advance(rules, row, fact)
+    course.check(after)
+    return after, steps
+
+
+setattr(conductor, "advance", _checked)  # noqa: B010 - what the engine calls
 T = TypeVar("T")
 OWNER: contextvars.ContextVar[Process | None] = contextvars.ContextVar("process", default=None)
 LONGEST = 3 * 3600.0
