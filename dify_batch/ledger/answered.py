@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ class Answered:
     def __init__(self) -> None:
         self._new = array("q")
         self._hashes = [array("q") for _ in range(_BUCKETS)]
-        self.add = self._new.append
+        self.add: Callable[[int], None] = self._new.append
         """Takes `mark(id, text of the inputs)` of a row's result. A row that is not added is looked at more closely."""
 
     def has(self, row_id: str, inputs: Mapping[str, Any]) -> bool:
