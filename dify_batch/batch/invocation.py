@@ -177,6 +177,7 @@ class _Batch:
     async def run(self) -> BatchReport:
         settings, stats = self._settings, self._stats
         ids = None if settings.ids is None else read_ids(settings.ids)
+        state = await self._read()
         form, self._info = await app_form(self._client, settings, stats, self._control, self._seams.clock)
         bound = form.bind(
             self._source.header,
@@ -192,7 +193,7 @@ class _Batch:
         selection = Selection(settings, self._source, bound, self._index, stats)
         selection.check_user_template()
         selection.sends = not self._collect
-        state, report = await self._look(bound)
+        report = await self._look(bound, state)
         selection.chosen, unlisted = choose(self._index, ids=ids, sample=settings.sample, name=self._source.name)
         self._warn(*report.warnings, *self._warnings_of(state))
         if unlisted is not None:
@@ -216,24 +217,32 @@ class _Batch:
             return BatchReport(summarise(stats, self._index, state), self._control.signal_error)
         return await self._work(selection, state, to_run)
 
-    async def _look(self, bound: BoundForm) -> tuple[State, CheckReport]:
-        """Reads the files of the output and checks the whole input; on a thread, so that signals and display live."""
-        settings = self._settings
+    async def _read(self) -> State:
+        """What the files of the output say; on a thread, so that signals and display live. An output of another server
+        is refused before anything, the key not either, is sent to this one."""
         self._stats.state = f"reading {self._paths.results}"
-        if settings.overwrite:
-            state = State(self._index)
-        else:
-            state = await self._seams.threads.run(lambda: read_state(self._paths, self._index))
+        if self._settings.overwrite:
+            return State(self._index)
+        state = await self._seams.threads.run(lambda: read_state(self._paths, self._index))
         require_ours(self._paths, state.strange)
+        self._identify(state)
+        return state
+
+    def _identify(self, state: State) -> list[Notice]:
         self._identity, found = identify(
-            settings,
+            self._settings,
             self._info,
             state,
             self._seams.chance,
             base_url=self._target.base_url,
             owner=self._target.owner,
         )
-        self._warn(*found)
+        return found
+
+    async def _look(self, bound: BoundForm, state: State) -> CheckReport:
+        """Whether the rows may be sent: whose results are there, and the check of the whole input."""
+        settings = self._settings
+        self._warn(*self._identify(state))
         if not settings.allow_other_app and settings.user is None:
             await self._control.unless_halted(require_whole_journal(self._client, state, self._identity))
         self._stats.state = f"checking {self._source.name}"
@@ -245,7 +254,7 @@ class _Batch:
         part = set(ADDED) <= set(self._source.header)  # what export --failed wrote holds only the failed ones
         if not settings.other_ids and not part:
             check_known_ids(self._index, state.rows, name=self._source.name, output=str(self._paths.results))
-        return state, report
+        return report
 
     def _count_left_out(self, report: CheckReport) -> None:
         """--skip-invalid: bad rows whose id is blank or another row's. They cannot stand in `.retry`, and are told and

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import json
 import shutil
@@ -63,6 +64,15 @@ async def test_another_server_stops_before_anything_is_sent(folder: BatchFolder,
         both = await folder.run(base_url=other.base_url)
         assert both.exit_status == 0
     assert (await folder.run()).exit_status == 0
+
+
+async def test_another_server_does_not_even_get_the_key(folder: BatchFolder) -> None:
+    """Whoever is at that address is asked nothing: the output itself tells that it is another one."""
+    await folder.run(limit=3)
+    for more in ({"base_url": "http://127.0.0.1:9/v1"}, {"demo": True}):
+        with pytest.raises(UsageError) as caught:
+            await asyncio.wait_for(folder.run(**more), 10)
+        assert caught.value.code == "other_app"
 
 
 async def test_overwrite_begins_with_whatever_app_there_is(folder: BatchFolder) -> None:
