@@ -95,11 +95,13 @@ class Health:
         """A run of ours has started or ended now."""
         self._activity[mode] = self._clock.monotonic()
 
-    def served(self, sent: float) -> None:
-        """The server has dealt with a request that runs a workflow, `sent` then (monotonic)."""
+    def served(self, sent: float, *, ended: bool = False) -> None:
+        """The server has dealt with a request that runs a workflow, `sent` then (monotonic). `ended`: to its end; that a
+        run has begun does not show that it will not fail as all before it."""
         if self.lost_together:
             self.lost_together = set()
-        self.outage.answered(sent)
+        if ended or not self.outage.alike:
+            self.outage.answered(sent)
 
     def ended(self, outcome: Outcome, mode: str) -> None:
         """A run of ours has come to its end, whoever told it."""
@@ -158,7 +160,7 @@ class Health:
                     outage.answered()
             case _:
                 limit.finished(seconds, in_flight)
-                self.served(sent)
+                self.served(sent, ended=True)
 
     # ---------------------------------------------------------------- what is asked
 
