@@ -96,8 +96,8 @@ class Health:
         self._activity[mode] = self._clock.monotonic()
 
     def served(self, sent: float, *, ended: bool = False) -> None:
-        """The server has dealt with a request that runs a workflow, `sent` then (monotonic). `ended`: to its end; that a
-        run has begun does not show that it will not fail as all before it."""
+        """The server has dealt with a request that runs a workflow, `sent` then (monotonic). `ended`: to its end; that
+        a run has begun does not show that it will not fail as all before it."""
         if self.lost_together:
             self.lost_together = set()
         if ended or not self.outage.alike:
