@@ -76,7 +76,7 @@ class Following:
             if isinstance(fact, Seen) and (fact.stuck or not isinstance(outcome, Running | Unreachable)):
                 return fact
             left = until - self._clock.monotonic()
-            if left <= 0 or self._leaving() or work.row.ask.value != "nothing":
+            if left <= 0 or self._leaving() or work.row.given_up:
                 return Seen(outcome or Running(work.ref, "unknown to the server so far"), overdue=True)
             if isinstance(outcome, Unreachable):
                 # The detail of one run may fail for ever; the others need not wait for it again and again.

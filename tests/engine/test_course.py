@@ -155,6 +155,15 @@ def test_retry_takes_a_run_that_was_given_up_or_sends_it_and_does_not_wait_a_sec
     assert isinstance(step(SAFE, asked, Gone(REF)), Send)
 
 
+def test_retry_runs_an_unknown_row_again_once_its_run_turns_out_to_have_failed() -> None:
+    found, _ = advance(SAFE, lost(ask=Ask.CERTAIN), VERDICTS["found"])
+    again, steps = advance(SAFE, found, SIGHTS["failed"])
+    assert isinstance(steps[0], Send)
+    assert not steps[0].charged
+    posted, _ = advance(SAFE, again, SENT)
+    assert isinstance(step(SAFE, posted, Answered(OUTCOMES["failed"])), GiveUp), "and not for ever"
+
+
 # ---------------------------------------------------------------- section 6: a lost request
 
 
@@ -226,7 +235,8 @@ def unsafe(rules: Rules, row: Row, fact: Fact, steps: tuple[Step, ...]) -> str |
         case Stage.KNOWN:
             seen = isinstance(fact, Seen) and isinstance(fact.outcome, Failed) and fact.outcome.confirmed
             asked = row.ask is not Ask.NOTHING and (row.given_up or isinstance(fact, Gone))
-            return None if (seen and rules.policy == "all") or asked else "while its run is known"
+            wanted = rules.policy == "all" or row.ask is not Ask.NOTHING
+            return None if (seen and wanted) or asked else "while its run is known"
         case Stage.LOST:
             name = type(fact).__name__
             proved = name == "Absent" and (rules.policy != "strict" or row.ask is not Ask.NOTHING)
