@@ -71,7 +71,7 @@ class Widening:
 
 
 async def test_a_limit_that_grows_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dify_batch.batch.invocation._limit", lambda *_: Widening())
+    monkeypatch.setattr("dify_batch.batch.execution.first_limit", lambda *_: Widening())
     with Simulator(Config(latency=0.05, workers=None, linger_after_finish=0.1)) as server:
         folder = BatchFolder(tmp_path, server)
         write_csv(folder.data, 20)
@@ -423,7 +423,7 @@ async def test_a_file_that_goes_after_the_check_fails_its_row_alone(
         (folder.path / "gone.txt").unlink()
         return report
 
-    monkeypatch.setattr("dify_batch.batch.invocation.check", check)
+    monkeypatch.setattr("dify_batch.batch.preparation.check", check)
     report = await folder.run(api_key="app-files")
     assert (report.exit_status, report.summary.success, report.summary.failed) == (1, 2, 1)
     assert parse_ids(folder.retry.read_bytes()) == ["b"]
@@ -439,7 +439,7 @@ async def test_rows_that_come_while_the_batch_runs_are_told_and_left(
             file.write("late,question\n")
         return report
 
-    monkeypatch.setattr("dify_batch.batch.invocation.check", check)
+    monkeypatch.setattr("dify_batch.batch.preparation.check", check)
     report = await folder.run()
     assert report.error is not None
     assert (report.error.code, report.exit_status, report.summary.success) == ("input_changed", 75, 10)

@@ -1,0 +1,230 @@
+"""The work of one invocation: opens the ledger, sets the engine going over what was prepared, and sums up."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import logging
+import os
+from collections.abc import Callable
+
+from dify_batch.batch.elsewhere import new_batch_name
+from dify_batch.batch.ending import closing_error, next_steps, summarise
+from dify_batch.batch.enginesettings import budget_of, first_limit, later_limits, options_of
+from dify_batch.batch.frame import Frame
+from dify_batch.batch.preparation import Prepared
+from dify_batch.engine.course import RULES_VERSION
+from dify_batch.engine.runner import Engine
+from dify_batch.engine.slots import is_own
+from dify_batch.engine.work import Work
+from dify_batch.errors import DifyBatchError, StorageError
+from dify_batch.ids import IN_INPUT, RETRY, SELECTED, IdIndex
+from dify_batch.ledger.state import Phase, claimed_runs, read_state
+from dify_batch.ledger.store import Held, Ledger, set_aside
+from dify_batch.ledger.supersede import supersede
+from dify_batch.outcomes import SettledRow
+from dify_batch.summary import Summary
+
+log: logging.Logger = logging.getLogger("dify_batch")
+
+
+class Execution:
+    """`on_row`: told each row as it settles; what it raises is logged, and stops nothing."""
+
+    def __init__(self, frame: Frame, prepared: Prepared, on_row: Callable[[SettledRow], None] | None) -> None:
+        self._frame = frame
+        self._prepared = prepared
+        self._on_row = None if on_row is None else _careful(on_row)
+        self._engine: Engine | None = None
+        # Told whatever else stopped the batch: a signal may have come first.
+        self._unwritten: list[StorageError] = []
+
+    async def run(self) -> tuple[Summary, DifyBatchError | None, tuple[str, ...]]:
+        """The summary, what stopped the batch or leaves rows without a result, and what to type next.
+
+        Raises StorageError: a file of the output cannot be opened.
+        """
+        frame, state = self._frame, self._prepared.state
+        settings, threads = frame.settings, frame.seams.threads
+        await self._keep_old_lines()
+        delays = await threads.run(self._read_claims)
+        works = await threads.run(lambda: self._prepared.selection.open_rows(state))
+        ledger = Ledger(
+            frame.paths,
+            state,
+            base_url=frame.target.base_url,
+            on_error=self._not_written,
+            bom=settings.bom,
+            disk=frame.disk,
+            seams=frame.seams,
+            on_row=self._on_row,
+        )
+        try:
+            summary, error = await self._with_ledger(ledger, works, delays)
+        except StorageError as storage:
+            if self._engine is None:
+                raise
+            self._engine.stopping.fail(storage)
+            self._unwritten.append(storage)
+        finally:
+            with contextlib.suppress(StorageError):  # it is in `_unwritten` already
+                await ledger.close()
+        if self._unwritten:
+            error = self._unwritten[0]
+            summary = await threads.run(self._as_on_disk)
+        left_out, asked = frame.stats.left_out, self._prepared.asked
+        return summary, error, next_steps(summary, settings, error, left_out=left_out, asked=asked)
+
+    # ---------------------------------------------------------------- before the engine
+
+    async def _keep_old_lines(self) -> None:
+        """What is run again, or begun anew, keeps what it was."""
+        frame = self._frame
+        if frame.settings.overwrite:
+            for name in set_aside(frame.paths, frame.disk, frame.seams.clock):
+                log.warning("kept the old file as %s", name)
+        if again := self._prepared.again:
+            superseded = await frame.seams.threads.run(
+                lambda: supersede(frame.paths, again, frame.disk, frame.seams.clock)
+            )
+            self._prepared.state.drop(superseded)
+
+    def _read_claims(self) -> list[float]:
+        """What look-ups have to know of the journal: which runs rows have, and how long runs took to start."""
+        state, selection = self._prepared.state, self._prepared.selection
+        users = {row.user for row in state.rows.values() if row.phase is Phase.SENT or row.kind == "unknown"}
+        own_user = self._frame.settings.user is None
+        if not users and own_user:
+            return []
+        past = claimed_runs(self._frame.paths, lambda user: user in users or not (own_user or is_own(user)))
+        selection.claims = {user: frozenset(runs) for user, runs in past.runs.items()}
+        selection.outlived = past.outlived
+        return past.delays
+
+    def _not_written(self, error: StorageError) -> None:
+        self._unwritten.append(error)
+        if self._engine is not None:
+            self._engine.stopping.fail(error)
+            self._engine.stopping.abandon()
+
+    # ---------------------------------------------------------------- the engine
+
+    async def _with_ledger(
+        self, ledger: Ledger, works: list[Work], delays: list[float]
+    ) -> tuple[Summary, DifyBatchError | None]:
+        frame, prepared = self._frame, self._prepared
+        settings, stats = frame.settings, frame.stats
+        batch = new_batch_name(prepared.identity, frame.seams)
+        ledger.begin(
+            batch,
+            input=settings.input,
+            input_path=_real(settings.input),
+            mode=settings.mode,
+            policy=settings.retry_policy,
+            rules=RULES_VERSION,
+            again=settings.again(),
+            **prepared.identity.facts(),
+        )
+        open_works = [work for work in works if prepared.state.rows[work.id].phase is not Phase.HELD]
+        engine = self._engine = Engine(
+            dataclasses.replace(options_of(settings), **frame.target.options),
+            frame.client,
+            ledger,
+            stats,
+            frame.seams,
+            batch=batch,
+            limit=first_limit(settings, prepared.fits, frame.seams.clock),
+            new_limit=later_limits(settings, prepared.fits, frame.seams.clock),
+            budget=await frame.seams.threads.run(lambda: budget_of(settings, frame.paths)),
+            rows=prepared.selection.new_rows(ledger),
+            recovered=open_works,
+        )
+        self._tell_the_past(engine, works, delays)
+        log.info("batch %s: %d rows to run, %d runs of before to collect", batch, prepared.to_run, len(open_works))
+        frame.control.attach(engine)
+        timer = self._runtime_timer(engine)
+        try:
+            await engine.run()
+        finally:
+            if timer is not None:
+                timer.cancel()
+            frame.control.detach()
+        log.info("%d runs in flight was the limit at the end", engine.health.limit.current)
+        frame.warn(*ledger.notices())
+        summary = summarise(stats, prepared.index, ledger.state)
+        summary = dataclasses.replace(summary, warnings=tuple(stats.notices))
+        left_out = stats.left_out
+        error = closing_error(engine.stopping.error, summary, settings, left_out=left_out, asked=prepared.asked)
+        await ledger.flush()
+        ledger.end(summary.counts() | {"left_out": left_out}, error.code if error is not None else "finished")
+        return summary, error
+
+    def _tell_the_past(self, engine: Engine, works: list[Work], delays: list[float]) -> None:
+        """What earlier invocations have left: held results, whose run is whose, how long runs took to start."""
+        prepared, stats = self._prepared, self._frame.stats
+        number_of = {work.id: work.number for work in works}
+        held = sorted(
+            (number_of[row_id], row_id, row.line)
+            for row_id, row in prepared.state.rows.items()
+            if row.phase is Phase.HELD and row.line is not None
+        )
+        for number, row_id, line in held:
+            engine.books.held_before(number, row_id, Held.of_journal(line))
+            stats.done_before += number > 0
+        if (most := self._frame.settings.max_failures) is not None:
+            engine.stopping.limit_failures(most.limit(prepared.to_run))
+        engine.health.expect_delays(delays)
+        for row_id, row in prepared.state.rows.items():
+            if row.run_id is not None:
+                engine.claims.resume(row.run_id, row_id)
+        for runs in prepared.selection.claims.values():
+            for run_id in runs:
+                engine.claims.resume_settled(run_id)
+
+    def _runtime_timer(self, engine: Engine) -> asyncio.TimerHandle | None:
+        limit = self._frame.settings.max_runtime
+        if limit is None:
+            return None
+
+        def too_long() -> None:
+            if not engine.idle:
+                engine.stopping.drain(
+                    DifyBatchError(
+                        f"--max-runtime of {limit:g} s is over",
+                        code="not_finished",
+                        hint="run the same command again: it goes on where it stopped",
+                    )
+                )
+
+        return asyncio.get_running_loop().call_later(limit, too_long)
+
+    # ---------------------------------------------------------------- after it
+
+    def _as_on_disk(self) -> Summary:
+        """The summary after a file could not be written: what counts is what the files have."""
+        known, index = self._prepared.index, IdIndex()
+        for row_id in known.ids(IN_INPUT):
+            index.add(row_id, IN_INPUT)
+        state = read_state(self._frame.paths, index)
+        for row_id in index.ids(RETRY):
+            if known.has(row_id, SELECTED):
+                index.add(row_id, SELECTED)
+        return summarise(self._frame.stats, index, state, on_disk=True)
+
+
+def _careful(tell: Callable[[SettledRow], None]) -> Callable[[SettledRow], None]:
+    """The caller's function, whose errors are no reason to lose sight of a run."""
+
+    def told(row: SettledRow) -> None:
+        try:
+            tell(row)
+        except Exception:
+            log.exception("on_row failed", extra={"row": row.id})
+
+    return told
+
+
+def _real(source: str) -> str:
+    """Where the input stands, for whoever must not write over it."""
+    return source if source == "-" else os.path.realpath(source)

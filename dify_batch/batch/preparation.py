@@ -1,0 +1,190 @@
+"""All that comes before the first row is sent: the files of the output, the app's form, the check of the whole input,
+and which rows this invocation works on."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Container, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dify_batch.batch.belonging import Comparison, identify, notices
+from dify_batch.batch.elsewhere import require_whole_journal
+from dify_batch.batch.enginesettings import most_in_flight
+from dify_batch.batch.frame import Frame
+from dify_batch.batch.openfiles import lowered, room
+from dify_batch.batch.plan import files_root, selected
+from dify_batch.batch.preflight import app_form
+from dify_batch.batch.selection import Selection
+from dify_batch.ids import DONE, IN_INPUT, INVALID, IdIndex
+from dify_batch.input.bound import BoundForm
+from dify_batch.input.check import CheckReport, check
+from dify_batch.input.choice import choose, read_ids
+from dify_batch.input.identity import check_known_ids
+from dify_batch.input.records import ADDED
+from dify_batch.ledger.answered import Answered
+from dify_batch.ledger.identity import Identity
+from dify_batch.ledger.place import require_ours
+from dify_batch.ledger.state import State, read_state
+from dify_batch.summary import Notice
+from dify_batch.text import count, listed
+
+log: logging.Logger = logging.getLogger("dify_batch")
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What the preparation came to.
+
+    `to_run`: rows to send. `asked`: done rows that stand in `.retry` without --retry. `again`: done rows that
+    run again. `fits`: runs in flight that this process has open files for.
+    """
+
+    selection: Selection
+    state: State
+    index: IdIndex
+    identity: Identity
+    to_run: int
+    asked: int
+    again: frozenset[str]
+    fits: int
+
+
+class Preparation:
+    """The steps, in order. `collect`: nothing is to be sent, only what is under way is followed."""
+
+    def __init__(self, frame: Frame, *, collect: bool) -> None:
+        self._frame = frame
+        self._settings, self._stats = frame.settings, frame.stats
+        self._source, self._paths, self._seams = frame.source, frame.paths, frame.seams
+        self._collect = collect
+        self._index = IdIndex()
+        self._info: Mapping[str, Any] = {}
+        self._identity = Identity()
+        self._comparison = Comparison(self._index, Answered())
+        self._again: frozenset[str] = frozenset()
+        self._asked = 0
+        self._fits = room(most_in_flight(frame.settings))
+
+    async def run(self) -> Prepared:
+        """Raises UsageError, InvalidInput, StorageError, and what the first questions to the server raise; nothing was
+        sent then."""
+        settings, stats = self._settings, self._stats
+        ids = None if settings.ids is None else read_ids(settings.ids)
+        state = await self._read()
+        form, self._info = await app_form(self._frame.client, settings, stats, self._frame.control, self._seams.clock)
+        bound = form.bind(
+            self._source.header,
+            id_column=self._source.id_column,
+            files_column=settings.files_column,
+            base_dir=self._source.base_dir,
+            typed=self._source.typed,
+            files_root=files_root(settings),
+            user=settings.user,
+            constants=settings.constants,
+            renames=settings.renames,
+        )
+        selection = Selection(settings, self._source, bound, self._index, stats)
+        selection.check_user_template()
+        selection.sends = not self._collect
+        report = await self._look(bound, state)
+        selection.chosen, unlisted = choose(self._index, ids=ids, sample=settings.sample, name=self._source.name)
+        self._frame.warn(*report.warnings, *self._warnings_of(state))
+        if unlisted is not None:
+            self._frame.warn(Notice("ids_not_in_input", unlisted))
+        if (fewer := lowered(settings.concurrency, self._fits)) is not None:
+            self._frame.warn(Notice("open_files", fewer))
+        await self._choose_again(state, selection.chosen)
+        selection.wanted = selection.ids_to_retry(state) | self._again if settings.retry else None
+        to_run = 0 if self._collect else selected(self._index, settings, selection.wanted, selection.chosen)
+        self._count_left_out(report)
+        stats.rows = report.rows + stats.left_out
+        stats.to_run = to_run
+        stats.done_before = sum(1 for row_id in self._index.ids(IN_INPUT) if self._index.has(row_id, DONE))
+        stats.state = ""
+        self._frame.warn(*self._frame.target.before_sending(to_run, self._seams.clock.wall()))
+        return Prepared(selection, state, self._index, self._identity, to_run, self._asked, self._again, self._fits)
+
+    async def _read(self) -> State:
+        """What the files of the output say; on a thread, so that signals and display live. An output of another server
+        is refused before anything, the key not either, is sent to this one."""
+        self._stats.state = f"reading {self._paths.results}"
+        if self._settings.overwrite:
+            return State(self._index)
+        state = await self._seams.threads.run(lambda: read_state(self._paths, self._index))
+        require_ours(self._paths, state.strange)
+        self._identify(state)
+        return state
+
+    def _identify(self, state: State) -> list[Notice]:
+        self._identity, found = identify(
+            self._settings,
+            self._info,
+            state,
+            self._seams.chance,
+            base_url=self._frame.target.base_url,
+            owner=self._frame.target.owner,
+        )
+        return found
+
+    async def _look(self, bound: BoundForm, state: State) -> CheckReport:
+        """Whether the rows may be sent: whose results are there, and the check of the whole input."""
+        settings = self._settings
+        self._frame.warn(*self._identify(state))
+        if not settings.allow_other_app and settings.user is None:
+            await self._frame.control.unless_halted(require_whole_journal(self._frame.client, state, self._identity))
+        self._stats.state = f"checking {self._source.name}"
+        self._comparison = Comparison(self._index, state.answered)
+        report = await self._seams.threads.run(
+            lambda: check(self._source, bound, self._index, other_ids=settings.other_ids, look=self._comparison.look)
+        )
+        report.raise_if_any(skip_invalid=settings.skip_invalid)
+        part = set(ADDED) <= set(self._source.header)  # what export --failed wrote holds only the failed ones
+        if not settings.other_ids and not part:
+            check_known_ids(self._index, state.rows, name=self._source.name, output=str(self._paths.results))
+        return report
+
+    def _count_left_out(self, report: CheckReport) -> None:
+        """--skip-invalid: bad rows whose id is blank or another row's. They cannot stand in `.retry`, and are told and
+        counted as failed each time."""
+        self._stats.left_out = left_out = max(0, report.invalid - self._index.count(INVALID))
+        if left_out:
+            self._stats.failures["no_id_of_its_own", "the id is missing or another row's"] += left_out
+            for problem in report.first:
+                if problem.id is None or problem.kind == "duplicate_id":
+                    log.warning("left out: %s", problem, extra={"row": problem.id} if problem.id else None)
+            log.warning("%d rows of %s have no id of their own and are left out", left_out, self._source.name)
+
+    async def _choose_again(self, state: State, chosen: Container[str] | None) -> None:
+        """Which done rows run again: those that a person put into `.retry`, and with --rerun-changed those whose inputs
+        have changed. They count as done no more; their old lines are kept once the batch begins."""
+        settings, index = self._settings, self._index
+        changed = await self._seams.threads.run(lambda: self._comparison.changed(self._paths.results))
+        rerun = [i for i in changed if chosen is None or i in chosen] if settings.rerun_changed else []
+        rerun = rerun[: settings.limit]
+        asked = [i for i in state.asked if index.has(i, IN_INPUT) and not index.has(i, INVALID)]
+        self._asked = 0 if settings.retry else len(asked)
+        self._again = frozenset(rerun) | frozenset(asked if settings.retry else ())
+        self._frame.warn(*notices(index, state, changed, rerun=settings.rerun_changed, source=self._source.name))
+        if self._asked:
+            ids = count(self._asked, "row that has a result stands", "rows that have a result stand")
+            text = f"{ids} in {self._paths.retry}: {listed(asked)}; --retry runs what is in it again"
+            self._frame.warn(Notice("done_in_retry", text))
+        for row_id in self._again:
+            index.remove(row_id, DONE)
+
+    def _warnings_of(self, state: State) -> list[Notice]:
+        found = [Notice("bad_result_line", line) for line in state.bad_lines]
+        if state.missing_results:
+            text = (
+                f"{self._paths.results} lacks {state.missing_results} results that the journal calls done; they are "
+                f"fetched from the server again (to run a row again, put its id into {self._paths.retry.name} once "
+                "it has its result, and add --retry)"
+            )
+            found.append(Notice("missing_results", text))
+        unknown = [row_id for row_id in state.retry if not self._index.has(row_id, IN_INPUT)]
+        if unknown:
+            ids = count(len(unknown), "id is", "ids are")
+            text = f"{self._paths.retry}: {ids} not in {self._source.name}: {listed(unknown)}"
+            found.append(Notice("unknown_in_retry", text))
+        return found
