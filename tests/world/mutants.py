@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from dify_batch.batch import invocation, selection
+from dify_batch.batch import execution, selection
 from dify_batch.engine import absence, conductor, course, lookups, resume
 from dify_batch.engine.absence import Evidence
 from dify_batch.engine.claims import Claims
@@ -143,7 +143,7 @@ def _retry_not_written(patch: Patch) -> None:
 
 
 def _always_well(patch: Patch) -> None:
-    patch.setattr(invocation, "closing_error", lambda *_, **__: None)
+    patch.setattr(execution, "closing_error", lambda *_, **__: None)
 
 
 def _key_told(patch: Patch) -> None:
