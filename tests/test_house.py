@@ -115,5 +115,17 @@ def test_no_two_modules_import_each_other_by_whatever_way() -> None:
     assert circles == []
 
 
+def test_one_module_alone_imports_httpx() -> None:
+    """So that another library in its place changes one file's words and one transport."""
+    importers = set()
+    for name, path in KNOWN.items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            named = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            named += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if any(module.split(".")[0] == "httpx" for module in named):
+                importers.add(name)
+    assert importers == {"dify.http"}
+
+
 def test_a_room_s_main_module_does_not_bear_its_name() -> None:
     assert [name for name in KNOWN if len(parts := name.split(".")) > 1 and parts[-1] == parts[-2]] == []

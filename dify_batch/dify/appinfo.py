@@ -6,38 +6,19 @@ Facts come from recorded exchanges of a Dify 1.14.2 server; the numbers in brack
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import quote
 
-import httpx
-
+from dify_batch.dify import http
 from dify_batch.dify.answers import error_of
+from dify_batch.dify.exchanges import Exchanges
 from dify_batch.dify.transport import Broken, drop, pieces, whole_body
 from dify_batch.errors import ConnectionFailed
-from dify_batch.seams import Clock
 
 
-class AppInfo(ABC):
+class AppInfo(Exchanges):
     """Each method is one request; they raise as `Endpoints` says."""
-
-    base_url: str
-    _clock: Clock
-
-    @abstractmethod
-    async def _json(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """The JSON object that a request is answered with."""
-
-    @abstractmethod
-    def _request(
-        self, method: str, url: httpx.URL, content: bytes | None = None, *, streaming: bool = False
-    ) -> httpx.Request:
-        """A request with the key and the headers of all."""
-
-    @abstractmethod
-    async def _send(self, request: httpx.Request) -> httpx.Response:
-        """Sends it; raises Broken."""
 
     async def site(self) -> dict[str, Any]:
         """GET /site: title, icon, description, default_language, … of the app's web page [19]."""
@@ -58,8 +39,8 @@ class AppInfo(ABC):
             file.write(piece)
         """
         url = f"{self.base_url}/files/{quote(file_id, safe='')}/preview"
-        request = self._request("GET", httpx.URL(url + ("?as_attachment=true" if as_attachment else "")))
-        response: httpx.Response | None = None
+        request = self._request("GET", http.URL(url + ("?as_attachment=true" if as_attachment else "")))
+        response: http.Response | None = None
         try:
             response = await self._send(request)
             if not response.is_success:
@@ -67,7 +48,7 @@ class AppInfo(ABC):
                 raise error_of(response.status_code, response.headers, body, "GET", url, now=self._clock.wall())
             async for piece in pieces(response):
                 yield piece
-        except (Broken, httpx.TransportError) as error:
+        except (Broken, http.TransportError) as error:
             told = error if isinstance(error, Broken) else Broken(error)
             raise ConnectionFailed(f"GET {url}: {told}", method="GET", url=url) from error
         finally:

@@ -5,17 +5,25 @@ Facts come from recorded exchanges of a Dify 1.14.2 server; the numbers in brack
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote, urlencode
 
-from dify_batch.dify.answers import LogPage, log_page, log_time
+from dify_batch.dify import http
+from dify_batch.dify.answers import LogPage, log_page, log_time, upload_outcome
 from dify_batch.dify.appinfo import AppInfo
+from dify_batch.dify.hearing import entry_heard
+from dify_batch.dify.transport import own_limit
+from dify_batch.errors import ConnectionFailed, DifyBatchError, UsageError
+from dify_batch.outcomes import Outcome, Unreachable
+
+UPLOAD_TIMEOUT = 300.0
+"""Seconds for one upload; documents have up to 15 MB [20k]."""
 
 
-class Endpoints(AppInfo, ABC):
+class Endpoints(AppInfo):
     """Each method is one request. All of them raise:
 
     AuthError: 401; the key is unknown to the server.
@@ -24,10 +32,6 @@ class Endpoints(AppInfo, ABC):
     ServerError: any other refusal (`server_4xx_other`), or 5xx (`server_5xx`).
     ConnectionFailed: no answer.
     """
-
-    @abstractmethod
-    async def _json(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """The JSON object that a request is answered with; `path` is quoted and follows the base URL."""
 
     async def logs(
         self,
@@ -69,9 +73,8 @@ class Endpoints(AppInfo, ABC):
             query["status"] = status
         return self._page(log_page(await self._json("GET", f"/workflows/logs?{urlencode(query, quote_via=quote)}")))
 
-    @abstractmethod
     def _page(self, page: LogPage) -> LogPage:
-        """The page, its words masked."""
+        return LogPage(tuple(entry_heard(entry, self._key) for entry in page.entries), page.has_more)
 
     async def parameters(self) -> dict[str, Any]:
         """GET /parameters: `user_input_form` and `system_parameters` [19]; AppError for an unpublished app [19c]."""
@@ -103,3 +106,44 @@ class Endpoints(AppInfo, ABC):
         """
         body = {"inputs": inputs, "action": action, "user": user}
         await self._json("POST", f"/form/human_input/{quote(token, safe='')}", body)
+
+    async def upload(self, path: str | Path, *, user: str, mime: str) -> str:
+        """POST /files/upload; the file is read as it is sent. Gives the upload's id, good for runs of the same
+        `user` only [20u]. The same file sent twice has two ids [20c].
+
+        Raises:
+            UsageError: the file cannot be read.
+            ServerError: refused; http_status 413 for one that is too large [20k].
+            AuthError, AppError, RateLimited, ConnectionFailed: as for the other endpoints.
+        """
+        url = http.URL(f"{self.base_url}/files/upload")
+        try:
+            file = await self._threads.run(lambda: Path(path).open("rb"))  # noqa: SIM115  closed below
+        except (OSError, ValueError) as exc:
+            if (limit := own_limit(exc)) is not None:
+                raise ConnectionFailed(f"cannot open {path}: {limit}", own_limit=True) from exc
+            why = getattr(exc, "strerror", None) or exc
+            raise UsageError(f"cannot read {path}: {why}", hint="check the path") from exc
+        with file:
+            request = http.Request(
+                "POST",
+                url,
+                headers=self._headers(),
+                data={"user": user},
+                files={"file": (Path(path).name, file, mime)},
+                extensions={"timeout": self._timeout},
+            )
+            answer = await self._answer(request, UPLOAD_TIMEOUT)
+        return str(answer.get("id") or "")
+
+    async def send_file(self, path: str | Path, *, user: str, mime: str) -> str | Outcome:
+        """As `upload`, but what it came to is told as an outcome of the row, by the same table as a run's.
+
+        Unreachable: no connection, or a gateway's word; nothing is used up. Unreachable(charged): it failed (5xx).
+        Rejected: `file_unreadable`, or `upload_refused` (413, 415, any other 4xx). Throttled, Fatal: as for a run.
+        """
+        try:
+            uploaded = await self.upload(path, user=user, mime=mime)
+        except DifyBatchError as error:
+            return upload_outcome(error, str(path))
+        return uploaded or Unreachable(f"the upload of {path} was answered without an id", charged=True)

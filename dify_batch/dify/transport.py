@@ -19,17 +19,17 @@ from functools import lru_cache
 from typing import Literal, TypeAlias
 
 import aiohttp
-import httpx
 from aiohttp import ClientResponse, ClientSession, ClientTimeout
 from yarl import URL
 
+from dify_batch.dify import http
 from dify_batch.dify.bodies import Chained, Unpacked, Unreadable, begins_stream, read_head, read_whole
 from dify_batch.dify.pool import Connector
 from dify_batch.dify.proxies import proxy_for
 from dify_batch.dify.sse import TooLarge
 from dify_batch.text import one_line
 
-AnyTransport: TypeAlias = httpx.AsyncBaseTransport
+AnyTransport: TypeAlias = http.AsyncBaseTransport
 """What a client sends requests through. A caller may hand in another one, such as a mock."""
 
 Meaning: TypeAlias = Literal["unreachable", "cut", "timeout"]
@@ -52,16 +52,16 @@ _NOT_SENT = (
     aiohttp.ServerFingerprintMismatch,
     aiohttp.InvalidURL,
     aiohttp.NonHttpUrlClientError,
-    httpx.ConnectError,
-    httpx.ConnectTimeout,
-    httpx.PoolTimeout,
-    httpx.ProxyError,
-    httpx.UnsupportedProtocol,
+    http.ConnectError,
+    http.ConnectTimeout,
+    http.PoolTimeout,
+    http.ProxyError,
+    http.UnsupportedProtocol,
     ConnectionRefusedError,
     socket.gaierror,
     ssl.SSLCertVerificationError,
 )
-_TIMED_OUT = (aiohttp.SocketTimeoutError, httpx.ReadTimeout, httpx.WriteTimeout)
+_TIMED_OUT = (aiohttp.SocketTimeoutError, http.ReadTimeout, http.WriteTimeout)
 
 
 def meaning(exc: BaseException) -> Meaning:
@@ -140,7 +140,7 @@ _WORDS = {
 
 def in_words(exc: BaseException) -> str:
     """What happened, for people: no names of classes, and none of aiohttp's own notes such as `ssl:default`."""
-    if isinstance(exc, httpx.TransportError):  # worded by `_as_httpx`, or another transport's own text
+    if isinstance(exc, http.TransportError):  # worded by `_as_httpx`, or another transport's own text
         return str(exc) or _WORDS[meaning(exc)]
     if isinstance(exc, aiohttp.ClientConnectorCertificateError):
         return f"the certificate of {exc.host}:{exc.port} cannot be trusted: {_reason(exc.certificate_error)}"
@@ -180,25 +180,25 @@ def _reason(exc: BaseException) -> str:
     return str(exc)
 
 
-def _as_httpx(exc: Exception) -> httpx.TransportError:
+def _as_httpx(exc: Exception) -> http.TransportError:
     """The httpx error that says of `exc` what `meaning` says of it."""
     text = in_words(exc)
     if isinstance(exc, aiohttp.ClientHttpProxyError):
-        return httpx.ProxyError(f"the proxy refuses the connection: HTTP {exc.status} {exc.message}")
+        return http.ProxyError(f"the proxy refuses the connection: HTTP {exc.status} {exc.message}")
     if isinstance(exc, aiohttp.ClientProxyConnectionError):
-        return httpx.ProxyError(f"the proxy cannot be reached: {text}")
+        return http.ProxyError(f"the proxy cannot be reached: {text}")
     kind = meaning(exc)
     if kind == "timeout":
-        return httpx.ReadTimeout(text)
+        return http.ReadTimeout(text)
     if kind == "unreachable":
         timed_out = isinstance(exc, aiohttp.ConnectionTimeoutError)
-        return httpx.ConnectTimeout(text) if timed_out else httpx.ConnectError(text)
+        return http.ConnectTimeout(text) if timed_out else http.ConnectError(text)
     if isinstance(exc, aiohttp.ClientResponseError):
-        return httpx.RemoteProtocolError(text)
-    return httpx.ReadError(text)
+        return http.RemoteProtocolError(text)
+    return http.ReadError(text)
 
 
-class _Body(httpx.AsyncByteStream):
+class _Body(http.AsyncByteStream):
     """The body of an answer, in pieces as they arrive.
 
     Not an async generator: one that is left unfinished would cost a task for its clean-up.
@@ -236,7 +236,7 @@ def _timeouts(connect: float | None, read: float | None) -> ClientTimeout:
     return ClientTimeout(total=None, connect=connect, sock_connect=connect, sock_read=read)
 
 
-class Transport(httpx.AsyncBaseTransport):
+class Transport(http.AsyncBaseTransport):
     """httpx's transport interface on one aiohttp session. Made anywhere; its session is opened by the first request.
 
     Args:
@@ -256,7 +256,7 @@ class Transport(httpx.AsyncBaseTransport):
             self._proxy, self._credentials = URL(found[0]), found[1]
         self._tunnel = self._proxy is not None and base_url.startswith("https:")
         tls = base_url.startswith("https:") or (self._proxy is not None and self._proxy.scheme == "https")
-        self._context = httpx.create_ssl_context() if tls else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        self._context = http.create_ssl_context() if tls else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         self._session: ClientSession | None = None
 
     def _tcp(self) -> aiohttp.BaseConnector:
@@ -282,7 +282,7 @@ class Transport(httpx.AsyncBaseTransport):
             session, self._session = self._session, None
             await session.close()
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+    async def handle_async_request(self, request: http.Request) -> http.Response:
         session = self._session or self.session()
         limits = request.extensions.get("timeout", {})
         headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw]
@@ -293,11 +293,11 @@ class Transport(httpx.AsyncBaseTransport):
             else:
                 headers.append(("Proxy-Authorization", self._credentials))
         stream = request.stream
-        data: bytes | httpx.AsyncByteStream | None
-        if isinstance(stream, httpx.ByteStream):
+        data: bytes | http.AsyncByteStream | None
+        if isinstance(stream, http.ByteStream):
             data = b"".join(stream) or None
         else:
-            assert isinstance(stream, httpx.AsyncByteStream)
+            assert isinstance(stream, http.AsyncByteStream)
             data = stream
             headers = [item for item in headers if item[0].lower() != "transfer-encoding"]  # aiohttp adds it
         try:
@@ -313,7 +313,7 @@ class Transport(httpx.AsyncBaseTransport):
             )
         except (TimeoutError, aiohttp.ClientError, OSError) as exc:
             raise _as_httpx(exc) from exc
-        return httpx.Response(response.status, headers=response.raw_headers, stream=_Body(response), request=request)
+        return http.Response(response.status, headers=response.raw_headers, stream=_Body(response), request=request)
 
 
 class Broken(Exception):
@@ -334,20 +334,20 @@ class Broken(Exception):
         self.garbled: bool = self.too_large or isinstance(cause, Unreadable)
 
 
-def pieces(response: httpx.Response) -> AsyncIterator[bytes]:
+def pieces(response: http.Response) -> AsyncIterator[bytes]:
     """The body as it arrives, unpacked. Raises Unreadable."""
     stream = response.stream
-    assert isinstance(stream, httpx.AsyncByteStream)
+    assert isinstance(stream, http.AsyncByteStream)
     coding = response.headers.get("content-encoding", "").strip().lower()
     return aiter(stream) if coding in ("", "identity") else Unpacked(aiter(stream), coding)
 
 
-async def whole_body(response: httpx.Response) -> bytes:
+async def whole_body(response: http.Response) -> bytes:
     """The whole body of a good answer, up to MAX_EVENT bytes, else its first bytes. Raises TooLarge, Unreadable."""
     return await (read_whole if response.is_success else read_head)(pieces(response))
 
 
-async def stream_or_whole(response: httpx.Response) -> tuple[AsyncIterator[bytes] | None, bytes]:
+async def stream_or_whole(response: http.Response) -> tuple[AsyncIterator[bytes] | None, bytes]:
     """An event stream's bytes as they arrive, or the whole body of another answer. Raises Broken.
 
     A media type may be written in capitals, and a gateway may have lost it: then the first bytes tell.
@@ -370,9 +370,9 @@ async def stream_or_whole(response: httpx.Response) -> tuple[AsyncIterator[bytes
         raise Broken(exc) from exc
 
 
-async def drop(response: httpx.Response) -> None:
+async def drop(response: http.Response) -> None:
     """Lets go of an answer: the connection of an unfinished one is closed at once."""
     stream = response.stream
     with contextlib.suppress(Exception):  # the outcome is known; how the connection ends changes nothing
-        if isinstance(stream, httpx.AsyncByteStream):
+        if isinstance(stream, http.AsyncByteStream):
             await stream.aclose()  # without httpx's book-keeping, which nobody asks for any more

@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import httpx
-
+from dify_batch.dify import http
+from dify_batch.dify.exchanges import Exchanges
 from dify_batch.dify.sse import EventStream
 from dify_batch.dify.transport import Broken, drop, stream_or_whole, whole_body
-from dify_batch.errors import ConnectionFailed, DifyBatchError
-from dify_batch.seams import Clock
+from dify_batch.errors import ConnectionFailed
 
 LAST = frozenset({"workflow_finished", "workflow_paused", "error"})
 """Events after which nothing comes that matters: the server holds the stream open for another second, or for 300 s
@@ -37,25 +35,10 @@ class RunEvent:
     task_id: str | None = None
 
 
-class RunEvents(ABC):
+class RunEvents(Exchanges):
     """The part of the client that streams one run."""
 
-    _run_url: httpx.URL
-    _clock: Clock
-
-    @abstractmethod
-    def _request(
-        self, method: str, url: httpx.URL, content: bytes | None = None, *, streaming: bool = False
-    ) -> httpx.Request:
-        """A request with the key and the headers of all."""
-
-    @abstractmethod
-    def _refused(self, response: httpx.Response, body: bytes, method: str, url: str) -> DifyBatchError:
-        """The error that an answer means which is no result."""
-
-    @abstractmethod
-    async def _send(self, request: httpx.Request) -> httpx.Response:
-        """Sends it; raises Broken."""
+    _run_url: http.URL
 
     async def events(
         self,
@@ -88,7 +71,7 @@ class RunEvents(ABC):
         until = self._clock.monotonic() + timeout
         stream, run_id, task_id = EventStream(every=True), None, None
         ended = False
-        response: httpx.Response | None = None
+        response: http.Response | None = None
         try:
             response = await self._send(request)
             if not response.is_success:

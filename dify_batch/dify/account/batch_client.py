@@ -14,8 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-import httpx
-
+from dify_batch.dify import http
 from dify_batch.dify.account.app_runs import AppRuns
 from dify_batch.dify.account.client import AccountClient, RunAsk
 from dify_batch.dify.account.shapes import PREFIX, TALKS
@@ -176,7 +175,7 @@ class BatchClient:
             return reader.end(f"no end within {timeout:g} s")
 
     async def _read(
-        self, response: httpx.Response, reader: Talk, on_started: Callable[[RunRef], None] | None
+        self, response: http.Response, reader: Talk, on_started: Callable[[RunRef], None] | None
     ) -> Outcome:
         stream = EventStream(every=reader.needs_all)
         reader.events.accepted = True
@@ -232,7 +231,7 @@ class BatchClient:
         except TimeoutError:
             return Detail(Running(ref, "its events have told no end so far"))
 
-    async def _told(self, response: httpx.Response, ref: RunRef) -> Detail:
+    async def _told(self, response: http.Response, ref: RunRef) -> Detail:
         """The end of a run out of its events. What the server has stored bears the run's id as its task's [24l], and is
         final; an end that is seen live may be `stopped` and go on [30d]."""
         stream, reader = EventStream(), Talk(self.mode, events=Events(ref=ref))

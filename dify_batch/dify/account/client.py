@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-import httpx
-
+from dify_batch.dify import http
 from dify_batch.dify.account.exchange import AccountExchange, Ask
 from dify_batch.dify.account.shapes import Shape, has_tags, run_body
 from dify_batch.errors import AppError, DifyBatchError
@@ -130,7 +129,7 @@ class AccountClient:
         query = {} if fields == FIELDS else {"fields": ",".join(fields)}
         return await self._exchange.call(Ask(operation, {"app_id": app_id}, query))
 
-    async def run(self, ask: RunAsk, *, on_limit: bool = False) -> httpx.Response:
+    async def run(self, ask: RunAsk, *, on_limit: bool = False) -> http.Response:
         """Sends a run, and gives its stream [27i]. With `on_limit` it is sent again after a 429.
 
         An external sign-in runs by its own path where users' documents have one, and by the apps' where that is 404.
@@ -156,7 +155,7 @@ class AccountClient:
                     raise
         return await self._exchange.open(Ask("run", ids, body=body, mode=ask.mode, on_limit=on_limit))
 
-    async def events(self, app_id: str, run_id: str) -> httpx.Response:
+    async def events(self, app_id: str, run_id: str) -> http.Response:
         """The events of one's own run, its state so far first [27j, 27k]; 404 for another's."""
         query = {"include_state_snapshot": "true"}
         return await self._exchange.open(Ask("events", {"app_id": app_id, "task_id": run_id}, query))

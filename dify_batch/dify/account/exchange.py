@@ -13,9 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode
 
-import httpx
-
 from dify_batch._version import __version__
+from dify_batch.dify import http
 from dify_batch.dify.account.refusals import LOGIN, STALE, code_of, refusal, wait_of
 from dify_batch.dify.account.shapes import CATALOG, RELEASES, UNGUARDED, Route, Shape, kind_of_run, route, shape_of
 from dify_batch.dify.answers import http_date
@@ -76,7 +75,7 @@ class AccountExchange:
         *,
         shape: Shape | None = None,
         on_shape: Callable[[Shape], None] | None = None,
-        transport: httpx.AsyncBaseTransport | None = None,
+        transport: http.AsyncBaseTransport | None = None,
         seams: Seams = REAL,
         sleep: Sleep = asyncio.sleep,
     ) -> None:
@@ -140,7 +139,7 @@ class AccountExchange:
             )
         return found
 
-    async def open(self, ask: Ask) -> httpx.Response:
+    async def open(self, ask: Ask) -> http.Response:
         """An event stream, to be read and dropped by the caller. Raises as `call` does for every other answer."""
         response, _, asked = await self._settled(ask, stream=True)
         if not response.headers.get("content-type", "").startswith("text/event-stream"):
@@ -150,7 +149,7 @@ class AccountExchange:
 
     # --- repeating -----------------------------------------------------------------------------------------------
 
-    async def _settled(self, ask: Ask, *, stream: bool) -> tuple[httpx.Response, bytes, Route]:
+    async def _settled(self, ask: Ask, *, stream: bool) -> tuple[http.Response, bytes, Route]:
         """The good answer to a request, after whatever may be repeated has been."""
         stale, looked, tried = 0, False, 0
         while True:
@@ -224,11 +223,11 @@ class AccountExchange:
     def _url(self, asked: Route) -> str:
         return self.host + asked.path
 
-    def _refused(self, response: httpx.Response, body: bytes, asked: Route) -> DifyBatchError:
+    def _refused(self, response: http.Response, body: bytes, asked: Route) -> DifyBatchError:
         now = self._seams.clock.wall()
         return refusal(response.status_code, response.headers, body, asked.method, self._url(asked), now=now)
 
-    def _request(self, ask: Ask, asked: Route) -> httpx.Request:
+    def _request(self, ask: Ask, asked: Route) -> http.Request:
         url = self._url(asked) + (f"?{urlencode(ask.query)}" if ask.query else "")
         headers = {"User-Agent": f"dify-batch/{__version__}", "Accept": "*/*"}
         if ask.operation not in UNGUARDED:
@@ -237,18 +236,18 @@ class AccountExchange:
                 headers[CATALOG] = self._catalog
         limits = {"timeout": {"connect": 10.0, "pool": 10.0}}
         if ask.files is not None:
-            return httpx.Request(asked.method, url, headers=headers, files=ask.files, extensions=limits)
+            return http.Request(asked.method, url, headers=headers, files=ask.files, extensions=limits)
         content = None
         if ask.body is not None:
             body = ask.body(self._shape or "A")
             content = json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
             headers["Content-Type"] = "application/json"
-        return httpx.Request(asked.method, url, headers=headers, content=content, extensions=limits)
+        return http.Request(asked.method, url, headers=headers, content=content, extensions=limits)
 
-    async def _whole(self, ask: Ask, asked: Route, *, stream: bool = False) -> tuple[httpx.Response, bytes]:
+    async def _whole(self, ask: Ask, asked: Route, *, stream: bool = False) -> tuple[http.Response, bytes]:
         """One answer. With `stream` a good one is left open, and its body is not read."""
         request = self._request(ask, asked)
-        response: httpx.Response | None = None
+        response: http.Response | None = None
         limit, sent = HEAD_TIMEOUT if stream else TIMEOUT, True
         try:
             async with asyncio.timeout(limit):

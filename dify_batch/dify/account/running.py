@@ -7,8 +7,7 @@ import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import httpx
-
+from dify_batch.dify import http
 from dify_batch.dify.account.answer import UNKNOWN, Fold, RunAnswer
 from dify_batch.dify.account.client import AccountClient, RunAsk
 from dify_batch.dify.sse import EventStream
@@ -62,7 +61,7 @@ class Runner:
         fold = Fold(mode, run_id=run_id)
         return await self._to_its_end(app_id, fold, await self._client.events(app_id, run_id))
 
-    async def _to_its_end(self, app_id: str, fold: Fold, response: httpx.Response) -> RunAnswer:
+    async def _to_its_end(self, app_id: str, fold: Fold, response: http.Response) -> RunAnswer:
         watcher = asyncio.create_task(self._stop_when_asked(app_id, fold))
         try:
             reason = await self._read(fold, response)
@@ -84,7 +83,7 @@ class Runner:
             with contextlib.suppress(asyncio.CancelledError):
                 await watcher
 
-    async def _read(self, fold: Fold, response: httpx.Response) -> str:
+    async def _read(self, fold: Fold, response: http.Response) -> str:
         """Reads a stream until the run's end or its own; gives why it ended."""
         stream = EventStream(every=True)
         chunks = pieces(response)

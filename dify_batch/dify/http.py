@@ -1,0 +1,41 @@
+"""What is used of httpx: its words for requests, answers and failures. The one module that imports it."""
+
+from httpx import (
+    URL,
+    AsyncBaseTransport,
+    AsyncByteStream,
+    ByteStream,
+    ConnectError,
+    ConnectTimeout,
+    PoolTimeout,
+    ProxyError,
+    ReadError,
+    ReadTimeout,
+    RemoteProtocolError,
+    Request,
+    Response,
+    TransportError,
+    UnsupportedProtocol,
+    WriteTimeout,
+    create_ssl_context,
+)
+
+__all__ = [
+    "URL",
+    "AsyncBaseTransport",
+    "AsyncByteStream",
+    "ByteStream",
+    "ConnectError",
+    "ConnectTimeout",
+    "PoolTimeout",
+    "ProxyError",
+    "ReadError",
+    "ReadTimeout",
+    "RemoteProtocolError",
+    "Request",
+    "Response",
+    "TransportError",
+    "UnsupportedProtocol",
+    "WriteTimeout",
+    "create_ssl_context",
+]
