@@ -18,7 +18,9 @@ from typing import Any, Literal, cast
 from dify_batch.addressing import check_key, check_workflow_id, mask_url, read_base_url
 from dify_batch.envfile import read_env_file, require_one_place, require_some, unknown_names, unquoted
 from dify_batch.errors import AuthError, UsageError
-from dify_batch.flags import BY_DEST, DEFAULT_BASE_URL, FLAGS, MAX_CONCURRENCY, Failures, Flag, again
+from dify_batch.flags import BY_DEST, DEFAULT_BASE_URL, FLAGS, Flag
+from dify_batch.flagvalues import MAX_CONCURRENCY, Failures
+from dify_batch.flagwords import again
 from dify_batch.ledger.formats import Paths
 from dify_batch.ledger.place import Kind, kind_of, require_regular, same_file
 

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from dify_batch.cli.arguments import COMMANDS, build_parser
 from dify_batch.errors import EXIT_OF_CODE
-from dify_batch.flags import BY_ENV, FLAGS, GROUPS, HELP, shown_default
+from dify_batch.flags import BY_ENV, FLAGS, GROUPS, HELP
+from dify_batch.flagwords import shown_default
 
 ROOT = Path(__file__).parent.parent
 MANUAL = ROOT / "docs" / "manual"

@@ -18,7 +18,8 @@ import pytest
 
 from dify_batch.cli.arguments import COMMANDS
 from dify_batch.errors import Exit
-from dify_batch.flags import BY_DEST, BY_NAME, parse_duration
+from dify_batch.flags import BY_DEST, BY_NAME
+from dify_batch.flagvalues import parse_duration
 from dify_batch.simulator import Config, SimulatorProcess
 from tests.support import harness
 

@@ -1,10 +1,6 @@
-"""The values of flags: text to value, or what is allowed."""
+"""The table of flags, and what an error of a value says."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
-from decimal import Decimal
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -12,68 +8,7 @@ from hypothesis import strategies as st
 
 from dify_batch import flags
 from dify_batch.errors import UsageError
-from dify_batch.flags import BY_DEST, BY_NAME, Failures
-
-
-@pytest.mark.parametrize(
-    ("parse", "text", "value"),
-    [
-        (flags.parse_duration, "90", 90.0),
-        (flags.parse_duration, "90s", 90.0),
-        (flags.parse_duration, "15m", 900.0),
-        (flags.parse_duration, "1h", 3600.0),
-        (flags.parse_duration, "1h30m", 5400.0),
-        (flags.parse_duration, "2d", 172800.0),
-        (flags.parse_duration, " 0.5s ", 0.5),
-        (flags.parse_rate, "5/s", 5.0),
-        (flags.parse_rate, "120/m", 2.0),
-        (flags.parse_rate, "1800/h", 0.5),
-        (flags.parse_rate, "0.5 / s", 0.5),
-        (flags.parse_concurrency, "1", 1),
-        (flags.parse_concurrency, "4096", 4096),
-        (flags.parse_concurrency, "auto", "auto"),
-        (flags.parse_failures, "10", Failures(count=10)),
-        (flags.parse_failures, "5%", Failures(percent=5.0)),
-        (flags.parse_failures, "0.5%", Failures(percent=0.5)),
-        (flags.parse_seconds, "0", 0.0),
-        (flags.parse_seconds, "2.5", 2.5),
-        (flags.parse_seconds, ".5", 0.5),
-        (flags.parse_timeout, "300", 300.0),
-        (flags.parse_count, "0", 0),
-        (flags.parse_positive, "7", 7),
-        (flags.parse_cost, " 2.50 ", Decimal("2.50")),
-        (flags.parse_delimiter, ";", ";"),
-        (flags.parse_delimiter, "tab", "\t"),
-        (flags.parse_delimiter, "\\t", "\t"),
-        (flags.parse_encoding, "shift_jis", "shift_jis"),
-        (flags.parse_name, " email ", "email"),
-    ],
-)
-def test_values(parse: Callable[[str], Any], text: str, value: object) -> None:
-    assert parse(text) == value
-
-
-@pytest.mark.parametrize(
-    ("parse", "texts"),
-    [
-        (flags.parse_duration, ["", "0", "0s", "-5", "5x", "1m1h", "1h 30m", "nan", "inf", "1e3", "h", "٣"]),
-        (flags.parse_rate, ["", "5", "0/s", "5/d", "/s", "-1/s", "inf/s", "5/sec", "5//s", "1e9/s"]),
-        (flags.parse_concurrency, ["", "0", "4097", "99999", "-1", "2.5", "Auto", "five", "٣"]),
-        (flags.parse_failures, ["", "0", "0%", "101%", "-5%", "5 percent", "%", "nan%", "1.5"]),
-        (flags.parse_seconds, ["", "-1", "nan", "inf", "1e3", "5s", "1,5", "+1", "1_0"]),
-        (flags.parse_timeout, ["", "0", "0.0", "-1", "inf"]),
-        (flags.parse_count, ["", "-1", "1.0", "1_0", "9999999999"]),
-        (flags.parse_positive, ["", "0", "-1", "00"]),
-        (flags.parse_cost, ["", "0", "0.0", "-1", "1e3", "2 USD", "nan", "٣"]),
-        (flags.parse_delimiter, ["", ";;", '"', "\n", "\0"]),
-        (flags.parse_encoding, ["", "utf-9", "base64", "hex", "utf\0"]),
-        (flags.parse_name, ["", "  "]),
-    ],
-)
-def test_refused(parse: Callable[[str], Any], texts: list[str]) -> None:
-    for text in texts:
-        with pytest.raises(ValueError):
-            parse(text)
+from dify_batch.flags import BY_DEST, BY_NAME
 
 
 @given(st.text(max_size=12))
@@ -88,30 +23,6 @@ def refusal(flag: flags.Flag, text: str) -> str | None:
     except UsageError as error:
         return error.message
     return None
-
-
-@given(st.integers(0, 99), st.integers(0, 99), st.integers(0, 99), st.integers(1, 99))
-def test_a_duration_is_the_sum_of_its_parts(days: int, hours: int, minutes: int, seconds: int) -> None:
-    text = f"{days}d{hours}h{minutes}m{seconds}s"
-    assert flags.parse_duration(text) == days * 86400 + hours * 3600 + minutes * 60 + seconds
-
-
-@pytest.mark.parametrize(
-    ("failures", "rows", "limit"),
-    [
-        (Failures(count=10), 5, 10),
-        (Failures(percent=5.0), 200, 10),
-        (Failures(percent=5.0), 201, 11),
-        (Failures(percent=1.0), 3, 1),
-        (Failures(percent=100.0), 0, 1),
-    ],
-)
-def test_how_many_failures_stop_a_batch(failures: Failures, rows: int, limit: int) -> None:
-    assert failures.limit(rows) == limit
-
-
-def test_failures_as_text() -> None:
-    assert (str(Failures(count=10)), str(Failures(percent=2.5))) == ("10", "2.5%")
 
 
 def test_names_are_unique() -> None:

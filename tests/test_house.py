@@ -19,7 +19,9 @@ FLOORS = (
     ("ledger", "dify"),
     ("input",),
     ("addressing", "envfile"),
+    ("flagwords",),
     ("flags",),
+    ("flagvalues",),
     ("backoff", "summary", "usage"),
     ("errors", "outcomes", "ids", "strictjson", "seams", "text", "masking", "_version"),
 )

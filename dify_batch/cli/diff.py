@@ -41,7 +41,7 @@ def run(given: Mapping[str, Any], whole: Callable[..., Parser]) -> int:
 
 
 def _tolerance(text: str) -> float:
-    from dify_batch.flags import parse_seconds
+    from dify_batch.flagvalues import parse_seconds
 
     try:
         return parse_seconds(text)

@@ -39,7 +39,7 @@ def run(given: Mapping[str, Any], whole: Callable[..., Parser]) -> int:
     import asyncio
 
     from dify_batch.errors import DifyBatchError, Exit, UsageError
-    from dify_batch.flags import parse_pair
+    from dify_batch.flagvalues import parse_pair
 
     machine = "json" in given
     values: dict[str, str] = {}

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dify_batch.errors import DifyBatchError, UsageError
-from dify_batch.flags import read_again
+from dify_batch.flagwords import read_again
 from dify_batch.input.records import ADDED, Problem
 from dify_batch.input.rows import RowSource
 from dify_batch.ledger import formats

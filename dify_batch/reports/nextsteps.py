@@ -29,7 +29,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """The call of a batch. `flags`: those that decide, as words (`flags.again`)."""
+    """The call of a batch. `flags`: those that decide, as words (`flagwords.again`)."""
 
     source: str
     output: str
