@@ -75,7 +75,7 @@ def closing_error(
             code="rows_failed",
             hint=hint,
         )
-    if in_retry and not settings.retry:
+    if in_retry:
         return DifyBatchError(
             f"{count(in_retry, 'row waits', 'rows wait')} in {settings.output}.retry",
             code="rows_failed",

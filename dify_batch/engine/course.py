@@ -417,6 +417,8 @@ def _seen(rules: Rules, row: Row, fact: Seen) -> Advance:
 
 def _stuck(row: Row) -> Advance:
     assert row.ref is not None
+    if row.ask is not Ask.NOTHING and row.may_send:
+        return _again(row, f"run {row.ref.run_id} is given up as stuck, and --retry asks for it")
     message = f"run {row.ref.run_id} has said running, or nothing, for too long; its worker is probably dead"
     return _conclude(row, GiveUp("unknown", "run_stuck", message, row.ref.run_id))
 

@@ -148,6 +148,13 @@ def test_a_run_that_is_stuck_or_gone_is_unknown_and_never_sent_again_by_itself()
             assert given_up.kind == "unknown"
 
 
+def test_retry_sends_a_row_again_whose_run_it_finds_stuck_itself() -> None:
+    again, steps = advance(SAFE, known(ask=Ask.CERTAIN), SIGHTS["stuck"])
+    assert isinstance(steps[0], Send)
+    assert again.ask is Ask.NOTHING, "asked for once, it goes once"
+    assert isinstance(step(SAFE, known(ask=Ask.CERTAIN, may_send=False), SIGHTS["stuck"]), GiveUp)
+
+
 def test_retry_takes_a_run_that_was_given_up_or_sends_it_and_does_not_wait_a_second_time() -> None:
     asked = known(given_up=True, ask=Ask.CERTAIN)
     assert isinstance(step(SAFE, asked, SIGHTS["succeeded"]), Keep)
@@ -234,7 +241,8 @@ def unsafe(rules: Rules, row: Row, fact: Fact, steps: tuple[Step, ...]) -> str |
             return None if no_run or failed else "after an answer that leaves a run possible"
         case Stage.KNOWN:
             seen = isinstance(fact, Seen) and isinstance(fact.outcome, Failed) and fact.outcome.confirmed
-            asked = row.ask is not Ask.NOTHING and (row.given_up or isinstance(fact, Gone))
+            stuck = isinstance(fact, Seen) and fact.stuck
+            asked = row.ask is not Ask.NOTHING and (row.given_up or stuck or isinstance(fact, Gone))
             wanted = rules.policy == "all" or row.ask is not Ask.NOTHING
             return None if (seen and wanted) or asked else "while its run is known"
         case Stage.LOST:
