@@ -15,7 +15,7 @@ import pytest
 
 from dify_batch.cli.arguments import COMMANDS, build_parser
 from dify_batch.cli.completion import SHELLS
-from dify_batch.engine.course import Stage
+from dify_batch.engine.row import Stage
 from dify_batch.errors import EXIT_OF_CODE, Exit
 from dify_batch.flags import BY_ENV, FLAGS, GROUPS, Flag
 from dify_batch.ledger.formats import Paths, result_line

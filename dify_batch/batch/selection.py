@@ -6,8 +6,8 @@ import logging
 import math
 from collections.abc import Iterator, Mapping
 
-from dify_batch.engine.course import Ask
 from dify_batch.engine.resume import asked_for, resumed
+from dify_batch.engine.row import Ask
 from dify_batch.engine.work import Work
 from dify_batch.errors import UsageError
 from dify_batch.ids import DONE, IN_INPUT, INVALID, OPEN, RETRY, SELECTED, IdIndex

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from dify_batch.engine.course import GiveUp, Keep
 from dify_batch.engine.facts import Absent, Answered, Fact, NotSent, Seen, Sent, Started, Unavailable, Unproven
 from dify_batch.engine.order import Order
+from dify_batch.engine.steps import GiveUp, Keep
 from dify_batch.engine.work import Work
 from dify_batch.ids import SELECTED
 from dify_batch.input.files import described

@@ -16,25 +16,14 @@ from dify_batch.backoff import Backoff
 from dify_batch.engine.attempt import Attempts
 from dify_batch.engine.books import Books
 from dify_batch.engine.claims import Claims
-from dify_batch.engine.course import (
-    Follow,
-    GiveUp,
-    Impossible,
-    Keep,
-    Leave,
-    LookUp,
-    Rules,
-    Send,
-    Stage,
-    StopBatch,
-    Watch,
-    advance,
-)
+from dify_batch.engine.course import Rules, advance
 from dify_batch.engine.facts import Begun, Fact, Gone, NoMoreRows, ProbablyDead, Seen, Started
 from dify_batch.engine.following import Following
 from dify_batch.engine.health import Health, probably_dead
 from dify_batch.engine.lookups import Lookups
 from dify_batch.engine.pool import Pool
+from dify_batch.engine.row import Impossible, Stage
+from dify_batch.engine.steps import Follow, GiveUp, Keep, Leave, LookUp, Send, StopBatch, Watch
 from dify_batch.engine.stopping import Stopping, error_of_fatal
 from dify_batch.engine.work import Work
 from dify_batch.errors import DifyBatchError

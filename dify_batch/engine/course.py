@@ -2,7 +2,8 @@
 
     advance(rules, row, fact) -> (row, steps)
 
-A row stands at one stage. A fact (`facts.py`) moves it on, and gives the steps that the rest of the engine carries out.
+A row stands at one stage (`row.py`). A fact (`facts.py`) moves it on, and gives the steps (`steps.py`) that the rest of
+the engine carries out.
 Nothing here reads a clock, draws lots or does I/O, so the promise of the project can be read in this file:
 
 - **Nothing runs twice.** A row is sent (`Send`) only when it has no run, or its run is known to have failed, or what
@@ -31,8 +32,7 @@ follows a look-up, in `_looked_up`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, TypeAlias
 
 from dify_batch.engine.facts import (
     Absent,
@@ -52,6 +52,8 @@ from dify_batch.engine.facts import (
     Unproven,
     run_of,
 )
+from dify_batch.engine.row import EXCUSES, Ask, Impossible, Row, Stage
+from dify_batch.engine.steps import Follow, GiveUp, Keep, Leave, LookUp, Send, Step, StopBatch, Watch
 from dify_batch.outcomes import (
     Failed,
     Fatal,
@@ -71,27 +73,6 @@ PolicyName: TypeAlias = Literal["strict", "safe", "all"]
 RULES_VERSION = 2
 """Stands in the journal's record of each invocation. 1: absence was proved by time alone. 2: by `absence.py`."""
 
-EXCUSES = 5
-"""A row that only ever fails together with others could go on for ever; after so many times it is charged as well."""
-
-
-class Stage(Enum):
-    NEW = "new"
-    SENT = "sent"
-    KNOWN = "known"
-    LOST = "lost"
-    WAITING = "waiting"
-    SETTLED = "settled"
-    LEFT = "left"
-
-
-class Ask(Enum):
-    """What --retry asks for a row whose fate was unknown."""
-
-    NOTHING = "nothing"
-    CERTAIN = "certain"  # --retry: send it if it never started, or if its run had been given up as stuck
-    ANYWAY = "anyway"  # --retry-unknown: look once, then send it
-
 
 @dataclass(frozen=True, slots=True)
 class Rules:
@@ -101,124 +82,7 @@ class Rules:
     max_retries: int = 3
 
 
-# ---------------------------------------------------------------------------------------------------------- steps
-
-
-@dataclass(frozen=True, slots=True)
-class Send:
-    """Send it (again). `repetition`: how often in a row, which sets the wait (0: at once); `retry_after`: seconds that
-    the server asked for. `reason` says why it goes again; `charged`: one of its retries is used up by it;
-    `risky`: a run of it may exist, and the user asked for it all the same."""
-
-    repetition: int = 0
-    retry_after: float | None = None
-    reason: str = ""
-    charged: bool = False
-    risky: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Follow:
-    """Stay with its run, in a place of the pool, until it ends."""
-
-    reason: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Watch:
-    """Look at its run now and then; it needs no place."""
-
-
-@dataclass(frozen=True, slots=True)
-class LookUp:
-    """Ask the server's log what became of the POST."""
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Keep:
-    """It has its result, or waits for a person."""
-
-    outcome: Succeeded | Paused
-    recovered: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class GiveUp:
-    """To `.retry`. `kind`: "failed", "rejected", "stopped", "unknown", "invalid"."""
-
-    kind: str
-    code: str
-    message: str
-    run_id: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class StopBatch:
-    """No row can succeed."""
-
-    fatal: Fatal
-
-
-@dataclass(frozen=True, slots=True)
-class Leave:
-    """Nothing more is done for it in this invocation; it stays as the journal has it."""
-
-
-Step: TypeAlias = Send | Follow | Watch | LookUp | Keep | GiveUp | StopBatch | Leave
-
-
-# ---------------------------------------------------------------------------------------------------------- a row
-
-
-class Row(NamedTuple):
-    """Where a row stands. (A tuple, since a million rows are moved on several times each.)
-
-    `sent`: its last POST; `ref`, `begun`: the run of that POST and when it was first known (wall). `retries`: used up;
-    `repetition`: how often in a row it was repeated; `excuses`: how often that was not charged though it was lost.
-    `failure`: how its last run failed, while it waits to go again. `may_send`: false where only what exists may be
-    collected. `ask`: see Ask. `given_up`: its run was given up as stuck by an earlier invocation. `before`: its POST is
-    of an earlier invocation. `pending`: it was paused before. `recovered`: its run was looked up or followed. `dead`:
-    its run is probably dead.
-    """
-
-    stage: Stage = Stage.NEW
-    sent: Sent | None = None
-    ref: RunRef | None = None
-    begun: float = 0.0
-    retries: int = 0
-    repetition: int = 0
-    excuses: int = 0
-    failure: GiveUp | None = None
-    may_send: bool = True
-    ask: Ask = Ask.NOTHING
-    given_up: bool = False
-    before: bool = False
-    pending: bool = False
-    recovered: bool = False
-    dead: bool = False
-
-
-class Impossible(ValueError):
-    """A fact that cannot come at this stage: a bug of the engine. The row stays as it was."""
-
-
 Advance: TypeAlias = tuple[Row, tuple[Step, ...]]
-
-
-def check(row: Row) -> None:
-    """States what must hold of every row; the tests and the simulated world call it after each step."""
-    if row.stage is Stage.KNOWN:
-        assert row.ref is not None, "a known run has a name"
-    if row.stage in (Stage.SENT, Stage.LOST):
-        assert row.sent is not None, "what was sent is remembered"
-        assert row.ref is None or row.stage is Stage.SENT, "a lost row has no run"
-    if row.stage in (Stage.NEW, Stage.WAITING):
-        assert row.ref is None, "a row that is to be sent has no run that might still give its result"
-    if row.failure is not None:
-        assert row.stage in (Stage.WAITING, Stage.LEFT, Stage.SETTLED), "a failure is kept until the row goes again"
-    assert row.excuses <= EXCUSES, "excuses are counted"
 
 
 def advance(rules: Rules, row: Row, fact: Fact) -> Advance:
@@ -256,25 +120,6 @@ def advance(rules: Rules, row: Row, fact: Fact) -> Advance:
             return row._replace(stage=Stage.SETTLED, failure=None), ()
         case _:
             raise Impossible(f"{type(fact).__name__} at stage {row.stage.value}")
-
-
-def replay(rules: Rules, facts: list[Fact]) -> Row:
-    """The row that an earlier invocation's facts lead to. Each POST begins anew whatever came before it, and a fact
-    that an older version wrote in another order is no reason to fail."""
-    row = Row()
-    for fact in facts:
-        if isinstance(fact, Sent):
-            row = row._replace(stage=Stage.NEW, ref=None, failure=None)
-        elif isinstance(fact, Started | Seen | Absent) and row.sent is not None:
-            found = isinstance(fact, Started) and fact.found
-            row = row._replace(stage=Stage.LOST if found or isinstance(fact, Absent) else Stage.SENT, ref=None)
-            if isinstance(fact, Seen):
-                row = row._replace(stage=Stage.KNOWN, ref=run_of(fact.outcome))
-        try:
-            row, _ = advance(rules, row, fact)
-        except Impossible:
-            continue
-    return row
 
 
 def _conclude(row: Row, step: Step) -> Advance:

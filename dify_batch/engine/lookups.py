@@ -17,9 +17,9 @@ from dify_batch.dify.sameness import contradicts, same_inputs
 from dify_batch.engine.absence import Evidence, lacking, least_age
 from dify_batch.engine.backlog import Backlog, Log, must_reach
 from dify_batch.engine.claims import Claims
-from dify_batch.engine.course import Ask
 from dify_batch.engine.facts import Absent, Started, Unavailable, Unproven
 from dify_batch.engine.health import Health
+from dify_batch.engine.row import Ask
 from dify_batch.engine.slots import is_own
 from dify_batch.engine.work import Work
 from dify_batch.errors import AppError, AuthError, ConnectionFailed, RateLimited, ServerError

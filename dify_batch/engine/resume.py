@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dify_batch.engine.course import Ask, Row, Stage
-from dify_batch.engine.facts import Sent
+from dify_batch.engine.course import Rules, advance
+from dify_batch.engine.facts import Absent, Fact, Seen, Sent, Started, run_of
+from dify_batch.engine.row import Ask, Impossible, Row, Stage
 from dify_batch.ledger.rowstate import Phase, RowState
 
 
@@ -32,3 +33,22 @@ def asked_for(known: RowState, *, anyway: bool) -> Ask:
     if known.kind != "unknown" or not known.user:
         return Ask.NOTHING
     return Ask.ANYWAY if anyway else Ask.CERTAIN
+
+
+def replay(rules: Rules, facts: list[Fact]) -> Row:
+    """The row that an earlier invocation's facts lead to. Each POST begins anew whatever came before it, and a fact
+    that an older version wrote in another order is no reason to fail."""
+    row = Row()
+    for fact in facts:
+        if isinstance(fact, Sent):
+            row = row._replace(stage=Stage.NEW, ref=None, failure=None)
+        elif isinstance(fact, Started | Seen | Absent) and row.sent is not None:
+            found = isinstance(fact, Started) and fact.found
+            row = row._replace(stage=Stage.LOST if found or isinstance(fact, Absent) else Stage.SENT, ref=None)
+            if isinstance(fact, Seen):
+                row = row._replace(stage=Stage.KNOWN, ref=run_of(fact.outcome))
+        try:
+            row, _ = advance(rules, row, fact)
+        except Impossible:
+            continue
+    return row

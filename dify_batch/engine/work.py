@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from dify_batch.engine.course import Row
 from dify_batch.engine.facts import Fact
+from dify_batch.engine.row import Row
 from dify_batch.input.files import Inputs
 from dify_batch.outcomes import RunRef
 

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dify_batch.engine.course import Rules, Stage, replay
+from dify_batch.engine.course import Rules
 from dify_batch.engine.facts import Fact, from_record
+from dify_batch.engine.resume import replay
+from dify_batch.engine.row import Stage
 from dify_batch.errors import UsageError
 from dify_batch.ids import DONE, RETRY
 from dify_batch.ledger import formats

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dify_batch.batch.ending import closing_error
-from dify_batch.settings import Settings
+from dify_batch.settings import Secret, Settings
 from dify_batch.summary import Summary
 
 ENDINGS: dict[str, tuple[Summary, str | None]] = {
@@ -25,6 +25,6 @@ ENDINGS: dict[str, tuple[Summary, str | None]] = {
 @pytest.mark.parametrize("name", ENDINGS)
 def test_what_a_batch_ends_with(name: str, retry: bool) -> None:
     summary, code = ENDINGS[name]
-    settings = Settings(input="data.csv", output=Path("r.jsonl"), api_key="app-x", retry=retry)
+    settings = Settings(input="data.csv", output=Path("r.jsonl"), api_key=Secret("app-x"), retry=retry)
     error = closing_error(None, summary, settings)
     assert (error.code if error else None) == code

@@ -8,9 +8,10 @@ import pytest
 
 from dify_batch.engine.attempt import Attempts
 from dify_batch.engine.claims import Claims
-from dify_batch.engine.course import Rules, Stage, advance
+from dify_batch.engine.course import Rules, advance
 from dify_batch.engine.facts import Answered, Fact, NotSent, Sent, Started
 from dify_batch.engine.pace import Starts
+from dify_batch.engine.row import Stage
 from dify_batch.engine.slots import Slots
 from dify_batch.engine.work import Work
 from dify_batch.errors import AppError, ConnectionFailed, DifyBatchError, RateLimited, ServerError, UsageError

@@ -10,27 +10,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from dify_batch.engine.course import (
-    EXCUSES,
-    Ask,
-    Follow,
-    GiveUp,
-    Impossible,
-    Keep,
-    Leave,
-    LookUp,
-    PolicyName,
-    Row,
-    Rules,
-    Send,
-    Stage,
-    Step,
-    StopBatch,
-    Watch,
-    advance,
-    check,
-)
+from dify_batch.engine.course import PolicyName, Rules, advance
 from dify_batch.engine.facts import Answered, Begun, Fact, Gone, NoMoreRows, NotSent, Seen, Sent, Started
+from dify_batch.engine.row import EXCUSES, Ask, Impossible, Row, Stage, check
+from dify_batch.engine.steps import Follow, GiveUp, Keep, Leave, LookUp, Send, Step, StopBatch, Watch
 from dify_batch.outcomes import Failed, Running, Unreachable
 from tests.support.courses import (
     OUTCOMES,

@@ -7,9 +7,9 @@ import asyncio
 from dify_batch.dify.answers import Detail, LogEntry
 from dify_batch.engine.backlog import Backlog
 from dify_batch.engine.claims import Claims
-from dify_batch.engine.course import Ask, Row, Stage
 from dify_batch.engine.facts import Absent, Sent, Started, Unavailable, Unproven
 from dify_batch.engine.lookups import Limits, Lookups
+from dify_batch.engine.row import Ask, Row, Stage
 from dify_batch.engine.work import Work
 from dify_batch.errors import AppError
 from dify_batch.outcomes import Running, RunRef

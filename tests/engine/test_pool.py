@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 
-from dify_batch.engine.course import Row, Stage
 from dify_batch.engine.pace import Starts
 from dify_batch.engine.pool import Pool
+from dify_batch.engine.row import Row, Stage
 from dify_batch.engine.work import Work
 from dify_batch.errors import DifyBatchError, InvalidInput
 from dify_batch.summary import Stats

@@ -6,8 +6,8 @@ import logging
 
 import pytest
 
-from dify_batch.engine.course import Row, Stage
 from dify_batch.engine.facts import Sent
+from dify_batch.engine.row import Row, Stage
 from dify_batch.engine.stopping import Stopping, error_of_fatal
 from dify_batch.engine.work import Work
 from dify_batch.errors import AppError, AuthError, BatchStopped, DifyBatchError, RateLimited

@@ -15,8 +15,10 @@ import httpx
 import pytest
 
 from dify_batch.batch.invocation import run_batch
-from dify_batch.engine.course import Rules, Stage, check, replay
+from dify_batch.engine.course import Rules
 from dify_batch.engine.facts import from_record
+from dify_batch.engine.resume import replay
+from dify_batch.engine.row import Stage, check
 from dify_batch.ledger.formats import Paths, from_utc
 from dify_batch.ledger.state import Phase, read_state
 from dify_batch.settings import Secret, Settings

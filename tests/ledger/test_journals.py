@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from dify_batch.engine.course import Ask, Rules, Stage, replay
+from dify_batch.engine.course import Rules
 from dify_batch.engine.facts import Fact, from_record
-from dify_batch.engine.resume import resumed
+from dify_batch.engine.resume import replay, resumed
+from dify_batch.engine.row import Ask, Stage
 from dify_batch.ledger.formats import Paths
 from dify_batch.ledger.records import journal_record
 from dify_batch.ledger.rowstate import event_time

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dify_batch.engine.course import Ask, Row, Rules, Stage, Step, advance
+from dify_batch.engine.course import Rules, advance
 from dify_batch.engine.facts import (
     Absent,
     Answered,
@@ -18,6 +18,8 @@ from dify_batch.engine.facts import (
     Unavailable,
     Unproven,
 )
+from dify_batch.engine.row import Ask, Row, Stage
+from dify_batch.engine.steps import Step
 from dify_batch.outcomes import (
     Failed,
     Fatal,

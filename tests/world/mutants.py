@@ -24,9 +24,9 @@ from dify_batch.batch import execution, selection
 from dify_batch.engine import absence, conductor, course, lookups, resume
 from dify_batch.engine.absence import Evidence
 from dify_batch.engine.claims import Claims
-from dify_batch.engine.course import Row, Stage
 from dify_batch.engine.facts import Answered, Fact
 from dify_batch.engine.pool import Pool
+from dify_batch.engine.row import Row, Stage
 from dify_batch.errors import DifyBatchError
 from dify_batch.ledger.appendfile import AppendFile
 from dify_batch.ledger.lock import OutputLock

@@ -21,6 +21,7 @@ from dify_batch.cli.signals import Escalation
 from dify_batch.dify.transport import KEEPALIVE, Transport
 from dify_batch.engine import conductor, course
 from dify_batch.engine.facts import Fact
+from dify_batch.engine.row import Row, check
 from dify_batch.errors import DifyBatchError, Exit
 from dify_batch.seams import Seams
 from dify_batch.settings import Settings
@@ -31,10 +32,10 @@ from tests.world.network import WorldConnector, WorldNetwork
 from tests.world.server import ADDRESS, EPOCH, KEY
 
 
-def _checked(rules: course.Rules, row: course.Row, fact: Fact) -> course.Advance:
+def _checked(rules: course.Rules, row: Row, fact: Fact) -> course.Advance:
     """The course, and after each step what must hold of every row."""
     after, steps = course.advance(rules, row, fact)
-    course.check(after)
+    check(after)
     return after, steps
 
 
