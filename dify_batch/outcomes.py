@@ -37,6 +37,20 @@ class FailedNode:
     type: str
     error: str
 
+    def as_dict(self) -> dict[str, str]:
+        return {"title": self.title, "type": self.type, "error": self.error}
+
+    @classmethod
+    def of(cls, record: object) -> FailedNode | None:
+        """From a record of the journal; None for what names no node."""
+        if not isinstance(record, Mapping) or not isinstance(record.get("title"), str):
+            return None
+        kind, error = record.get("type"), record.get("error")
+        return cls(record["title"], kind if isinstance(kind, str) else "", error if isinstance(error, str) else "")
+
+    def __str__(self) -> str:
+        return f"{self.title} ({self.type})" if self.type else self.title
+
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
@@ -188,7 +202,8 @@ class SettledRow:
     """What a batch has come to with one row, as `run_batch(on_row=…)` tells it.
 
     `state`: success, partial-success, paused, or why there is no result: failed, rejected, stopped, unknown, invalid.
-    `result` is there with the first two; `code` and `message` with the last five.
+    `result` is there with the first two; `code` and `message` with the last five; `node` where a stream told at which
+    node the run failed.
     """
 
     id: str
@@ -196,3 +211,4 @@ class SettledRow:
     result: RunResult | None = None
     code: str = ""
     message: str = ""
+    node: FailedNode | None = None

@@ -21,7 +21,7 @@ from dify_batch.input.bound import BoundForm
 from dify_batch.input.check import CheckReport, check
 from dify_batch.input.choice import choose, read_ids
 from dify_batch.input.identity import check_known_ids
-from dify_batch.input.records import ADDED
+from dify_batch.input.records import ADDED_ALWAYS
 from dify_batch.ledger.answered import Answered
 from dify_batch.ledger.identity import Identity
 from dify_batch.ledger.place import require_ours
@@ -139,7 +139,7 @@ class Preparation:
             lambda: check(self._source, bound, self._index, other_ids=settings.other_ids, look=self._comparison.look)
         )
         report.raise_if_any(skip_invalid=settings.skip_invalid)
-        part = set(ADDED) <= set(self._source.header)  # what export --failed wrote holds only the failed ones
+        part = set(self._source.header) >= ADDED_ALWAYS  # what export --failed wrote holds only the failed ones
         if not settings.other_ids and not part:
             check_known_ids(self._index, state.rows, name=self._source.name, output=str(self._paths.results))
         return report

@@ -27,7 +27,7 @@ NEEDED = frozenset(
 tell which node failed."""
 
 _TELLING = frozenset({b"node_finished", b"iteration_completed", b"loop_completed"})
-_WANTED = NEEDED | _TELLING
+_WANTED = NEEDED | _TELLING | {b"node_retry"}
 _TAIL = 8192  # bytes at an event's end; what comes after its outputs is shorter, but for many files
 _METADATA = b'"execution_metadata"'
 

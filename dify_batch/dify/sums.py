@@ -31,11 +31,14 @@ class Sums:
     """What was told inside an iteration or loop that has not told its own figure."""
     failed: FailedNode | None = None
     """The last one: what failed before it was passed over, as an iteration may."""
+    retried: FailedNode | None = None
+    """The last one that was tried again (node_retry)."""
 
     def add(self, name: object, data: Mapping[str, Any]) -> None:
         if name == "node_finished" and data.get("status") == "failed":
-            title, kind = text(data.get("title") or data.get("node_id")), text(data.get("node_type"))
-            self.failed = FailedNode(title, kind, text(data.get("error")))
+            self.failed = _node(data)
+        elif name == "node_retry":
+            self.retried = _node(data)
         if name not in _FINISHED:
             return
         told = data.get("execution_metadata")
@@ -61,14 +64,25 @@ class Sums:
         for inside in list(self.inner.values()):  # of iterations whose end was not told
             self._join(inside, "")
         self.inner.clear()
-        if failed and self.failed is not None:
-            result = replace(result, failed_node=self.failed)
+        if failed and (node := self._at(result.error or "")) is not None:
+            result = replace(result, failed_node=node)
         if len(self.prices) == 1:
             ((currency, price),) = self.prices.items()
             return replace(result, total_price=exact(price), currency=currency or None)
         if self.prices:
             return replace(result, prices={currency: exact(price) for currency, price in sorted(self.prices.items())})
         return result
+
+    def _at(self, error: str) -> FailedNode | None:
+        """The node that a run with this error failed at. One that was tried again may have ended well: it counts where
+        the run's error has its words, and no node told of its own end."""
+        retried = self.retried
+        return self.failed or (retried if retried is not None and retried.error and retried.error in error else None)
+
+
+def _node(data: Mapping[str, Any]) -> FailedNode:
+    title, kind = text(data.get("title") or data.get("node_id")), text(data.get("node_type"))
+    return FailedNode(title, kind, text(data.get("error")))
 
 
 def _container(data: Mapping[str, Any], metadata: Mapping[str, Any]) -> str:

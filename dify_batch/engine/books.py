@@ -168,7 +168,7 @@ class Books:
         kind = step.kind
         if code == "run_stopped" and self._stopped_by_user():
             kind, code = "stopped", "stopped_by_user"
-        self._ledger.failed(work.id, kind=kind, code=code, message=message, run_id=step.run_id)
+        self._ledger.failed(work.id, kind=kind, code=code, message=message, run_id=step.run_id, node=step.node)
         self._ledger.index.add(work.id, SELECTED)
         if kind == "unknown":
             stats.unknown += work.counts
@@ -179,7 +179,8 @@ class Books:
         # Texts that differ from row to row are counted together once there are many of them.
         stats.failures[kind_of if kind_of in stats.failures or len(stats.failures) < _TEXTS else (code, "…")] += 1
         stats.recent_failures.append((work.id, code, message))
-        log.warning("%s: %s", code, message, extra={"row": work.id})
+        where = f" (node {step.node})" if step.node is not None else ""
+        log.warning("%s: %s%s", code, message, where, extra={"row": work.id})
         self._settled(work)
         self._on_failure()
 

@@ -188,7 +188,7 @@ def _known(row: Row, ref: RunRef, reason: str) -> Advance:
 
 def _failed(rules: Rules, row: Row, outcome: Failed) -> Advance:
     result = outcome.result
-    failure = GiveUp("failed", outcome.code, outcome.message, result.ref.run_id)
+    failure = GiveUp("failed", outcome.code, outcome.message, result.ref.run_id, result.failed_node)
     if row.ask is not Ask.NOTHING and row.may_send:  # --retry runs what has failed, whenever that is learnt
         return _again(row._replace(failure=failure), f"its run has failed ({outcome.message}), and --retry asks for it")
     if rules.policy == "all" and outcome.code == "run_failed" and row.retries < rules.max_retries and row.may_send:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from dify_batch.outcomes import Fatal, Paused, Succeeded
+from dify_batch.outcomes import FailedNode, Fatal, Paused, Succeeded
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +50,13 @@ class Keep:
 
 @dataclass(frozen=True, slots=True)
 class GiveUp:
-    """To `.retry`. `kind`: "failed", "rejected", "stopped", "unknown", "invalid"."""
+    """To `.retry`. `kind`: "failed", "rejected", "stopped", "unknown", "invalid". `node`: where its run failed."""
 
     kind: str
     code: str
     message: str
     run_id: str | None = None
+    node: FailedNode | None = None
 
 
 @dataclass(frozen=True, slots=True)

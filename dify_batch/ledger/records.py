@@ -17,7 +17,7 @@ _TYPES: Mapping[str, type] = {
     **dict.fromkeys(("workflow_id", "key", "salt", "input_path", "total_price", "currency"), str),
     **dict.fromkeys(("attempt", "pid", "count", "posts", "total_tokens"), int),
     **dict.fromkeys(("demo", "found"), bool),
-    **dict.fromkeys(("summary", "line"), dict),
+    **dict.fromkeys(("summary", "line", "node"), dict),
     **dict.fromkeys(("forms", "again"), list),
 }
 _TYPES_OF_SENT: Mapping[str, type] = {**_TYPES, "server": float}

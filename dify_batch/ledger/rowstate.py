@@ -8,7 +8,7 @@ from enum import Enum
 from typing import Any
 
 from dify_batch.ledger import formats
-from dify_batch.outcomes import RunRef
+from dify_batch.outcomes import FailedNode, RunRef
 
 
 class Phase(Enum):
@@ -25,7 +25,7 @@ class Phase(Enum):
 @dataclass(slots=True)
 class RowState:
     """What the journal knows of one row. Times are seconds since 1970; `server_at`: when it was sent, by the
-    server's own clock. `posts` counts the POSTs that left."""
+    server's own clock. `posts` counts the POSTs that left. `node`: where its run failed."""
 
     phase: Phase = Phase.FREE
     posts: int = 0
@@ -39,6 +39,7 @@ class RowState:
     kind: str = ""
     code: str = ""
     message: str = ""
+    node: FailedNode | None = None
     forms: tuple[dict[str, Any], ...] = ()
     line: dict[str, Any] | None = None
     flushed: bool = False  # the failure has reached `.retry`; if it is not there any more, a person took it out
@@ -67,6 +68,7 @@ class RowState:
                 self.task_id = record.get("task")
                 self.started_at = event_time(record)
                 self.kind = self.code = self.message = ""
+                self.node = None
             case "unsent":
                 self._rest()
                 self.posts = max(0, self.posts - 1)
@@ -84,6 +86,7 @@ class RowState:
                 self.kind = str(record.get("kind", "failed"))
                 self.code = str(record.get("code", ""))
                 self.message = str(record.get("message", ""))
+                self.node = FailedNode.of(record.get("node"))
                 self.run_id = record.get("run") or self.run_id
                 self.flushed = self.cut = False
             case "held":

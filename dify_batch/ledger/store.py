@@ -25,7 +25,7 @@ from dify_batch.ledger.retryfile import RetryFile, put
 from dify_batch.ledger.setaside import set_aside as set_aside
 from dify_batch.ledger.state import Phase, RowState, State
 from dify_batch.ledger.writer import Work, Writer
-from dify_batch.outcomes import Paused, RunRef, RunResult, SettledRow
+from dify_batch.outcomes import FailedNode, Paused, RunRef, RunResult, SettledRow
 from dify_batch.seams import REAL, Seams
 from dify_batch.summary import Notice
 from dify_batch.text import count, listed
@@ -240,24 +240,35 @@ class Ledger:
         if facts := use.record():
             self._record("spent", row_id, run=run_id, **facts)
 
-    def failed(self, row_id: str, *, kind: str, code: str, message: str, run_id: str | None = None) -> None:
+    def failed(
+        self,
+        row_id: str,
+        *,
+        kind: str,
+        code: str,
+        message: str,
+        run_id: str | None = None,
+        node: FailedNode | None = None,
+    ) -> None:
         """The row ended without a result and can be replayed.
 
         `kind`: "failed" (the run ended so), "rejected", "stopped" (by the user), "unknown" (whether a run exists
-        cannot be told), "invalid" (does not pass the checks).
+        cannot be told), "invalid" (does not pass the checks). `node`: where the run failed.
         """
         row = self.row(row_id)
         if row.phase is Phase.PAUSED:
             self._paused_dirty = True
-        facts = {"run": run_id} if run_id else {}
+        facts: dict[str, Any] = {"run": run_id} if run_id else {}
+        if node is not None:
+            facts["node"] = node.as_dict()
         self._note(row, "failed", row_id, kind=kind, code=code, message=message, **facts)
-        row.message = ""  # the journal has it; a million failures need not be in memory
+        row.message, row.node = "", None  # the journal has it; a million failures need not be in memory
         self.index.remove(row_id, OPEN | PAUSED)
         self.index.add(row_id, RETRY)
         self.state.retry.setdefault(row_id)
         self._retry_dirty = True
         self._tidy()
-        self._on_row(SettledRow(row_id, kind, code=code, message=message))
+        self._on_row(SettledRow(row_id, kind, code=code, message=message, node=node))
 
     def news(self, row_id: str, paused: Paused) -> bool:
         """Whether a paused run waits for another form than the one that is known."""

@@ -237,6 +237,7 @@ def _records(path: Path, look: _Look, until: int | None = None) -> Iterator[tupl
 
 def _failed_cells(row_id: str, row: RowState, width: int) -> list[Any]:
     error = f"{row.code}: {row.message}" if row.message else row.code
+    error += f" (node {row.node})" if row.node is not None else ""
     between = [None] * (width - len(FIRST) - len(LAST))
     return [
         row_id,

@@ -1,7 +1,7 @@
 """`dify-batch export --failed`: the rows without a result, with their inputs as the table had them.
 
-The inputs are read out of the batch's input, which the journal names. Five columns are added; the input's check passes
-them over, so the file is accepted as an input again as it stands.
+The inputs are read out of the batch's input, which the journal names. The columns of ADDED are added; the input's check
+passes them over, so the file is accepted as an input again as it stands.
 """
 
 from __future__ import annotations
@@ -85,7 +85,8 @@ class Failures:
     def cells(self, row_id: str) -> list[Any]:
         values = self._found.get(row_id, {self._id_column: row_id})
         row = self._rows[row_id]
-        added = (row.kind or "failed", row.code, row.message, row.run_id, self._times.get(row_id))
+        node = None if row.node is None else str(row.node)
+        added = (row.kind or "failed", row.code, row.message, row.run_id, self._times.get(row_id), node)
         return [*(values.get(column.name) for column in self.columns[: -len(ADDED)]), *added]
 
     def rows(self) -> Iterator[tuple[list[Any], str]]:

@@ -17,6 +17,7 @@ from dify_batch.ledger import formats
 from dify_batch.ledger.records import journal_record
 from dify_batch.ledger.rowstate import event_time
 from dify_batch.ledger.state import lines_of, read_state
+from dify_batch.outcomes import FailedNode
 from dify_batch.reports.status import require_batch
 from dify_batch.text import nearest, one_line, printable
 
@@ -88,5 +89,7 @@ def _fact(event: Mapping[str, Any]) -> Fact | None:
 def _words(event: Mapping[str, Any]) -> str:
     """One record in a line, without what its line has already said."""
     rest = {name: value for name, value in event.items() if name not in ("event", "id", "at", "line", "forms")}
+    if (node := FailedNode.of(rest.get("node"))) is not None:
+        rest["node"] = f"{node}: {node.error}" if node.error else str(node)
     told = ", ".join(f"{name} {one_line(str(value))}" for name, value in rest.items() if value is not None)
     return printable(f"{event['event']}: {told}" if told else str(event["event"]))

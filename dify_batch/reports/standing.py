@@ -12,7 +12,8 @@ class FailureGroup:
     """Failed rows with the same code and, but for ids and numbers, the same message.
 
     `kind` is "failed", "rejected", "stopped", "unknown" or "invalid". `message` is that of all its rows, or what
-    they have in common with … in the place of ids and numbers. `examples`: up to EXAMPLES row ids.
+    they have in common with … in the place of ids and numbers. `examples`: up to EXAMPLES row ids. `nodes`: where their
+    runs failed, as far as streams told it, the most frequent first.
     """
 
     kind: str
@@ -20,6 +21,7 @@ class FailureGroup:
     message: str
     count: int
     examples: tuple[str, ...]
+    nodes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

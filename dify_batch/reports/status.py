@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -147,16 +148,26 @@ def _second_look(paths: formats.Paths, state: State, used: Total) -> int:
 def group_failures(failed: Iterable[tuple[str, RowState]]) -> list[FailureGroup]:
     """Failed rows by kind, code and pattern of their message, the largest group first."""
     groups: dict[tuple[str, str, str], tuple[list[str], list[int], str]] = {}
+    nodes: dict[tuple[str, str, str], Counter[str]] = {}
     same: dict[tuple[str, str, str], bool] = {}
     for row_id, row in failed:
         key = (row.kind, row.code, pattern_of(row.message, row_id))
         examples, count, message = groups.setdefault(key, ([], [0], row.message))
         count[0] += 1
+        if row.node is not None:
+            nodes.setdefault(key, Counter())[str(row.node)] += 1
         same[key] = same.get(key, True) and row.message == message
         if len(examples) < EXAMPLES:
             examples.append(row_id)
     found = [
-        FailureGroup(key[0], key[1], message if same[key] else key[2], count[0], tuple(examples))
+        FailureGroup(
+            key[0],
+            key[1],
+            message if same[key] else key[2],
+            count[0],
+            tuple(examples),
+            tuple(name for name, _ in nodes.get(key, Counter()).most_common(EXAMPLES)),
+        )
         for key, (examples, count, message) in groups.items()
     ]
     return sorted(found, key=lambda group: -group.count)

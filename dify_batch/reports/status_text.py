@@ -106,6 +106,8 @@ def _lines(report: Standing) -> Iterator[str]:
         for group in report.failures:
             name = "unknown, " if group.kind == "unknown" else ""
             yield f"  {group.count:,} x {name}{one_line(group.code)}: {one_line(group.message, 300)}"
+            if group.nodes:
+                yield f"      at the node {', '.join(one_line(node) for node in group.nodes)}"
             more = ", …" if group.count > len(group.examples) else ""
             yield f"      {', '.join(one_line(row_id) for row_id in group.examples)}{more}"
         if report.other_failures:

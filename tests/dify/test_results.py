@@ -202,6 +202,17 @@ def test_the_node_that_a_run_failed_at() -> None:
     assert streamed(recorded("35d1-parallel-iteration-llm-streaming").body).failed_node is None
 
 
+def retried_then_failed(error: str) -> RunResult:
+    node = {"node_id": "n1", "node_type": "llm", "title": "Ask", "error": "429 from the model", "retry_index": 1}
+    end = {"id": RUN, "status": "failed", "error": error, "outputs": {}}
+    return streamed(sse("workflow_started", id=RUN) + sse("node_retry", **node) + sse("workflow_finished", **end))
+
+
+def test_a_node_that_was_tried_again_counts_where_the_error_of_the_run_is_its_own() -> None:
+    assert retried_then_failed("429 from the model").failed_node == FailedNode("Ask", "llm", "429 from the model")
+    assert retried_then_failed("another node's error").failed_node is None
+
+
 def sse(name: str, **data: Any) -> bytes:
     return b"data: " + json.dumps({"event": name, "workflow_run_id": RUN, "data": data}).encode() + b"\n\n"
 

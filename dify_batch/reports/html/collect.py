@@ -240,6 +240,7 @@ class _Reader:
             self._counts[name] += 1
             self._columns.add(source, row_id, name, row.code, began, None, Use(), max(0, row.posts - 1))
             about = {"id": row_id, "run": row.run_id or "", "error": f"{row.code}: {row.message}" if row.code else ""}
+            about |= {"node": str(row.node)} if row.node is not None else {}
             self._pack(about, None, None)
         for row_id in state.retry:
             if row_id not in state.rows:

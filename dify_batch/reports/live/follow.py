@@ -17,6 +17,7 @@ from typing import Any
 from dify_batch.ledger import formats
 from dify_batch.ledger.records import journal_record
 from dify_batch.ledger.rowstate import Phase, RowState
+from dify_batch.outcomes import FailedNode
 from dify_batch.reports.html.collect import (
     FAILED,
     MAX_ROWS,
@@ -175,10 +176,12 @@ class Follow:
         state = UNKNOWN if kind == "unknown" else FAILED
         self._stands(source, row_id, state)
         memory.known[source, row_id].failure = record
-        memory.failed[source, row_id] = RowState(Phase.FAILED, kind=kind, code=code, message=message)
+        node = FailedNode.of(record.get("node"))
+        memory.failed[source, row_id] = RowState(Phase.FAILED, kind=kind, code=code, message=message, node=node)
         at = _at(record)
         memory.points.add(at, False, None, None)
         about = {"id": row_id, "run": record.get("run") or "", "error": f"{code}: {message}"}
+        about |= {"node": str(node)} if node is not None else {}
         self._shown(source, row_id, state, code, at, None, Use(), 0, about)
 
     def _result(self, source: int, line: bytes) -> None:
