@@ -17,6 +17,7 @@ from dify_batch.batch.preparation import Prepared
 from dify_batch.engine.course import RULES_VERSION
 from dify_batch.engine.runner import Engine
 from dify_batch.engine.slots import is_own
+from dify_batch.engine.steps import STUCK
 from dify_batch.engine.work import Work
 from dify_batch.errors import DifyBatchError, StorageError
 from dify_batch.ids import IN_INPUT, RETRY, SELECTED, IdIndex
@@ -178,6 +179,8 @@ class Execution:
         for row_id, row in prepared.state.rows.items():
             if row.run_id is not None:
                 engine.claims.resume(row.run_id, row_id)
+            if row.code == STUCK and row.mode == "streaming":
+                engine.health.worker_died(row.started_at)
         for runs in prepared.selection.claims.values():
             for run_id in runs:
                 engine.claims.resume_settled(run_id)

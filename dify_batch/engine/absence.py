@@ -1,7 +1,8 @@
 """When "not in the server's log" proves that a POST made no run, and none will come of it. Pure.
 
 A run that waits in Dify's queue is in no log and can start later [26a2, 26a5], so the log's silence alone says nothing.
-It counts when all of this holds, `t` being the moment when the row was sent:
+It counts when all of this holds, `t` being the last moment at which the server can have taken the request: when its
+answer was lost, as until then it may have stood before the server's door:
 
     drained    every run of the app that began before t + 5 s has ended, or is probably dead: the queue that the row
                could stand in has been worked off
@@ -10,7 +11,8 @@ It counts when all of this holds, `t` being the moment when the row was sent:
     reaching   the log shows a run from before t, or t is younger than a day: a log that forgets proves nothing
     last       nothing else of this invocation is left to run, so that what waits in a queue had the whole batch to
                show up
-    aged       the row was sent at least so long ago
+    aged       the row was sent at least so long ago; where a worker seems to have died, an hour and more: what a dead
+               worker had reserved goes to another one only then
 
 and one more look shows nothing. The rule comes from a model of queue and client: over 600 histories time alone sent 23
 rows twice, drained, alive and settled 3, with last as well 1, with the least age none.
@@ -37,6 +39,11 @@ LOG_REACHES = 86_400.0
 """Seconds: every log holds a day. (Dify's cloud forgets runs after 30 days on its free plan.)"""
 
 
+REDELIVERED = 3900.0
+"""Seconds: Celery gives what a dead worker had reserved to another one an hour after it was reserved (its Redis
+transport's `visibility_timeout`, 3600 s, which Dify leaves as it is), and looks every few minutes."""
+
+
 @dataclass(frozen=True, slots=True)
 class Evidence:
     """What is known about the app at the moment of a look.
@@ -49,6 +56,7 @@ class Evidence:
         answering_since: monotonic; since when the server answers, as far as is known.
         reaching: the log shows a run from before t. Asked only of a row that is older than LOG_REACHES.
         last: nothing else of this invocation is left to run.
+        died: a worker seems to have died with what it had reserved, perhaps this row.
     """
 
     now: float
@@ -58,6 +66,7 @@ class Evidence:
     answering_since: float
     reaching: bool
     last: bool
+    died: bool = False
 
 
 def settle_time(least: float, longest_delay: float) -> float:
@@ -88,6 +97,8 @@ def lacking(evidence: Evidence, both_since: float | None, *, settle: float, age:
         return "the settle time is not over"
     if evidence.age < age:
         return f"it was sent less than {age:g} s ago"
+    if evidence.died and evidence.age < REDELIVERED:
+        return "a worker seems to have died, and what it had reserved comes back within an hour"
     if evidence.age > LOG_REACHES and not evidence.reaching:
         return "the server's log does not reach back so far"
     if not evidence.last:

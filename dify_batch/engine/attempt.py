@@ -165,6 +165,7 @@ class Attempts:
         )
         if isinstance(outcome, Lost):
             work.known_runs = frozenset(slot.runs)
+            work.lost_at = clock.monotonic()
         # Whoever goes first finds out whether an outage is over: what it meets is the outage's.
         self._tell(work, Answered(outcome, excused=goes_first and isinstance(outcome, Unreachable)))
         return isinstance(outcome, Lost)

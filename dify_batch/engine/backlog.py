@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from dify_batch.dify.answers import LogEntry, LogPage
-from dify_batch.engine.absence import LOG_REACHES, SLACK
+from dify_batch.engine.absence import LOG_REACHES, REDELIVERED, SLACK
 from dify_batch.seams import Clock
 
 # A page has 100 runs, and a look reads at most so many pages: 3,000 runs of the time in question. A log that shows more
@@ -44,7 +44,8 @@ class View:
     """One look, `at` then (monotonic). `until`: it is about runs begun before this (server's time).
 
     `unfinished`: how many of them go on; None: the log has too many to tell. `newest`: server's time of the newest
-    start or end of a run that is not ours. `oldest`: of the oldest run that was seen.
+    start or end of a run that is not ours. `oldest`: of the oldest run that was seen. `died`: a run that began shortly
+    before says running though it is dead or too old for it, so a worker has died.
     """
 
     at: float
@@ -52,12 +53,13 @@ class View:
     unfinished: int | None
     newest: float
     oldest: float
+    died: bool
 
 
 class Backlog:
     """Args:
     ours: whether a run, by its id and user, is one of this output, of whose starts and ends the engine knows by itself.
-    over: whether a run has ended whatever the log says, is probably dead, or was given up.
+    over: whether a run has ended whatever the log says, or was given up. `dead`: whether it is probably dead.
     stuck_after: seconds; a run that is older and says running counts as dead.
     """
 
@@ -68,12 +70,14 @@ class Backlog:
         *,
         ours: Callable[[LogEntry], bool],
         over: Callable[[str], bool],
+        dead: Callable[[str], bool],
         stuck_after: Callable[[], float],
     ) -> None:
         self._log = log
         self._clock = clock
         self._ours = ours
         self._over = over
+        self._dead = dead
         self._stuck_after = stuck_after
         self._view: View | None = None
         self._looking = asyncio.Lock()
@@ -92,35 +96,39 @@ class Backlog:
             fresh = _FRESH_AT_LAST if last else _FRESH
             known = self._view
             if known is None or known.until < until or self._clock.monotonic() - known.at >= fresh:
-                at = self._clock.monotonic()
-                unfinished, newest, oldest = await self._look(until)
-                self._view = known = View(at, until, unfinished, newest, oldest)
+                self._view = known = await self._look(until)
             return known
 
-    async def _look(self, until: float) -> tuple[int | None, float, float]:
-        now = self.server_now
-        floor = now - self._stuck_after()
+    async def _look(self, until: float) -> View:
+        at, now, stuck_after = self._clock.monotonic(), self.server_now, self._stuck_after()
+        too_old = now - stuck_after
+        # Of a row that is older than what is redelivered it does not matter any more whether a worker died then.
+        start = (until if now - until < REDELIVERED else now) - stuck_after
         newest, oldest = float("-inf"), now
-        unfinished = 0
         # The newest page first: what started lately. Then those that began before `until` and are not too old.
-        recent = await self._log.logs()
-        for entry in recent.entries:
+        for entry in (await self._log.logs()).entries:
             newest = max(newest, self._moment(entry))
             oldest = min(oldest, float(entry.created_at or now))
-        if floor >= until + SLACK:
-            return 0, newest, oldest
-        after, before = datetime.fromtimestamp(floor, UTC), datetime.fromtimestamp(until + SLACK + 1, UTC)
+        if start >= until + SLACK:
+            return View(at, until, 0, newest, oldest, died=False)
+        unfinished, died = 0, False
+        after, before = datetime.fromtimestamp(start, UTC), datetime.fromtimestamp(until + SLACK + 1, UTC)
         for page in range(1, _MAX_PAGES + 1):
             answer = await self._log.logs(after=after, before=before, page=page)
             for entry in answer.entries:
                 newest = max(newest, self._moment(entry))
                 oldest = min(oldest, float(entry.created_at or now))
                 begun = entry.created_at if entry.created_at is not None else until
-                goes_on = entry.status not in _AT_REST and entry.finished_at is None
-                unfinished += goes_on and floor < begun <= until + SLACK and not self._over(entry.run_id)
+                at_rest = entry.status in _AT_REST or entry.finished_at is not None
+                if at_rest or not start < begun <= until + SLACK or self._over(entry.run_id):
+                    continue
+                if begun <= too_old or self._dead(entry.run_id):
+                    died = True
+                else:
+                    unfinished += 1
             if not answer.has_more:
-                return unfinished, newest, oldest
-        return unfinished or None, newest, oldest
+                return View(at, until, unfinished, newest, oldest, died)
+        return View(at, until, unfinished or None, newest, oldest, died)
 
     async def reaches(self, moment: float) -> bool:
         """Whether the log shows a run from before a moment (server's time)."""

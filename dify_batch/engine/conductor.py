@@ -23,7 +23,7 @@ from dify_batch.engine.health import Health, probably_dead
 from dify_batch.engine.lookups import Lookups
 from dify_batch.engine.pool import Pool
 from dify_batch.engine.row import Impossible, Stage
-from dify_batch.engine.steps import Follow, GiveUp, Keep, Leave, LookUp, Send, StopBatch, Watch
+from dify_batch.engine.steps import STUCK, Follow, GiveUp, Keep, Leave, LookUp, Send, StopBatch, Watch
 from dify_batch.engine.stopping import Stopping, error_of_fatal
 from dify_batch.engine.work import Work
 from dify_batch.errors import DifyBatchError
@@ -95,6 +95,8 @@ class Conductor:
                 case Keep():
                     books.kept(work, step)
                 case GiveUp():
+                    if step.code == STUCK:
+                        self._worker_died(work, was.begun)
                     books.given_up(work, step)
                 case StopBatch(fatal=fatal):
                     self.parts.stopping.fail(error_of_fatal(fatal))
@@ -238,7 +240,13 @@ class Conductor:
         )
         if not work.overdue:
             self.parts.books.goes_on(work, True)
+        self._worker_died(work, work.row.begun)
         self.tell(work, ProbablyDead())
+
+    def _worker_died(self, work: Work, begun: float) -> None:
+        """A blocking run is executed by the API: no worker died with it."""
+        if work.mode == "streaming":
+            self.parts.health.worker_died(self.parts.lookups.by_server(begun))
 
     # ---------------------------------------------------------------- beside the pool
 

@@ -53,7 +53,7 @@ from dify_batch.engine.facts import (
     run_of,
 )
 from dify_batch.engine.row import EXCUSES, Ask, Impossible, Row, Stage
-from dify_batch.engine.steps import Follow, GiveUp, Keep, Leave, LookUp, Send, Step, StopBatch, Watch
+from dify_batch.engine.steps import STUCK, Follow, GiveUp, Keep, Leave, LookUp, Send, Step, StopBatch, Watch
 from dify_batch.outcomes import (
     Failed,
     Fatal,
@@ -265,7 +265,7 @@ def _stuck(row: Row) -> Advance:
     if row.ask is not Ask.NOTHING and row.may_send:
         return _again(row, f"run {row.ref.run_id} is given up as stuck, and --retry asks for it")
     message = f"run {row.ref.run_id} has said running, or nothing, for too long; its worker is probably dead"
-    return _conclude(row, GiveUp("unknown", "run_stuck", message, row.ref.run_id))
+    return _conclude(row, GiveUp("unknown", STUCK, message, row.ref.run_id))
 
 
 def _gone(row: Row) -> Advance:

@@ -30,8 +30,13 @@ from dify_batch.seams import Clock
 
 log: logging.Logger = logging.getLogger("dify_batch")
 
+# Dify stops a run after 20 minutes by itself, so a worker has died within 25 of the start of a run that it left open,
+# and what it had reserved then was sent within as much of that start (seconds).
+_LONGEST_RUN = 1500.0
 # Start delays older than so many starts say nothing of the queue of today.
 _DELAYS_KEPT = 200
+# Runs that dead workers left open, of which the newest matter.
+_ORPHANS_KEPT = 200
 # So many runs in a row that end with the same error, none succeeding between, are no accident of single rows: the
 # batch holds. Ten paid failures are bearable, and the rows of one bad customer are rarely more.
 ALIKE = 10
@@ -71,6 +76,7 @@ class Health:
         self._activity = {"streaming": float("-inf"), "blocking": float("-inf")}
         self._alike = ("", 0)
         self._foreign = 0
+        self._orphans: deque[float] = deque(maxlen=_ORPHANS_KEPT)
         self.longest_run: float = 0.0
         """Seconds; of all runs whose end this output has seen."""
 
@@ -94,6 +100,10 @@ class Health:
     def active(self, mode: str) -> None:
         """A run of ours has started or ended now."""
         self._activity[mode] = self._clock.monotonic()
+
+    def worker_died(self, begun: float) -> None:
+        """A streamed run, begun then (server's time), seems to have lost its worker."""
+        self._orphans.append(begun)
 
     def served(self, sent: float, *, ended: bool = False) -> None:
         """The server has dealt with a request that runs a workflow, `sent` then (monotonic). `ended`: to its end; that
@@ -184,6 +194,10 @@ class Health:
         a blocking run, executed by the API itself, proves nothing."""
         modes = ("streaming",) if mode == "streaming" else ("streaming", "blocking")
         return any(self._activity[name] > sent for name in modes)
+
+    def worker_died_near(self, sent: float) -> bool:
+        """Whether a worker seems to have died that may have reserved a request sent then (server's time)."""
+        return any(abs(sent - begun) <= _LONGEST_RUN for begun in self._orphans)
 
     def away_since(self, moment: float) -> bool:
         """Whether the server was seen to be away after a moment (monotonic)."""

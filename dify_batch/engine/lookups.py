@@ -14,7 +14,7 @@ from typing import Protocol
 
 from dify_batch.dify.answers import Detail, LogEntry
 from dify_batch.dify.sameness import contradicts, same_inputs
-from dify_batch.engine.absence import Evidence, lacking, least_age
+from dify_batch.engine.absence import SLACK, Evidence, lacking, least_age
 from dify_batch.engine.backlog import Backlog, Log, must_reach
 from dify_batch.engine.claims import Claims
 from dify_batch.engine.facts import Absent, Started, Unavailable, Unproven
@@ -40,6 +40,9 @@ _MAX_PAGES = 100
 _MAX_PAGES_OWN = 10
 # Run details asked for in one look, and remembered over all; beyond, whose run is whose is not to be told.
 _MAX_DETAILS, _DETAILS_KEPT = 500, 5_000
+# A request that its client has left stands in the listen queue of a server that is up no longer than this, seconds: a
+# server that takes none for an hour has been started anew.
+_LISTEN_QUEUE = 3600.0
 # What the last look of a row may take beyond the settle time, seconds.
 _MARGIN = 10.0
 
@@ -64,7 +67,7 @@ class Limits:
 class _Look:
     """What one row's look-up has seen so far."""
 
-    lost_at: float
+    lost_at: float  # monotonic
     together: set[str]
     both_since: float | None = None
     missing: str = ""
@@ -110,6 +113,7 @@ class Lookups:
         self._others = others
         self._pause = pause
         self._began = clock.monotonic()
+        self._began_wall = clock.wall()
         self._lost: dict[str, Work] = {}
         self._inputs: dict[str, str | None] = {}
         self.missing: str = ""
@@ -222,34 +226,48 @@ class Lookups:
         return Started(RunRef(entry.run_id), begun - self._client.clock_offset, found=True)
 
     async def _evidence(self, work: Work, *, last: bool) -> Evidence:
-        sent = self._server_sent(work)
-        until = max(self._server_sent(other) for other in self._lost.values())
+        sent, taken = self._server_sent(work), self._taken_by(work)
+        until = max(self._taken_by(other) for other in self._lost.values())
         view = await self._backlog.view(until, last=last)
-        since = work.posted_at or float("-inf")
+        since = work.lost_at or float("-inf")
         age = self._age(work)
         unfinished = view.unfinished
         if unfinished == 0:
-            unfinished = sum(1 for other in self._others() if self._goes_on(other, sent))
+            unfinished = sum(1 for other in self._others() if self._goes_on(other, taken))
         return Evidence(
             now=self._clock.monotonic(),
             age=age,
             unfinished=unfinished,
-            alive=work.outlived or self._health.alive_since(since, work.mode) or view.newest > sent + 1,
+            alive=work.outlived or self._health.alive_since(since, work.mode) or view.newest > taken + 1,
             answering_since=self._health.outage.answers_since,
             reaching=not must_reach(age) or view.oldest < sent or await self._backlog.reaches(sent),
             last=last,
+            # A blocking run is executed by the API itself, and nothing of it is reserved by a worker.
+            died=work.mode == "streaming" and (view.died or self._health.worker_died_near(sent)),
         )
 
-    def _goes_on(self, other: Work, sent: float) -> bool:
-        """Whether a run that this invocation knows began before the lost row was sent and goes on."""
+    def by_server(self, wall: float) -> float:
+        """A moment of our clock by the server's."""
+        return wall + self._client.clock_offset
+
+    def _goes_on(self, other: Work, taken: float) -> bool:
+        """Whether a run that this invocation knows began before the lost row's request, or with it, and goes on."""
         row = other.row
-        return row.ref is not None and not row.dead and row.begun + self._client.clock_offset <= sent
+        return row.ref is not None and not row.dead and self.by_server(row.begun) <= taken + SLACK
+
+    def _taken_by(self, work: Work) -> float:
+        """The last moment, by the server's clock, at which the server can have taken the request."""
+        sent = self._server_sent(work)
+        if work.posted_at:
+            return sent + max(0.0, work.lost_at - work.posted_at)
+        # Of an earlier invocation: it is not known when that one's connections went.
+        return max(sent, min(sent + _LISTEN_QUEUE, self.by_server(self._began_wall)))
 
     def _server_sent(self, work: Work) -> float:
         """When it was sent, by the server's clock."""
         sent = work.row.sent
         assert sent is not None
-        return sent.server if sent.server is not None else sent.wall + self._client.clock_offset
+        return sent.server if sent.server is not None else self.by_server(sent.wall)
 
     def _age(self, work: Work) -> float:
         if work.posted_at:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dify_batch.engine.course import Rules, advance
 from dify_batch.engine.facts import Absent, Fact, Seen, Sent, Started, run_of
 from dify_batch.engine.row import Ask, Impossible, Row, Stage
+from dify_batch.engine.steps import STUCK
 from dify_batch.ledger.rowstate import Phase, RowState
 
 
@@ -20,7 +21,7 @@ def resumed(known: RowState, *, may_send: bool, ask: Ask = Ask.NOTHING) -> Row:
         begun=known.started_at or known.sent_at,
         may_send=may_send,
         ask=ask,
-        given_up=known.kind == "unknown" and known.code == "run_stuck",
+        given_up=known.kind == "unknown" and known.code == STUCK,
         before=True,
         pending=known.phase is Phase.PAUSED,
         recovered=True,

@@ -129,7 +129,9 @@ class Engine:
             leaving=lambda: stopping.leaving,
             pause=stopping.pause,
         )
-        backlog = Backlog(client, clock, ours=self._is_ours, over=self._is_over, stuck_after=self._stuck_after)
+        backlog = Backlog(
+            client, clock, ours=self._is_ours, over=self.claims.over, dead=self._is_dead, stuck_after=self._stuck_after
+        )
         self._lookups = Lookups(
             client,
             backlog,
@@ -281,11 +283,9 @@ class Engine:
     def _is_ours(self, entry: LogEntry) -> bool:
         return (entry.user or "").startswith(PREFIX) or self.claims.known(entry.run_id)
 
-    def _is_over(self, run_id: str) -> bool:
-        """Whether a run that the log shows as running has ended all the same, or is probably dead."""
-        return self.claims.over(run_id) or any(
-            work.row.dead and work.ref is not None and work.ref.run_id == run_id for work in self.works()
-        )
+    def _is_dead(self, run_id: str) -> bool:
+        """Whether a run that the log shows as running is probably dead."""
+        return any(work.row.dead and work.ref is not None and work.ref.run_id == run_id for work in self.works())
 
     def _outage_too_long(self) -> None:
         outage = self.health.outage

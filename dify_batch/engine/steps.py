@@ -7,6 +7,9 @@ from typing import TypeAlias
 
 from dify_batch.outcomes import FailedNode, Fatal, Paused, Succeeded
 
+STUCK = "run_stuck"
+"""The code of a row whose run is given up as it has said running, or nothing, for too long."""
+
 
 @dataclass(frozen=True, slots=True)
 class Send:

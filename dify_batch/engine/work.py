@@ -23,7 +23,8 @@ class Work:
     `number`: its place in the input, from 1 (0: not in it any more, so it is collected and counts for nothing).
     `inputs`: what the check made of it (None: not in the input); `uploaded`: the same with the ids of uploaded files;
     `sent_inputs`: what an earlier invocation sent, where that differs from the input of today.
-    `posted_at`: monotonic seconds of its last POST in this process; 0.0: none. `known_at`: of the moment since when its
+    `posted_at`: monotonic seconds of its last POST in this process; 0.0: none. `lost_at`: of the moment when its answer
+    was lost. `known_at`: of the moment since when its
     run is known to go on.
     `suspect_since`: monotonic; since what executes its run was seen to be away. `overdue`: it is past --timeout.
     `intent`: whether the journal holds an open intent of it. `known_runs`: runs of its user that are other rows'.
@@ -39,6 +40,7 @@ class Work:
     sent_inputs: Mapping[str, Any] | None = None
     intent: bool = False
     posted_at: float = 0.0
+    lost_at: float = 0.0
     known_at: float = 0.0
     known_runs: frozenset[str] = frozenset()
     outlived: bool = False

@@ -287,8 +287,9 @@ class Past(NamedTuple):
     """What look-ups have to know of the journal.
 
     `runs`: those that rows already claim, by the user they were sent with. `delays`: the newest start delays among them
-    (seconds from POST to workflow_started). `outlived`: rows after whose last POST another run of the same mode has
-    started or been answered, so that work was taken up since. The order of the records tells it, not their times.
+    (seconds from POST to workflow_started). `outlived`: rows after the loss of whose last POST another run of the same
+    mode has started or been answered, so that work was taken up since. The order of the records tells it, not their
+    times; a row whose process was killed was lost by the beginning of the next one at the latest.
     """
 
     runs: dict[str, set[str]]
@@ -307,7 +308,8 @@ def claimed_runs(paths: formats.Paths, concerns: Callable[[str], bool]) -> Past:
     claimed: dict[str, set[str]] = {}
     starts: Counter[str] = Counter()  # by mode
     mode_of: dict[str, str] = {}  # of rows whose run has not started
-    before: dict[str, tuple[str, int]] = {}  # row -> the mode of its last POST, and the starts of that mode before it
+    # Row -> the mode of its last POST, and the starts of that mode before it was lost; None: it is not lost yet.
+    before: dict[str, tuple[str, int | None]] = {}
     for line, _ in lines_of(paths.journal):
         head = formats.journal_head(line)
         if head is not None and head[0] == b"started" and b'"found":true' not in line:
@@ -315,7 +317,11 @@ def claimed_runs(paths: formats.Paths, concerns: Callable[[str], bool]) -> Past:
         if head is not None and head[0] != b"sent" and head[1].decode("utf-8", "replace") not in user_of:
             continue
         record = journal_record(line)
-        if record is None or not isinstance(row_id := record.get("id"), str):
+        if record is None:
+            continue
+        if record["event"] == "batch":
+            before = {row_id: (mode, starts[mode] if lost is None else lost) for row_id, (mode, lost) in before.items()}
+        if not isinstance(row_id := record.get("id"), str):
             continue
         if record["event"] == "sent":
             user_of[row_id] = str(record.get("user", ""))
@@ -324,11 +330,13 @@ def claimed_runs(paths: formats.Paths, concerns: Callable[[str], bool]) -> Past:
                 del user_of[row_id]
             else:
                 sent_at[row_id] = event_time(record)
-                before[row_id] = mode, starts[mode]
+                before[row_id] = mode, None
+        elif record["event"] == "lost" and row_id in before:
+            before[row_id] = before[row_id][0], starts[before[row_id][0]]
         elif (run := record.get("run")) and row_id in user_of:
             claimed.setdefault(user_of[row_id], set()).add(str(run))
             before.pop(row_id, None)
             if record["event"] == "started" and not record.get("found") and row_id in sent_at:
                 delays.append(max(0.0, event_time(record) - sent_at.pop(row_id)))
-    outlived = frozenset(row_id for row_id, (mode, count) in before.items() if starts[mode] > count)
+    outlived = frozenset(row_id for row_id, (mode, lost) in before.items() if lost is not None and starts[mode] > lost)
     return Past(claimed, list(delays), outlived)

@@ -27,6 +27,8 @@ DAY = 86_400.0
         (replace(PROVED, age=2 * DAY, reaching=False), 950.0, "does not reach back"),
         (replace(PROVED, age=DAY / 2, reaching=False), 950.0, None),
         (replace(PROVED, last=False), 950.0, "other rows"),
+        (replace(PROVED, died=True), 950.0, "a worker seems to have died"),
+        (replace(PROVED, died=True, age=3901.0), 950.0, None),
     ],
 )
 def test_each_part_of_the_proof_is_needed(evidence: Evidence, both_since: float | None, words: str | None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from dify_batch.dify.answers import Detail, LogEntry
+from dify_batch.engine.absence import REDELIVERED
 from dify_batch.engine.backlog import Backlog
 from dify_batch.engine.claims import Claims
 from dify_batch.engine.facts import Absent, Sent, Started, Unavailable, Unproven
@@ -28,19 +29,25 @@ class Bench:
         self.last = True
         self.taking = True
         self.others: list[Work] = []
-        self.lookups = Lookups(
+        self.dead: set[str] = set()
+        self.lookups = self.patient(300.0)
+
+    def patient(self, seconds: float) -> Lookups:
+        """Look-ups that go on for so long once nothing else is left."""
+        return Lookups(
             self.surface,
             Backlog(
                 self.surface,
                 self.clock,
                 ours=lambda entry: (entry.user or "").startswith("dify-batch-"),
                 over=self.claims.over,
+                dead=self.dead.__contains__,
                 stuck_after=lambda: 1500.0,
             ),
             self.health,
             self.claims,
             self.clock,
-            Limits(patience=300.0, settle=10.0, max_outage=60.0),
+            Limits(patience=seconds, settle=10.0, max_outage=60.0),
             gate=asyncio.Semaphore(4),
             last=lambda: self.last,
             taking=lambda: self.taking,
@@ -55,7 +62,7 @@ class Bench:
 
     def lost(self, row_id: str = "a", *, user: str = USER, ask: Ask = Ask.NOTHING) -> Work:
         sent = Sent(user, "streaming", self.clock.wall(), self.clock.wall())
-        return work(row_id, row=Row(Stage.LOST, sent, ask=ask), posted_at=self.clock.now)
+        return work(row_id, row=Row(Stage.LOST, sent, ask=ask), posted_at=self.clock.now, lost_at=self.clock.now)
 
     def entry(self, run_id: str, *, user: str = USER, status: str = "running", after: float = 1.0) -> LogEntry:
         begun = int(self.clock.wall() + after)
@@ -139,6 +146,46 @@ async def test_own_blocking_runs_do_not_prove_that_a_worker_takes_up_work() -> N
     bench.clock.now += 1
     bench.health.active("blocking")
     assert isinstance(await bench.look_up(row), Unproven)
+
+
+async def test_what_a_dead_worker_had_reserved_comes_back_within_an_hour() -> None:
+    bench = Bench()
+    bench.lookups = bench.patient(5_000.0)
+    row = bench.lost()
+    bench.entry("dead", user="web", after=-3.0)
+    bench.dead.add("dead")
+    bench.entry("foreign", user="web", status="succeeded", after=3.0)
+    began = bench.clock.now
+    assert isinstance(await bench.look_up(row), Absent)
+    assert bench.clock.now - began >= REDELIVERED
+
+
+async def test_a_run_that_was_given_up_as_stuck_tells_of_a_dead_worker_too() -> None:
+    bench = Bench()
+    bench.health.worker_died(bench.clock.wall() - 900)
+    bench.entry("foreign", user="web", status="succeeded", after=3.0)
+    verdict = await bench.look_up(bench.lost())
+    assert isinstance(verdict, Unproven)
+    assert "a worker seems to have died" in verdict.reason
+
+
+async def test_a_worker_that_died_long_before_reserved_nothing_of_now() -> None:
+    bench = Bench()
+    bench.health.worker_died(bench.clock.wall() - 1_600)
+    bench.entry("foreign", user="web", status="succeeded", after=3.0)
+    assert isinstance(await bench.look_up(bench.lost()), Absent)
+
+
+async def test_a_run_that_began_while_the_request_still_stood_at_the_door_counts() -> None:
+    bench = Bench()
+    row = bench.lost()
+    row.lost_at = row.posted_at + 40
+    bench.entry("foreign", user="web", status="succeeded", after=3.0)
+    bench.entry("later", user="web", after=30.0)
+    bench.clock.now += 40
+    verdict = await bench.look_up(row)
+    assert isinstance(verdict, Unproven)
+    assert "still goes on" in verdict.reason
 
 
 async def test_a_log_closed_to_the_key_leaves_it_unknown() -> None:

@@ -35,6 +35,14 @@ def started(row_id: str, run: str = "r1") -> dict[str, Any]:
     return {"event": "started", "id": row_id, "run": run, "task": "t1", "at": AT}
 
 
+def lost(row_id: str) -> dict[str, Any]:
+    return {"event": "lost", "id": row_id, "reason": "cut", "at": AT}
+
+
+def batch() -> dict[str, Any]:
+    return {"event": "batch", "batch": "b", "pid": 1, "host": "h", "input": "data.csv", "at": AT}
+
+
 def failed(row_id: str) -> dict[str, Any]:
     return {"event": "failed", "id": row_id, "kind": "failed", "code": "run_failed", "message": "no", "at": AT}
 
@@ -270,15 +278,23 @@ def test_the_runs_that_rows_claim_by_user(tmp_path: Path) -> None:
 
 
 def test_rows_that_others_have_outlived(tmp_path: Path) -> None:
-    """A run that starts after a row was sent shows that work is taken up: by the order of the records, as the clock may
+    """A run that starts after a row was lost shows that work is taken up: by the order of the records, as the clock may
     have jumped; in its own mode only; and not where a look-up found it, as it may have started long before."""
     journal = [
-        *(sent("a", "u1"), sent("b", "u2"), started("b", "r2")),
-        *(sent("c", "u3"), {**sent("d", "u4"), "mode": "streaming"}, started("d", "r4")),
+        *(sent("a", "u1"), lost("a"), sent("b", "u2"), started("b", "r2")),
+        *(sent("c", "u3"), lost("c"), {**sent("d", "u4"), "mode": "streaming"}, started("d", "r4")),
         *(sent("e", "u5"), {**started("e", "r5"), "found": True}),
     ]
     past = claimed_runs(write(tmp_path, journal=journal), lambda user: True)
     assert past.outlived == {"a"}
+
+
+def test_a_row_whose_process_was_killed_is_outlived_by_what_a_later_one_starts(tmp_path: Path) -> None:
+    """Until its process ended its request may have stood before the server's door."""
+    killed = [batch(), sent("a", "u1"), sent("b", "u2"), started("b", "r2")]
+    assert claimed_runs(write(tmp_path, journal=killed), lambda user: True).outlived == frozenset()
+    later = [*killed, batch(), sent("c", "u3"), started("c", "r3")]
+    assert claimed_runs(write(tmp_path, journal=later), lambda user: True).outlived == {"a"}
 
 
 def test_an_unknown_event_and_a_bad_time_are_no_error() -> None:
