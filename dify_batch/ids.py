@@ -81,6 +81,17 @@ def shard_of(id_: str, shards: int) -> int:
     return id_hash(id_) % shards + 1
 
 
+_IN_TRACE = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_LONGEST_TRACE = 128
+
+
+def trace_id(batch: str, row_id: str, attempt: int) -> str:
+    """The X-Trace-Id of a request: batch, row and attempt, in letters, digits, `_` and `-`, at most 128. An id with
+    anything else in it, or a longer one, stands there as its hash of 16 hexadecimal digits."""
+    row = row_id if _IN_TRACE.fullmatch(row_id) else f"{id_hash(row_id):016x}"
+    return f"{batch}-{row}-{attempt}"[-_LONGEST_TRACE:]
+
+
 IN_INPUT = 1
 """The input file has a row of this id."""
 DONE = 2

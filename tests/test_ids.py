@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import tracemalloc
 from collections import Counter
 
@@ -23,6 +24,7 @@ from dify_batch.ids import (
     id_hash,
     read_id,
     shard_of,
+    trace_id,
 )
 
 FLAGS = (IN_INPUT, DONE, RETRY, OPEN, PAUSED, INVALID, SELECTED, SEEN)
@@ -141,3 +143,17 @@ def test_shards_are_even_and_each_id_is_in_one(shards: int) -> None:
     counts = Counter(shard_of(f"row-{number}", shards) for number in range(20_000))
     assert set(counts) == set(range(1, shards + 1))
     assert max(counts.values()) < 20_000 / shards * 1.1
+
+
+def test_a_trace_id_names_batch_row_and_attempt() -> None:
+    assert trace_id("6929a1b2c3d4", "order-17_b", 2) == "6929a1b2c3d4-order-17_b-2"
+    odd = [trace_id("b", row_id, 1) for row_id in ("Ü 1", "ü 1", "a/b", "x" * 65, "x" * 66, "1\u2028", "")]
+    assert len(set(odd)) == len(odd)
+    assert all(re.fullmatch(r"[A-Za-z0-9_-]{1,128}", one) for one in odd)
+
+
+@given(st.text(max_size=1000), st.integers(1, 10**6), st.text("0123456789abcdef", max_size=200))
+def test_a_trace_id_has_only_what_dify_takes(row_id: str, attempt: int, batch: str) -> None:
+    found = trace_id(batch, row_id, attempt)
+    assert re.fullmatch(r"[A-Za-z0-9_-]{1,128}", found)
+    assert found.endswith(f"-{attempt}")

@@ -25,7 +25,8 @@ log: logging.Logger = logging.getLogger("dify_batch")
 class Journal(Protocol):
     """What is used of the ledger."""
 
-    async def sent(self, row_id: str, *, user: str, mode: str, server: float | None = None) -> int: ...
+    def next_attempt(self, row_id: str) -> int: ...
+    async def sent(self, row_id: str, *, user: str, mode: str, server: float | None = None, trace: str = "") -> int: ...
 
 
 class Attempts:
@@ -35,6 +36,7 @@ class Attempts:
     tell: tells the course a fact of a row. `may_send`: whether a row may still be sent.
     in_flight: how many are. `pause`: sleeps, or less if no more rows are taken.
     ended: told each answer, its mode, and how long it took.
+    trace: gives the X-Trace-Id of a row's attempt.
     posted: called with 1 for each POST that goes, and -1 for one that turned out not to have left.
     """
 
@@ -54,6 +56,7 @@ class Attempts:
         may_send: Callable[[Work], bool],
         in_flight: Callable[[], int],
         pause: Callable[[float], Awaitable[None]],
+        trace: Callable[[str, int], str],
         posted: Callable[[int], None],
         ended: Callable[[Outcome, Mode, float], None] = lambda *_: None,
     ) -> None:
@@ -70,6 +73,7 @@ class Attempts:
         self._may_send = may_send
         self._in_flight = in_flight
         self._pause = pause
+        self._trace = trace
         self._posted = posted
         self._ended = ended
 
@@ -106,7 +110,8 @@ class Attempts:
                 return False
             inputs = work.uploaded = uploaded
         server = clock.wall() + self._client.clock_offset if self._client.server_time_known else None
-        await self._journal.sent(work.id, user=user, mode=mode, server=server)
+        trace = self._trace(work.id, self._journal.next_attempt(work.id))
+        await self._journal.sent(work.id, user=user, mode=mode, server=server, trace=trace)
         work.intent = True
         delay = self._gate.claim() if self._gate.spaced else 0.0
         if delay > 0:
@@ -139,6 +144,7 @@ class Attempts:
                 files=inputs.files,
                 timeout=self._timeout,
                 on_started=on_started,
+                trace_id=trace,
             )
         except Foreign as error:
             outcome = error.outcome

@@ -35,6 +35,7 @@ from dify_batch.engine.stopping import Stopping
 from dify_batch.engine.surface import Surface
 from dify_batch.engine.work import Work
 from dify_batch.errors import BatchStopped, DifyBatchError, RateLimited, ServerError
+from dify_batch.ids import trace_id
 from dify_batch.ledger.store import Ledger
 from dify_batch.outcomes import Outcome
 from dify_batch.seams import Seams
@@ -162,6 +163,7 @@ class Engine:
             may_send=conductor.may_send,
             in_flight=lambda: self.pool.in_flight,
             pause=stopping.sleep,
+            trace=lambda row_id, attempt: trace_id(batch, row_id, attempt),
             posted=self._posted,
             ended=self._ended,
         )

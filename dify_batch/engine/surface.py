@@ -37,8 +37,10 @@ class Surface(Protocol):
         files: Sequence[Mapping[str, Any]] | None = None,
         timeout: float,
         on_started: Callable[[RunRef], None] | None = None,
+        trace_id: str | None = None,
     ) -> Outcome:
-        """One attempt: one POST, and what it came to. Raises nothing for what a network or a server does."""
+        """One attempt: one POST, and what it came to. Raises nothing for what a network or a server does. `trace_id`:
+        what the run is to be found by in tools that trace models, where the surface passes it on."""
 
     async def follow(self, ref: RunRef, *, user: str, timeout: float) -> Outcome:
         """Attaches to the run's events, if there are any: Succeeded, Failed, Paused, Running or Unreachable."""

@@ -25,12 +25,14 @@ class Phase(Enum):
 @dataclass(slots=True)
 class RowState:
     """What the journal knows of one row. Times are seconds since 1970; `server_at`: when it was sent, by the
-    server's own clock. `posts` counts the POSTs that left. `node`: where its run failed."""
+    server's own clock. `posts` counts the POSTs that left. `trace`: the X-Trace-Id of the last. `node`: where its run
+    failed."""
 
     phase: Phase = Phase.FREE
     posts: int = 0
     user: str = ""
     mode: str = "streaming"
+    trace: str = ""
     sent_at: float = 0.0
     server_at: float | None = None
     run_id: str | None = None
@@ -57,6 +59,7 @@ class RowState:
                 self.posts += 1
                 self.user = str(record.get("user", ""))
                 self.mode = str(record.get("mode", "streaming"))
+                self.trace = str(record.get("trace", ""))
                 self.sent_at = event_time(record)
                 server = record.get("server")
                 self.server_at = float(server) if isinstance(server, int | float) else None

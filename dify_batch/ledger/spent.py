@@ -17,7 +17,7 @@ from dify_batch.usage import Total, Use, parse_price
 _END = re.compile(
     rb'"total_tokens": (null|\d+), "total_steps": (?:null|\d+), "task_id": (?:null|"[^"\\{}]*")'
     rb'(?:, "total_price": (?:null|"([^"\\{}]*)"), "currency": (?:null|"([^"\\{}]*)"))?'
-    rb'(?:, "workflow_id": (?:null|"[^"\\{}]*"))?\}\s*\Z'
+    rb'(?:, "workflow_id": (?:null|"[^"\\{}]*"))?(?:, "trace_id": (?:null|"[\w-]*"))?\}\s*\Z'
 )
 _GLANCE = 600  # bytes: more than the figures and names at the end of a line ever take
 

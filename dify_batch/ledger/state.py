@@ -143,7 +143,7 @@ def _size(path: Path) -> int:
 def _read_results(path: Path, state: State) -> None:
     index, add, glance, first = state.index, state.answered.add, formats.glance, state.index.first
     versions: dict[bytes, int] = {}
-    tail, version = b"\n", None  # the end of the line before: most are of the same version
+    version: bytes | None = None  # that of the line before: most are of the same
     number = end = 0
     for number, (line, end) in enumerate(lines_of(path), 1):  # noqa: B007 - both are needed after it
         row_id, inputs = glance(line)
@@ -151,9 +151,7 @@ def _read_results(path: Path, state: State) -> None:
             if first(row_id, DONE):
                 if inputs is not None:
                     add(mark(row_id, inputs))
-                if not line.endswith(tail):
-                    version = formats.result_version(line)
-                    tail = b"\n" if version is None else b'"workflow_id": "%b"}' % version
+                version = formats.result_version(line, version)
                 if version is not None:
                     versions[version] = versions.get(version, 0) + 1
                 continue

@@ -140,17 +140,23 @@ class Ledger:
             row = self.state.rows[row_id] = RowState()
         return row
 
-    async def sent(self, row_id: str, *, user: str, mode: str, server: float | None = None) -> int:
+    def next_attempt(self, row_id: str) -> int:
+        """The number of the row's next POST, from 1."""
+        return self.row(row_id).posts + 1
+
+    async def sent(self, row_id: str, *, user: str, mode: str, server: float | None = None, trace: str = "") -> int:
         """The intent of a POST. When it returns, the intent is durable. Gives the number of the POST, from 1.
 
         `server`: the server's own time, seconds since 1970, as far as it is known: look-ups compare the times of its
-        log with it, whatever becomes of our clock.
+        log with it, whatever becomes of our clock. `trace`: its X-Trace-Id.
 
         Raises:
             StorageError: it could not be written; the POST must not be sent.
         """
         row = self.row(row_id)
-        facts = {} if server is None else {"server": round(server, 3)}
+        facts: dict[str, Any] = {} if server is None else {"server": round(server, 3)}
+        if trace:
+            facts["trace"] = trace
         self._note(row, "sent", row_id, attempt=row.posts + 1, user=user, mode=mode, **facts)
         self.index.add(row_id, OPEN)
         self._forget_retry(row_id)
@@ -214,12 +220,13 @@ class Ledger:
             self.started(row_id, ref)
 
     def _result_line(self, row_id: str, inputs: Mapping[str, Any], result: RunResult) -> bytes:
-        retry_count = max(0, self.row(row_id).posts - 1)
+        row = self.row(row_id)
         return formats.result_line(
             row_id,
             inputs,
             result,
-            retry_count=retry_count,
+            retry_count=max(0, row.posts - 1),
+            trace_id=row.trace or None,
             now=self._clock.wall(),
             not_finite=lambda: self._not_finite.append(row_id),
         )

@@ -27,7 +27,10 @@ class Journal:
     def __init__(self) -> None:
         self.intents: list[str] = []
 
-    async def sent(self, row_id: str, *, user: str, mode: str, server: float | None = None) -> int:
+    def next_attempt(self, row_id: str) -> int:
+        return self.intents.count(row_id) + 1
+
+    async def sent(self, row_id: str, *, user: str, mode: str, server: float | None = None, trace: str = "") -> int:
         self.intents.append(row_id)
         return 1
 
@@ -57,6 +60,7 @@ class Bench:
             may_send=lambda _: may_send,
             in_flight=lambda: 1,
             pause=no_pause,
+            trace=lambda row_id, attempt: f"ab-{row_id}-{attempt}",
             posted=self.posted,
         )
 

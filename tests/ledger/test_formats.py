@@ -40,6 +40,7 @@ def test_a_result_line_has_its_keys_in_order_and_text_as_it_is() -> None:
     assert list(json.loads(text)) == [
         *("id", "status", "inputs", "outputs", "workflow_run_id", "executed_at", "retry_count"),
         *("elapsed_time", "total_tokens", "total_steps", "task_id", "total_price", "currency", "workflow_id"),
+        "trace_id",
     ]
     assert "Grüße" in text
     assert text.count("\n") == 1
@@ -172,6 +173,8 @@ def test_no_reader_takes_a_character_for_the_end_of_a_line(char: str, compact: b
 def test_the_version_that_answered_is_read_at_a_glance() -> None:
     result = RunResult(REF, "succeeded", {"workflow_id": "not this"}, workflow_id="v-1")
     assert formats.result_version(line(result=result)[:-1]) == b"v-1"
+    assert formats.result_version(line(result=result)[:-1], b"v-1") == b"v-1"
+    assert formats.result_version(line(result=result)[:-1], b"v") == b"v-1"
     assert formats.result_version(line()[:-1]) is None
     assert formats.result_version(json.dumps({"id": "a", "workflow_id": "v-2", "queue_time": 1.5}).encode()) == b"v-2"
     odd = line(result=RunResult(REF, "succeeded", {"x": {"workflow_id": "v-3", "y": 1}}))[:-1]

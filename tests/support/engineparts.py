@@ -63,8 +63,10 @@ class FakeSurface:
         files: Sequence[Mapping[str, Any]] | None = None,
         timeout: float,
         on_started: Callable[[RunRef], None] | None = None,
+        trace_id: str | None = None,
     ) -> Outcome:
-        self.posts.append({"inputs": inputs, "user": user, "mode": mode, "files": files, "timeout": timeout})
+        post = {"inputs": inputs, "user": user, "mode": mode, "files": files, "timeout": timeout, "trace": trace_id}
+        self.posts.append(post)
         outcome = self.outcomes.pop(0)
         if callable(outcome):
             assert on_started is not None

@@ -128,9 +128,10 @@ class BatchClient:
         files: Sequence[Mapping[str, Any]] | None = None,
         timeout: float,
         on_started: Callable[[RunRef], None] | None = None,
+        trace_id: str | None = None,
     ) -> Outcome:
-        """One attempt, always a stream; `user` and `mode` are not the surface's. A row of a chat is a conversation of
-        its own, whose message is the input `query`."""
+        """One attempt, always a stream; `user` and `mode` are not the surface's, and it reads no trace header. A row of
+        a chat is a conversation of its own, whose message is the input `query`."""
         given = dict(inputs)
         query = str(given.pop("query")) if self.mode in TALKS and given.get("query") is not None else None
         if files is not None:
