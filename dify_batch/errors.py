@@ -78,6 +78,7 @@ EXIT_OF_CODE: Mapping[str, Exit] = {
     "server_5xx": Exit.FAILED,
     "server_4xx_other": Exit.FAILED,
     "rows_failed": Exit.FAILED,
+    "files_failed": Exit.FAILED,
     "batch_stopped": Exit.FAILED,
     "storage_failed": Exit.FAILED,
     "unknown": Exit.FAILED,

@@ -40,6 +40,7 @@ class Config:
     snapshot_delay: float = 0.2  # from the first ping to the snapshot on the events endpoint (dify-wire 24c)
     late_end: float = 0.2  # how long a run goes on after the wire called it stopped (dify-wire 30d)
     form_lifetime: float = 129600.0  # 36 hours (dify-wire 18)
+    files_access_timeout: float = 300.0  # so long is a link to a file good (FILES_ACCESS_TIMEOUT)
     app_time_limit: float = 1200.0  # a model that talks for longer is cut off (APP_MAX_EXECUTION_TIME, dify-wire 31.3)
     user_creation: float = 0.0  # how long making an end user takes: two requests that meet make two of one name
     app_slot_expiry: float = 600.0  # a place under max_active_requests that was lost in a crash frees itself then

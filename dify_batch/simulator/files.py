@@ -1,11 +1,13 @@
-"""Uploads: POST /v1/files/upload, and what a run makes of the file mappings in its inputs (dify-wire 20)."""
+"""Uploads: POST /v1/files/upload, what a run makes of the file mappings in its inputs (dify-wire 20), and the signed
+links to them: GET /files/{id}/file-preview, read in Dify's source and not seen."""
 
 from __future__ import annotations
 
 import base64
 import mimetypes
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -26,7 +28,7 @@ _OTHER_TYPE = "Detected file type does not match the specified type. Please veri
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """One stored file, without its content, which nothing reads."""
+    """One stored file."""
 
     id: str
     name: str
@@ -34,6 +36,7 @@ class Upload:
     mime_type: str
     user: str
     created_at: int
+    content: bytes = field(repr=False)
 
     @property
     def extension(self) -> str:
@@ -46,11 +49,13 @@ class Upload:
 
     def link(self, means: Means, base: str) -> str:
         """A signed, expiring URL."""
-        nonce = means.chance.token(16)
-        return (
-            f"{base}files/{self.id}/file-preview?timestamp={int(means.now())}&nonce={nonce}"
-            f"&sign={wire.derived_id(self.id, nonce)}%3D"
-        )
+        now, nonce = str(int(means.now())), means.chance.token(16)
+        sign = _signature(self.id, now, nonce).replace("=", "%3D")
+        return f"{base}files/{self.id}/file-preview?timestamp={now}&nonce={nonce}&sign={sign}"
+
+
+def _signature(file_id: str, timestamp: str, nonce: str) -> str:
+    return wire.derived_id(file_id, timestamp, nonce) + "="
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +99,8 @@ class FileStore:
             raise Refusal(wire.refuse(400, "invalid_param", "Filename contains invalid characters"))
         user = owner or next((p.content.decode(errors="replace") for p in parts if p.name == "user"), "") or NO_USER
         now = int(self._means.now())
-        file = Upload(self._means.new_id(), part.filename, len(part.content), part.content_type, user, now)
+        size = len(part.content)
+        file = Upload(self._means.new_id(), part.filename, size, part.content_type, user, now, part.content)
         limit = {"image": IMAGE_LIMIT, "audio": AUDIO_LIMIT, "video": VIDEO_LIMIT}.get(file.kind, DOCUMENT_LIMIT)
         if file.size > limit * MEGABYTE:
             raise Refusal(TOO_LARGE)
@@ -117,6 +123,18 @@ class FileStore:
             "file_key": None,
         }
         return wire.answer_json(fields, 201)
+
+    def preview(self, file_id: str, query: Mapping[str, str], lifetime: float) -> Answer:
+        """What a signed link is answered with. lifetime: seconds (FILES_ACCESS_TIMEOUT)."""
+        signed = [query.get(name, "") for name in ("timestamp", "nonce", "sign")]
+        if not all(signed):
+            return wire.answer_json({"content": "Invalid request."}, 400)
+        timestamp, nonce, sign = signed
+        file = self._uploads.get(file_id)
+        late = not timestamp.isdecimal() or int(self._means.now()) - int(timestamp) > lifetime
+        if file is None or late or sign != _signature(file_id, timestamp, nonce):
+            return wire.refuse(404, "not_found", "File not found or signature is invalid")
+        return Answer(200, file.content, file.mime_type)
 
     def resolver(self, user: str, base: str) -> FileResolver:
         """Turns a file mapping of an input into the file, if this user may use it. base: the server's URL."""

@@ -1,4 +1,4 @@
-"""The endpoints of /v1: run detail, log, stop, events, parameters, forms, files."""
+"""The endpoints of /v1 (run detail, log, stop, events, parameters, forms, files), and the links to files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .kinds import describe_basic_parameters
 from .oddities import json_of, odd_fields
 from .plan import take_upload
 from .posting import WRONG_MODE, run_workflow
-from .routes import Routes, Table
+from .routes import FILE_PREVIEW, Routes, Table
 from .runs import Form, Run
 from .streams import send_run_events
 from .wire import Answer, Refusal
@@ -196,6 +196,12 @@ async def upload(exchange: Exchange) -> Answer | None:
     return answer
 
 
+async def file_preview(exchange: Exchange) -> Answer:
+    """GET /files/{id}/file-preview: by its signature, without a key."""
+    site, request = exchange.site, exchange.request
+    return site.files.preview(request.params["file_id"], request.query, site.config.files_access_timeout)
+
+
 SERVICE_API: Table = {
     "v1/workflows/run": {"POST": run_workflow},
     "v1/workflows/run/{run_id}": {"GET": run_detail},
@@ -215,6 +221,7 @@ SERVICE_API: Table = {
     "v1/messages": {"GET": messages},
     "v1/messages/{message_id}/feedbacks": {"POST": feedback},
     "v1/files/upload": {"POST": upload},
+    FILE_PREVIEW: {"GET": file_preview},
 }
 
 
