@@ -133,7 +133,7 @@ class Attempts:
             started = True
             work.known_at = clock.monotonic()
             slot.runs.append(ref.run_id)
-            self._tell(work, Started(ref, clock.wall()))
+            self._tell(work, Started(ref, clock.wall(), delay=work.known_at - began))
             self._health.started(work.known_at - began, mode, self._in_flight(), began)
 
         try:
@@ -150,18 +150,20 @@ class Attempts:
             outcome = error.outcome
         seconds = clock.monotonic() - began
         ref = run_of(outcome)
+        # What a blocking answer took beyond the run itself, it waited for a connection slot.
+        waited = None
+        if isinstance(outcome, Succeeded | Failed):
+            waited = max(0.0, seconds - (outcome.result.elapsed_time or 0.0))
         if ref is not None and not started:
             if self._claims.claim(ref.run_id, work.id):
                 work.known_at = clock.monotonic()
                 slot.runs.append(ref.run_id)
                 # Before the next intent of this slot: its user must not lead to a run that no row seems to have.
-                self._tell(work, Started(ref, clock.wall()))
+                self._tell(work, Started(ref, clock.wall(), delay=waited))
             else:
                 outcome = Foreign(ref).outcome
-        if not started and isinstance(outcome, Succeeded | Failed):
-            # What a blocking answer took beyond the run itself, it waited for a connection slot.
-            delay = max(0.0, seconds - (outcome.result.elapsed_time or 0.0))
-            self._health.started(delay, mode, self._in_flight(), began)
+        if not started and waited is not None:
+            self._health.started(waited, mode, self._in_flight(), began)
         if isinstance(outcome, Unreachable):
             self._posted(-1)
         self._health.ended(outcome, mode)

@@ -90,8 +90,8 @@ class Books:
         ledger = self._ledger
         self._count(work, fact)
         match fact:
-            case Started(ref=ref, found=found):
-                ledger.started(work.id, ref, found=found)
+            case Started(ref=ref, found=found, delay=delay):
+                ledger.started(work.id, ref, found=found, delay=delay)
             case (
                 Answered(outcome=Failed(result=result, confirmed=True))
                 | Seen(outcome=Failed(result=result, confirmed=True))

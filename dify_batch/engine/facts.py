@@ -40,11 +40,13 @@ class NotSent:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The server has named the run of the POST. `found`: a look-up told it, not the answer."""
+    """The server has named the run of the POST. `found`: a look-up told it, not the answer. `delay`: seconds from POST
+    to start by the clock that does not jump; None: not known."""
 
     ref: RunRef
     wall: float
     found: bool = False
+    delay: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,8 +153,9 @@ def to_record(fact: Fact) -> Record | None:
             return {"event": "sent", "user": user, "mode": mode} | ({} if server is None else {"server": server})
         case NotSent(reason=reason):
             return {"event": "unsent", "reason": reason}
-        case Started(ref=ref, found=found):
-            return {"event": "started", "run": ref.run_id, "task": ref.task_id} | ({"found": True} if found else {})
+        case Started(ref=ref, found=found, delay=delay):
+            record = {"event": "started", "run": ref.run_id, "task": ref.task_id}
+            return record | ({"found": True} if found else {}) | ({} if delay is None else {"delay": round(delay, 3)})
         case Answered(outcome=Throttled(message=message)):
             return {"event": "refused", "reason": message}
         case Answered(outcome=Lost(reason=reason)):
@@ -183,7 +186,9 @@ def from_record(record: Mapping[str, Any], wall: float) -> Fact | None:
         case "unsent":
             return NotSent(str(record.get("reason", "")))
         case "started":
-            return Started(_ref(record), wall, found=record.get("found") is True)
+            delay = record.get("delay")
+            delay = float(delay) if isinstance(delay, int | float) else None
+            return Started(_ref(record), wall, found=record.get("found") is True, delay=delay)
         case "refused":
             return Answered(Throttled(str(record.get("reason", ""))))
         case "lost":

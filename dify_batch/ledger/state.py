@@ -285,9 +285,10 @@ class Past(NamedTuple):
     """What look-ups have to know of the journal.
 
     `runs`: those that rows already claim, by the user they were sent with. `delays`: the newest start delays among them
-    (seconds from POST to workflow_started). `outlived`: rows after the loss of whose last POST another run of the same
-    mode has started or been answered, so that work was taken up since. The order of the records tells it, not their
-    times; a row whose process was killed was lost by the beginning of the next one at the latest.
+    (seconds from POST to start; where an older version did not write it, by the times of the records). `outlived`: rows
+    after the loss of whose last POST another run of the same mode has started or been answered, so that work was taken
+    up since. The order of the records tells it, not their times; a row whose process was killed was lost by the
+    beginning of the next one at the latest.
     """
 
     runs: dict[str, set[str]]
@@ -335,6 +336,8 @@ def claimed_runs(paths: formats.Paths, concerns: Callable[[str], bool]) -> Past:
             claimed.setdefault(user_of[row_id], set()).add(str(run))
             before.pop(row_id, None)
             if record["event"] == "started" and not record.get("found") and row_id in sent_at:
-                delays.append(max(0.0, event_time(record) - sent_at.pop(row_id)))
+                sent = sent_at.pop(row_id)
+                delay = record.get("delay")
+                delays.append(delay if isinstance(delay, int | float) else max(0.0, event_time(record) - sent))
     outlived = frozenset(row_id for row_id, (mode, lost) in before.items() if lost is not None and starts[mode] > lost)
     return Past(claimed, list(delays), outlived)

@@ -163,9 +163,11 @@ class Ledger:
         await self._writer.durable()
         return row.posts
 
-    def started(self, row_id: str, ref: RunRef, *, found: bool = False) -> None:
-        """A run of the row is known. `found`: a look-up told it, not the answer."""
-        extra = {"found": True} if found else {}
+    def started(self, row_id: str, ref: RunRef, *, found: bool = False, delay: float | None = None) -> None:
+        """A run of the row is known. `found`: a look-up told it, not the answer. `delay`: seconds, POST to start."""
+        extra: dict[str, Any] = {"found": True} if found else {}
+        if delay is not None:
+            extra["delay"] = round(delay, 3)
         self.index.add(row_id, OPEN)
         self._forget_retry(row_id)
         self._note(self.row(row_id), "started", row_id, run=ref.run_id, task=ref.task_id, **extra)

@@ -277,6 +277,18 @@ def test_the_runs_that_rows_claim_by_user(tmp_path: Path) -> None:
     assert claimed_runs(paths, frozenset({"u1", "u3"}).__contains__).runs == {"u1": {"r1"}, "u3": {"r3"}}
 
 
+def test_how_long_runs_took_to_start_is_told_by_a_clock_that_does_not_jump(tmp_path: Path) -> None:
+    """An older journal has the times of its records alone."""
+    late = "2026-01-02T04:04:05.000Z"
+    journal = [
+        *(sent("a"), {**started("a"), "at": late, "delay": 0.25}),
+        *(sent("b"), {**started("b", "r2"), "at": late}),
+    ]
+    delays = claimed_runs(write(tmp_path, journal=journal), lambda user: True).delays
+    assert delays[0] == 0.25
+    assert delays[1] > 60
+
+
 def test_rows_that_others_have_outlived(tmp_path: Path) -> None:
     """A run that starts after a row was lost shows that work is taken up: by the order of the records, as the clock may
     have jumped; in its own mode only; and not where a look-up found it, as it may have started long before."""
