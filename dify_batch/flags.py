@@ -29,6 +29,7 @@ from dify_batch.flagvalues import (
     parse_rate,
     parse_rename,
     parse_seconds,
+    parse_shard,
     parse_sheet,
     parse_timeout,
     parse_urls,
@@ -111,6 +112,11 @@ FLAGS: tuple[Flag, ...] = (
     Flag(dest="ids", names=("--ids",), metavar="FILE", group=WHAT, parse=Path, shown="all",
          help="only the rows whose ids FILE lists",
          doc="One id a line, as in PATH.retry. Ids that are not in the input are told."),
+    Flag(dest="shard", names=("--shard",), metavar="I/N", group=WHAT, parse=parse_shard, shown="all",
+         help="only part I of N: the rows whose ids fall into it",
+         doc="One part for each process or machine. The files are PATH with IofN before its ending. --rate, "
+         "--concurrency, --wait, budgets, --max-failures and --limit stay those of the whole batch: each part takes "
+         "one Nth of them. `dify-batch merge` makes one file of all parts."),
     Flag(dest="overwrite", again=False, names=("--overwrite",), action="on", group=WHAT, default=False,
          help="start over; the old files are kept under a dated name",
          doc="Every row is sent, and paid for, again. Not together with --retry."),

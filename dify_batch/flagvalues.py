@@ -7,7 +7,10 @@ import re
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from dify_batch.ids import Shard
 
 MAX_CONCURRENCY = 4096  # each run in flight holds a socket; above this a process meets its usual limits first
 
@@ -61,6 +64,16 @@ def parse_count(text: str) -> int:
     if not re.fullmatch(r"\d{1,9}", text.strip(), re.ASCII):
         raise ValueError("a whole number, 0 or more, such as 3")
     return int(text)
+
+
+def parse_shard(text: str) -> Shard:
+    """`3/16` → the third of sixteen parts."""
+    from dify_batch.ids import Shard
+
+    match = re.fullmatch(r"(\d{1,5})/(\d{1,5})", text.strip(), re.ASCII)
+    if not match or not 1 <= int(match[1]) <= int(match[2]):
+        raise ValueError("a part and how many there are, such as 3/16: the third of sixteen")
+    return Shard(int(match[2]), int(match[1]))
 
 
 def parse_positive(text: str) -> int:

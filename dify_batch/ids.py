@@ -10,6 +10,7 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 MAX_ID = 1000
@@ -90,6 +91,25 @@ def trace_id(batch: str, row_id: str, attempt: int) -> str:
     anything else in it, or a longer one, stands there as its hash of 16 hexadecimal digits."""
     row = row_id if _IN_TRACE.fullmatch(row_id) else f"{id_hash(row_id):016x}"
     return f"{batch}-{row}-{attempt}"[-_LONGEST_TRACE:]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Shard:
+    """One of the parts of a batch: `number` of `of`, from 1. It holds the ids whose hash falls into it."""
+
+    of: int
+    number: int
+
+    def __contains__(self, id_: object) -> bool:
+        return isinstance(id_, str) and shard_of(id_, self.of) == self.number
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.of}"
+
+    @property
+    def name(self) -> str:
+        """As it stands in the names of files and batches."""
+        return f"{self.number}of{self.of}"
 
 
 IN_INPUT = 1

@@ -21,8 +21,10 @@ from dify_batch.errors import AuthError, UsageError
 from dify_batch.flags import BY_DEST, DEFAULT_BASE_URL, FLAGS, Flag
 from dify_batch.flagvalues import MAX_CONCURRENCY, Failures
 from dify_batch.flagwords import again
+from dify_batch.ids import Shard
 from dify_batch.ledger.formats import Paths
 from dify_batch.ledger.place import Kind, kind_of, require_regular, same_file
+from dify_batch.ledger.shards import shard_path
 
 __all__ = ["Failures", "Secret", "Settings", "load_settings", "mask_url", "read_base_url", "read_env_file"]
 
@@ -103,6 +105,7 @@ class Settings:
     limit: int | None = None
     sample: int | None = None
     ids: Path | None = None
+    shard: Shard | None = None
     keep_order: bool = _default("keep_order")
     overwrite: bool = _default("overwrite")
     rerun_changed: bool = _default("rerun_changed")
@@ -147,7 +150,8 @@ class Settings:
             if isinstance(value, str) and flag.action == "value" and flag.dest not in ADDRESS:
                 put(self, flag.dest, flag.read(value, flag.dest))
         if self.concurrency == NOT_GIVEN:
-            put(self, "concurrency", WAIT_CONCURRENCY if self.wait > 0 else _default("concurrency"))
+            least = 1 if self.shard is None else self.shard.of  # a part with none could never run
+            put(self, "concurrency", WAIT_CONCURRENCY if self.wait > 0 else max(least, _default("concurrency")))
         _check_values(self)
         _check_together(self)
         if self.app is not None:
@@ -157,6 +161,11 @@ class Settings:
         if not self.demo and (self.app is None or self.api_key):  # a sign-in brings its own address, and needs no key
             put(self, "base_url", read_base_url(self.base_url)[0])
             check_key(self.api_key.reveal())
+
+    @property
+    def results(self) -> Path:
+        """The file that the results go to: `output`, or with a shard the one of that part."""
+        return self.output if self.shard is None else shard_path(self.output, self.shard)
 
     def again(self) -> list[str]:
         """The flags, as words of a command, that decide what happens to the rows."""
@@ -236,6 +245,8 @@ def _check_together(settings: Settings) -> None:
             hint="give both: --retry --retry-unknown",
             code="usage_invalid_flag",
         )
+    if settings.shard is not None:
+        _check_shard(settings, settings.shard)
     if settings.quiet and settings.verbose:
         raise UsageError("-q and -v contradict each other", hint="leave one out", code="usage_invalid_flag")
     if settings.max_retry_delay < settings.initial_retry_delay:
@@ -266,7 +277,7 @@ def _check_together(settings: Settings) -> None:
                 hint=f"give {name} a file of its own",
                 code="usage_invalid_flag",
             )
-        if name not in ("--output", "--input") and any(same_file(path, own) for own in Paths.of(settings.output).all):
+        if name not in ("--output", "--input") and any(same_file(path, own) for own in Paths.of(settings.results).all):
             raise UsageError(
                 f'{name}: "{path}" is a file of the output itself',
                 hint=f"give {name} a file of its own",
@@ -281,6 +292,25 @@ def _check_together(settings: Settings) -> None:
     if settings.files_column is not None and settings.files_column == settings.id_column:
         raise UsageError(
             f'--id-column and --files-column are the same column: "{settings.id_column}"',
+            code="usage_invalid_flag",
+        )
+
+
+def _check_shard(settings: Settings, shard: Shard) -> None:
+    if settings.user is not None or settings.app is not None:
+        other = "--user" if settings.user is not None else "--app"
+        raise UsageError(
+            f"--shard and {other} contradict each other: the user that a request is sent with tells the parts apart "
+            "when it is looked up",
+            hint=f"leave {other} out, or run the rows in one process",
+            code="usage_invalid_flag",
+        )
+    if settings.concurrency != "auto" and settings.concurrency < shard.of:
+        why = "a wait means one at a time; " if settings.wait > 0 and settings.concurrency == WAIT_CONCURRENCY else ""
+        raise UsageError(
+            f"{why}--concurrency {settings.concurrency} is for all {shard.of} parts together, and each needs one run "
+            "in flight at least",
+            hint=f"give --concurrency {shard.of} or more, or fewer parts",
             code="usage_invalid_flag",
         )
 

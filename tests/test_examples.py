@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from dify_batch.cli.arguments import COMMANDS
 from dify_batch.errors import Exit
@@ -31,6 +32,9 @@ FILES = (
     "dify-batch.service",
     "github-actions.yml",
     "nightly.sh",
+    "parts.sh",
+    "slurm-array.sh",
+    "kubernetes-job.yml",
     "Dockerfile",
     "README.md",
     "python_api.py",
@@ -364,3 +368,47 @@ def test_an_error_from_python(server: SimulatorProcess, folder: Path) -> None:
     done = python_api(server, folder, "batch", "data.csv", "results.jsonl", key="app-nobody")
     assert (done.status, done.out) == (int(Exit.AUTH), "")
     assert "Traceback" not in done.err
+
+
+# ---------------------------------------------------------------- parts
+
+
+def test_all_parts_on_one_machine(server: SimulatorProcess, folder: Path) -> None:
+    shutil.copy(EXAMPLES / "parts.sh", folder)
+    done = shell(folder, environment(server, folder), "parts.sh", "data.csv", "results.jsonl", "3", "2")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert server.state(runs=False)["executions"] == {f"r{number}": 1 for number in range(1, 7)}
+    assert {path.name for path in folder.glob("results.*.jsonl")} <= {f"results.{n}of3.jsonl" for n in (1, 2, 3)}
+    again = shell(folder, environment(server, folder), "parts.sh", "data.csv", "results.jsonl", "3", "2")
+    assert again.returncode == 0
+    assert max(server.state(runs=False)["executions"].values()) == 1
+
+
+def test_the_slurm_array_has_as_many_jobs_as_parts(server: SimulatorProcess, folder: Path) -> None:
+    text = (EXAMPLES / "slurm-array.sh").read_text(encoding="utf-8")
+    of = re.search(r"^#SBATCH --array=1-(\d+)$", text, re.MULTILINE)
+    assert of is not None
+    assert f'"$SLURM_ARRAY_TASK_ID/{of[1]}"' in text
+    shutil.copy(EXAMPLES / "slurm-array.sh", folder)
+    done = shell(folder, environment(server, folder, SLURM_ARRAY_TASK_ID="16"), "slurm-array.sh")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (folder / "results.16of16.jsonl.journal").exists()
+
+
+def test_the_kubernetes_job_runs_each_part_once(server: SimulatorProcess, folder: Path) -> None:
+    job = yaml.safe_load((EXAMPLES / "kubernetes-job.yml").read_text(encoding="utf-8"))
+    spec = job["spec"]
+    assert (job["apiVersion"], job["kind"], spec["completionMode"]) == ("batch/v1", "Job", "Indexed")
+    pod = spec["template"]["spec"]
+    assert pod["restartPolicy"] == "Never", "podFailurePolicy asks for it"
+    assert pod["terminationGracePeriodSeconds"] > LONGEST_RUN
+    refused = spec["podFailurePolicy"]["rules"][0]["onExitCodes"]["values"]
+    assert refused == sorted(int(each) for each in (Exit.FAILED, Exit.USAGE, Exit.AUTH))
+    (container,) = pod["containers"]
+    mounts = {mount["name"] for mount in container["volumeMounts"]}
+    assert mounts == {volume["name"] for volume in pod["volumes"]}
+    assert f'/{spec["completions"]}"' in container["args"][0]
+    last = str(spec["completions"] - 1)  # the index begins at 0
+    done = shell(folder, environment(server, folder, JOB_COMPLETION_INDEX=last), "-c", *container["args"])
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (folder / "results.16of16.jsonl.journal").exists()

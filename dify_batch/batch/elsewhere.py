@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from dify_batch.dify.client import DifyClient
 from dify_batch.engine.slots import PREFIX
 from dify_batch.errors import DifyBatchError, UsageError
+from dify_batch.ids import Shard
 from dify_batch.ledger import formats
 from dify_batch.ledger.identity import Identity
 from dify_batch.ledger.state import State
@@ -22,21 +23,27 @@ from dify_batch.text import count
 
 _TAG = 6  # hexadecimal digits: of a thousand outputs on one app hardly two have the same
 _RANDOM = 3  # bytes that tell two invocations of the same second
+_RANDOM_OF_PART = 8  # of parts hundreds may begin in one second, and none looks at the journals of the others
 _PAGES = 3  # of a hundred runs: what another copy did last is among the newest
 _MARGIN = timedelta(hours=1)  # by which this clock may differ from the server's
 _PATIENCE = 15.0  # seconds: a slow log is no reason to wait for long
 
 
-def new_batch_name(identity: Identity, seams: Seams) -> str:
+def new_batch_name(identity: Identity, seams: Seams, shard: Shard | None = None) -> str:
     """Short, and unique among all batches of an app: it is part of the `user` that runs are found by."""
-    return f"{int(seams.clock.wall()):08x}{_tag(identity)}{seams.chance.token(_RANDOM)}"
+    size = _RANDOM if shard is None else _RANDOM_OF_PART
+    return f"{int(seams.clock.wall()):08x}{_tag(identity)}{seams.chance.token(size)}{_part(shard)}"
+
+
+def _part(shard: Shard | None) -> str:
+    return "" if shard is None else f"s{shard.name}"
 
 
 def _tag(identity: Identity) -> str:
     return identity.salt[:_TAG].lower() if re.fullmatch(rf"[0-9a-fA-F]{{{_TAG},}}", identity.salt) else ""
 
 
-async def require_whole_journal(client: object, state: State, identity: Identity) -> None:
+async def require_whole_journal(client: object, state: State, identity: Identity, shard: Shard | None = None) -> None:
     """Asks the log for invocations of this output that its journal does not know. A log that is not to be had, or
     slow, says nothing.
 
@@ -48,7 +55,9 @@ async def require_whole_journal(client: object, state: State, identity: Identity
         return  # the account surface has no log of an app's users
     if not tag or not any(one.salt == identity.salt for one in state.before):
         return
-    name = re.compile(rf"{re.escape(PREFIX)}([0-9a-f]{{8}}{tag}[0-9a-f]{{{2 * _RANDOM}}})-\d+")
+    # Of parts the same one alone: their tags are many, and two of a set may be alike.
+    digits = 2 * (_RANDOM if shard is None else _RANDOM_OF_PART)
+    name = re.compile(rf"{re.escape(PREFIX)}([0-9a-f]{{8}}{tag}[0-9a-f]{{{digits}}}{_part(shard)})-\d+")
     try:
         since = datetime.fromtimestamp(formats.from_utc((state.last_batch or {}).get("at", "")), UTC) - _MARGIN
     except (ValueError, OverflowError, OSError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 
 from dify_batch.errors import DifyBatchError
 from dify_batch.ids import DONE, IN_INPUT, RETRY, SELECTED, IdIndex
@@ -65,7 +66,7 @@ def closing_error(
     failed = summary.failed + summary.unknown
     in_retry = waiting(summary, left_out=left_out, asked=asked)
     if failed:
-        hint = f"dify-batch status {settings.output} tells why; "
+        hint = f"dify-batch status {settings.results} tells why; "
         if in_retry:
             hint += "run them again with --retry"
         else:
@@ -77,9 +78,9 @@ def closing_error(
         )
     if in_retry:
         return DifyBatchError(
-            f"{count(in_retry, 'row waits', 'rows wait')} in {settings.output}.retry",
+            f"{count(in_retry, 'row waits', 'rows wait')} in {settings.results}.retry",
             code="rows_failed",
-            hint=f"dify-batch status {settings.output} tells why; run them again with --retry",
+            hint=f"dify-batch status {settings.results} tells why; run them again with --retry",
         )
     if summary.running:
         return DifyBatchError(
@@ -96,7 +97,7 @@ def next_steps(
     """Sentences that say what to type next. `asked`: done rows that wait in `.retry`, as a person put them there."""
     if error is not None and error.code not in _GO_ON:
         return ()  # the error's own hint says what to do
-    call = Call(settings.input, str(settings.output), settings.again())
+    call = Call(settings.input, str(settings.output), settings.again(), str(settings.results))
     left = Left(
         to_retry=waiting(summary, left_out=left_out, asked=asked),
         to_answer=summary.paused,
@@ -108,6 +109,9 @@ def next_steps(
     if left_out:
         rows = count(left_out, "row has", "rows have")
         found.append(f"{rows} no id of its own: correct the input, and run the same command again")
+    if settings.shard is not None and not found:
+        merge = shlex.join(["dify-batch", "merge", str(settings.output), "-o", "all.jsonl"])
+        found += [f"once all {settings.shard.of} parts have run, one file of them:", f"    {merge}"]
     return tuple(found)
 
 

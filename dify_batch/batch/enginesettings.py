@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from dify_batch.batch.share import Share
 from dify_batch.engine.auto import MOST, AutoLimit
 from dify_batch.engine.budget import Budget
 from dify_batch.engine.limit import FixedLimit, Limit
@@ -14,44 +15,44 @@ from dify_batch.seams import Clock
 from dify_batch.settings import Settings
 
 
-def most_in_flight(settings: Settings) -> int:
+def most_in_flight(share: Share) -> int:
     """How many runs may be wanted in flight."""
-    if settings.concurrency != "auto":
-        return settings.concurrency
+    if share.concurrency != "auto":
+        return share.concurrency
     return MOST
 
 
-def first_limit(settings: Settings, fits: int, clock: Clock) -> Limit:
+def first_limit(share: Share, fits: int, clock: Clock) -> Limit:
     """The limit to begin with. `fits`: as many as this process has open files for."""
-    if settings.concurrency == "auto":
+    if share.concurrency == "auto":
         return AutoLimit(most=fits, clock=clock.monotonic)
-    return FixedLimit(min(fits, settings.concurrency), clock=clock.monotonic)
+    return FixedLimit(min(fits, share.concurrency), clock=clock.monotonic)
 
 
-def later_limits(settings: Settings, fits: int, clock: Clock) -> Callable[[int], Limit] | None:
+def later_limits(share: Share, fits: int, clock: Clock) -> Callable[[int], Limit] | None:
     """Makes the limit of a new search, from where the last one stood; None where none is searched for."""
-    if settings.concurrency != "auto":
+    if share.concurrency != "auto":
         return None
     return lambda start: AutoLimit(most=fits, start=start, clock=clock.monotonic)
 
 
-def budget_of(settings: Settings, paths: Paths) -> Budget | None:
+def budget_of(share: Share, paths: Paths) -> Budget | None:
     """The budget of the whole output, with what all its runs have used so far."""
-    if settings.max_tokens is None and settings.max_cost is None:
+    if share.max_tokens is None and share.max_cost is None:
         return None
-    return Budget(settings.max_tokens, settings.max_cost, spent(paths))
+    return Budget(share.max_tokens, share.max_cost, spent(paths))
 
 
-def options_of(settings: Settings) -> Options:
+def options_of(settings: Settings, share: Share) -> Options:
     """What the engine is told of the settings."""
     return Options(
         policy=settings.retry_policy,
         max_retries=settings.max_retries,
         initial_retry_delay=settings.initial_retry_delay,
         max_retry_delay=settings.max_retry_delay,
-        concurrency=settings.concurrency,
-        rate=settings.rate,
-        wait=settings.wait,
+        concurrency=share.concurrency,
+        rate=share.rate,
+        wait=share.wait,
         mode=settings.mode,
         timeout=settings.timeout,
         settle=settings.settle,
@@ -59,5 +60,5 @@ def options_of(settings: Settings) -> Options:
         max_outage=settings.max_outage,
         user=settings.user,
         keep_order=settings.keep_order,
-        look_with=f"dify-batch status {settings.output}",
+        look_with=f"dify-batch status {settings.results}",
     )

@@ -116,7 +116,7 @@ class Execution:
     ) -> tuple[Summary, DifyBatchError | None]:
         frame, prepared = self._frame, self._prepared
         settings, stats = frame.settings, frame.stats
-        batch = new_batch_name(prepared.identity, frame.seams)
+        batch = new_batch_name(prepared.identity, frame.seams, settings.shard)
         ledger.begin(
             batch,
             input=settings.input,
@@ -129,15 +129,15 @@ class Execution:
         )
         open_works = [work for work in works if prepared.state.rows[work.id].phase is not Phase.HELD]
         engine = self._engine = Engine(
-            dataclasses.replace(options_of(settings), **frame.target.options),
+            dataclasses.replace(options_of(settings, frame.share), **frame.target.options),
             frame.client,
             ledger,
             stats,
             frame.seams,
             batch=batch,
-            limit=first_limit(settings, prepared.fits, frame.seams.clock),
-            new_limit=later_limits(settings, prepared.fits, frame.seams.clock),
-            budget=await frame.seams.threads.run(lambda: budget_of(settings, frame.paths)),
+            limit=first_limit(frame.share, prepared.fits, frame.seams.clock),
+            new_limit=later_limits(frame.share, prepared.fits, frame.seams.clock),
+            budget=await frame.seams.threads.run(lambda: budget_of(frame.share, frame.paths)),
             rows=prepared.selection.new_rows(ledger),
             recovered=open_works,
         )
@@ -173,7 +173,7 @@ class Execution:
         for number, row_id, line in held:
             engine.books.held_before(number, row_id, Held.of_journal(line))
             stats.done_before += number > 0
-        if (most := self._frame.settings.max_failures) is not None:
+        if (most := self._frame.share.max_failures) is not None:
             engine.stopping.limit_failures(most.limit(prepared.to_run))
         engine.health.expect_delays(delays)
         for row_id, row in prepared.state.rows.items():

@@ -6,6 +6,7 @@ import logging
 from dataclasses import dataclass
 
 from dify_batch.batch.control import Control
+from dify_batch.batch.share import Share
 from dify_batch.batch.surface import AppClient, Target
 from dify_batch.input.rows import RowSource
 from dify_batch.ledger.disk import Disk
@@ -19,9 +20,11 @@ log: logging.Logger = logging.getLogger("dify_batch")
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """`target`: the app and its server; `source`: the open input; `paths`: the files of the output."""
+    """`target`: the app and its server; `share`: what of the whole batch's figures is this process's; `source`: the
+    open input; `paths`: the files of the output."""
 
     target: Target
+    share: Share
     control: Control
     stats: Stats
     source: RowSource

@@ -16,6 +16,7 @@ from dify_batch.batch.execution import Execution
 from dify_batch.batch.frame import Frame
 from dify_batch.batch.plan import Plan, make_plan
 from dify_batch.batch.preparation import Preparation
+from dify_batch.batch.share import share_of
 from dify_batch.batch.surface import open_target
 from dify_batch.errors import DifyBatchError, Exit, UsageError
 from dify_batch.input.handed import as_file
@@ -23,6 +24,7 @@ from dify_batch.input.rows import RowSource
 from dify_batch.ledger.disk import Disk
 from dify_batch.ledger.lock import OutputLock
 from dify_batch.ledger.place import require_output
+from dify_batch.ledger.shards import require_same_parts
 from dify_batch.outcomes import SettledRow
 from dify_batch.seams import REAL, Seams
 from dify_batch.settings import Settings
@@ -87,7 +89,8 @@ async def run_batch(
     control = control or Control()
     stats = stats or Stats(clock=seams.clock)
     disk = disk or Disk()
-    paths = require_output(settings.output, settings.input, overwrite=settings.overwrite)
+    paths = require_output(settings.results, settings.input, overwrite=settings.overwrite)
+    require_same_parts(settings.output, settings.shard)
     control.watch_over(asyncio.current_task())
     if rows is not None and settings.input != "-":
         raise UsageError("rows are given, and an input too", hint='with rows: Settings(input="-", ...)')
@@ -113,13 +116,14 @@ async def run_batch(
             stack.callback(lock.release)
         check_certificates(settings.base_url, os.environ)
         target = await stack.enter_async_context(open_target(settings, transport, seams))
-        frame = Frame(target, control, stats, source, paths, seams, disk)
+        frame = Frame(target, share_of(settings), control, stats, source, paths, seams, disk)
         prepared = await Preparation(frame, collect=collect).run()
         if frame.settings.dry_run:
             first = [work for work, _ in zip(prepared.selection.new_rows(), range(_SHOWN), strict=False)]
             plan = make_plan(
                 prepared.index,
                 frame.settings,
+                frame.share,
                 to_run=prepared.to_run,
                 first=first,
                 warnings=tuple(stats.notices),

@@ -11,6 +11,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from dify_batch.batch.share import Share
 from dify_batch.engine.work import Work
 from dify_batch.errors import UsageError
 from dify_batch.ids import DONE, IN_INPUT, INVALID, OPEN, PAUSED, RETRY, IdIndex
@@ -94,10 +95,10 @@ def files_root(settings: Settings) -> Path | None:
 
 
 def selected(
-    index: IdIndex, settings: Settings, wanted: frozenset[str] | None, chosen: frozenset[str] | None = None
+    index: IdIndex, limit: int | None, wanted: frozenset[str] | None, chosen: frozenset[str] | None = None
 ) -> int:
-    """How many rows this invocation would send. `wanted`: the ids that --retry replays; `chosen`: those of --ids and
-    --sample."""
+    """How many rows this invocation would send. `limit`: at most; `wanted`: the ids that --retry replays; `chosen`:
+    those of --ids and --sample."""
     barred = DONE | OPEN | RETRY | INVALID
     if wanted is not None:
         found = wanted if chosen is None else wanted & chosen
@@ -106,12 +107,13 @@ def selected(
         number = sum(1 for row_id in chosen if not index.has(row_id, barred))
     else:
         number = sum(1 for row_id in index.ids(IN_INPUT) if not index.has(row_id, barred))
-    return number if settings.limit is None else min(number, settings.limit)
+    return number if limit is None else min(number, limit)
 
 
 def make_plan(
     index: IdIndex,
     settings: Settings,
+    share: Share,
     *,
     to_run: int,
     first: list[Work],
@@ -132,14 +134,14 @@ def make_plan(
             counts["invalid"] += 1
         elif flags & RETRY:
             counts["retry"] += 1
-    median = median_run_time(settings.output)
-    places = settings.concurrency if isinstance(settings.concurrency, int) else None
+    median = median_run_time(settings.results)
+    places = share.concurrency if isinstance(share.concurrency, int) else None
     seconds = None
     if median is not None and places is not None:
-        by_runs = to_run * (median + (settings.wait if places == 1 else 0.0)) / places
-        by_starts = to_run * max(1 / settings.rate if settings.rate else 0.0, settings.wait)
+        by_runs = to_run * (median + (share.wait if places == 1 else 0.0)) / places
+        by_starts = to_run * max(1 / share.rate if share.rate else 0.0, share.wait)
         seconds = round(max(by_runs, by_starts), 1)
-    tokens, prices = spent(Paths.of(settings.output)).for_rows(to_run)
+    tokens, prices = spent(Paths.of(settings.results)).for_rows(to_run)
     return Plan(
         rows=counts["rows"],
         done=counts["done"],
@@ -148,9 +150,9 @@ def make_plan(
         to_collect=counts["open"],
         paused=counts["paused"],
         invalid=counts["invalid"],
-        concurrency=settings.concurrency,
-        rate=settings.rate,
-        wait=settings.wait,
+        concurrency=share.concurrency,
+        rate=share.rate,
+        wait=share.wait,
         mode=settings.mode,
         seconds=seconds,
         tokens=tokens,

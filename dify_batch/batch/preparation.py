@@ -19,7 +19,7 @@ from dify_batch.batch.selection import Selection
 from dify_batch.ids import DONE, IN_INPUT, INVALID, IdIndex
 from dify_batch.input.bound import BoundForm
 from dify_batch.input.check import CheckReport, check
-from dify_batch.input.choice import choose, read_ids
+from dify_batch.input.choice import choose, only, read_ids
 from dify_batch.input.identity import check_known_ids
 from dify_batch.input.records import ADDED_ALWAYS
 from dify_batch.ledger.answered import Answered
@@ -64,7 +64,7 @@ class Preparation:
         self._comparison = Comparison(self._index, Answered())
         self._again: frozenset[str] = frozenset()
         self._asked = 0
-        self._fits = room(most_in_flight(frame.settings))
+        self._fits = room(most_in_flight(frame.share))
 
     async def run(self) -> Prepared:
         """Raises UsageError, InvalidInput, StorageError, and what the first questions to the server raise; nothing was
@@ -88,17 +88,21 @@ class Preparation:
         selection.check_user_template()
         selection.sends = not self._collect
         report = await self._look(bound, state)
-        selection.chosen, unlisted = choose(self._index, ids=ids, sample=settings.sample, name=self._source.name)
+        chosen, unlisted = choose(self._index, ids=ids, sample=settings.sample, name=self._source.name)
+        self._count_left_out(report)
+        if settings.shard is not None:
+            chosen = only(self._index, settings.shard, chosen)
+        selection.chosen = settings.shard if chosen is None else chosen
+        selection.limit = self._frame.share.limit
         self._frame.warn(*report.warnings, *self._warnings_of(state))
         if unlisted is not None:
             self._frame.warn(Notice("ids_not_in_input", unlisted))
-        if (fewer := lowered(settings.concurrency, self._fits)) is not None:
+        if (fewer := lowered(self._frame.share.concurrency, self._fits)) is not None:
             self._frame.warn(Notice("open_files", fewer))
         await self._choose_again(state, selection.chosen)
         selection.wanted = selection.ids_to_retry(state) | self._again if settings.retry else None
-        to_run = 0 if self._collect else selected(self._index, settings, selection.wanted, selection.chosen)
-        self._count_left_out(report)
-        stats.rows = report.rows + stats.left_out
+        to_run = 0 if self._collect else selected(self._index, selection.limit, selection.wanted, chosen)
+        stats.rows = self._index.count(IN_INPUT) + stats.left_out
         stats.to_run = to_run
         stats.done_before = sum(1 for row_id in self._index.ids(IN_INPUT) if self._index.has(row_id, DONE))
         stats.state = ""
@@ -132,7 +136,9 @@ class Preparation:
         settings = self._settings
         self._frame.warn(*self._identify(state))
         if not settings.allow_other_app and settings.user is None:
-            await self._frame.control.unless_halted(require_whole_journal(self._frame.client, state, self._identity))
+            await self._frame.control.unless_halted(
+                require_whole_journal(self._frame.client, state, self._identity, settings.shard)
+            )
         self._stats.state = f"checking {self._source.name}"
         self._comparison = Comparison(self._index, state.answered)
         report = await self._seams.threads.run(
@@ -146,7 +152,9 @@ class Preparation:
 
     def _count_left_out(self, report: CheckReport) -> None:
         """--skip-invalid: bad rows whose id is blank or another row's. They cannot stand in `.retry`, and are told and
-        counted as failed each time."""
+        counted as failed each time; of a batch in parts by the first one, as they belong to none."""
+        if self._settings.shard is not None and self._settings.shard.number != 1:
+            return
         self._stats.left_out = left_out = max(0, report.invalid - self._index.count(INVALID))
         if left_out:
             self._stats.failures["no_id_of_its_own", "the id is missing or another row's"] += left_out
@@ -161,7 +169,7 @@ class Preparation:
         settings, index = self._settings, self._index
         changed = await self._seams.threads.run(lambda: self._comparison.changed(self._paths.results))
         rerun = [i for i in changed if chosen is None or i in chosen] if settings.rerun_changed else []
-        rerun = rerun[: settings.limit]
+        rerun = rerun[: self._frame.share.limit]
         asked = [i for i in state.asked if index.has(i, IN_INPUT) and not index.has(i, INVALID)]
         self._asked = 0 if settings.retry else len(asked)
         self._again = frozenset(rerun) | frozenset(asked if settings.retry else ())

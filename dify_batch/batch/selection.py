@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 
 from dify_batch.engine.resume import asked_for, resumed
 from dify_batch.engine.row import Ask
@@ -27,8 +27,8 @@ log: logging.Logger = logging.getLogger("dify_batch")
 class Selection:
     """The rows of one checked input.
 
-    `wanted`: the ids that --retry replays; None without --retry. `chosen`: those of --ids and --sample, None for all.
-    `claims`: {user: run ids that rows have}.
+    `wanted`: the ids that --retry replays; None without --retry. `chosen`: those of --ids, --sample and --shard, None
+    for all. `limit`: how many are sent at most. `claims`: {user: run ids that rows have}.
     """
 
     def __init__(self, settings: Settings, source: RowSource, bound: BoundForm, index: IdIndex, stats: Stats) -> None:
@@ -38,7 +38,8 @@ class Selection:
         self._index = index
         self._stats = stats
         self.wanted: frozenset[str] | None = None
-        self.chosen: frozenset[str] | None = None
+        self.chosen: Container[str] | None = None
+        self.limit: int | None = None
         self.claims: Mapping[str, frozenset[str]] = {}
         self.sends = True  # False: only what is under way is collected
         self.outlived: frozenset[str] = frozenset()
@@ -66,7 +67,7 @@ class Selection:
         Raises InputChanged if the file is not any more what was checked.
         """
         index, wanted = self._index, self.wanted
-        left = self._settings.limit if self._settings.limit is not None else math.inf
+        left = self.limit if self.limit is not None else math.inf
         barred = DONE | OPEN | SELECTED | (0 if wanted is not None else RETRY)
         if left <= 0 or not self.sends:
             return
@@ -113,8 +114,8 @@ class Selection:
         found: dict[str, Work] = {}
         open_here = {row_id for row_id in self._index.ids(OPEN) if self._index.has(row_id, IN_INPUT)}
         if open_here:
-            for entry in valid_rows(self._source, self._bound, self._index):
-                if not isinstance(entry, Problem) and entry[0].id in open_here:
+            for entry in valid_rows(self._source, self._bound, self._index, open_here):
+                if not isinstance(entry, Problem):
                     row, inputs = entry
                     found[row.id] = Work(row.id, row.number, inputs, cells=row.values)
                     if len(found) == len(open_here):

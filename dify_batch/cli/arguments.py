@@ -20,6 +20,7 @@ from dify_batch.cli import (
     form,
     get,
     help,
+    merge,
     report,
     resume,
     run,
@@ -52,7 +53,7 @@ class Command(Protocol):
 
 
 _ALL: tuple[Command, ...] = (
-    form, template, try_row, status, answer, stop, export, report, diff,
+    form, template, try_row, status, answer, stop, export, merge, report, diff,
     auth, get, describe, run, resume, help, completion,
 )  # fmt: skip
 COMMANDS: Mapping[str, Command] = {command.NAME: command for command in _ALL}

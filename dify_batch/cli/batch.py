@@ -190,5 +190,5 @@ def _summary(settings: Settings, stats: Stats, report: Report, page: Path | None
     from dify_batch.masking import mask
 
     failures = sorted(FailureKinds().update(stats.failures), key=lambda kind: -kind.count)
-    text = summary_text(report.summary, settings.output, failures, report.next_steps, page=page)
+    text = summary_text(report.summary, settings.results, failures, report.next_steps, page=page)
     return mask(text, settings.api_key.reveal())

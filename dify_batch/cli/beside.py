@@ -74,7 +74,7 @@ class Beside:
             from dify_batch.ledger.formats import Paths
             from dify_batch.reports.html.report import check_target
 
-            check_target([Paths.of(settings.output)], settings.report)
+            check_target([Paths.of(settings.results)], settings.report)
         if settings.notify:
             from dify_batch.reports.notify import Notifier
 
@@ -82,7 +82,7 @@ class Beside:
         if settings.metrics is not None:
             from dify_batch.reports.metrics import Metrics
 
-            self._metrics = Metrics(settings.metrics, str(settings.output), self._disk)
+            self._metrics = Metrics(settings.metrics, str(settings.results), self._disk)
 
     async def watch(self) -> None:
         """Looks at the figures until cancelled."""
@@ -124,7 +124,7 @@ class Beside:
         summary = self._stats.summary().as_dict()
         return await self._notifier.send(
             Notification(
-                "outage", str(self._settings.output), self._seams.clock.wall(), summary, outage_seconds=seconds
+                "outage", str(self._settings.results), self._seams.clock.wall(), summary, outage_seconds=seconds
             )
         )
 
@@ -135,7 +135,7 @@ class Beside:
         from dify_batch.reports.html.report import write_report
 
         try:
-            write_report([self._settings.output], self._settings.report, now=self._seams.clock.wall(), disk=self._disk)
+            write_report([self._settings.results], self._settings.report, now=self._seams.clock.wall(), disk=self._disk)
         except DifyBatchError as error:
             self._warn("report_failed", f"--report: {error.message}")
             return False
@@ -156,7 +156,7 @@ class Beside:
         from dify_batch.reports.notification import ending
 
         told = ending(
-            str(self._settings.output),
+            str(self._settings.results),
             self._seams.clock.wall(),
             summary or self._stats.summary(),
             self._stats.failures,

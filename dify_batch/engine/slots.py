@@ -53,7 +53,7 @@ class Slots:
         return Slot(f"{PREFIX}{self._batch}-{self._made}")
 
 
-_OWN = re.compile(re.escape(PREFIX) + r"[0-9a-f]+-\d+")
+_OWN = re.compile(re.escape(PREFIX) + r"[0-9a-f]+(?:s\d+of\d+)?-\d+")
 
 
 def is_own(user: str) -> bool:

@@ -256,6 +256,8 @@ def valid_rows(
                 problems = [item]
             elif not add(item.id, SEEN):
                 problems = [_duplicate(item, source.id_column)]
+            elif chosen is not None and item.id not in chosen:
+                continue
             else:
                 line = item.line
                 if source.perhaps_cut():
@@ -265,7 +267,7 @@ def valid_rows(
                     problems = problems or [Problem("not_checked", "it did not pass the check", line, None, item.id)]
                 elif problems:
                     index.add(item.id, INVALID)
-                elif chosen is None or item.id in chosen:
+                else:
                     yield item, values
             if problems and (chosen is None or item.id in chosen):
                 yield from problems

@@ -9,7 +9,7 @@ import heapq
 from pathlib import Path
 
 from dify_batch.errors import UsageError
-from dify_batch.ids import IN_INPUT, INVALID, IdIndex, id_hash, parse_ids
+from dify_batch.ids import IN_INPUT, INVALID, IdIndex, Shard, id_hash, parse_ids
 from dify_batch.text import count, show
 
 
@@ -70,6 +70,15 @@ def choose(
             )
         chosen = frozenset(heapq.nsmallest(sample, pool, key=id_hash))
     return chosen, warning
+
+
+def only(index: IdIndex, shard: Shard, chosen: frozenset[str] | None) -> frozenset[str] | None:
+    """The chosen ids of one part of a checked input, None for all of them. Rows of other parts count as not in the
+    input from here on."""
+    others = [id_ for id_ in index.ids(IN_INPUT) if id_ not in shard]
+    for id_ in others:
+        index.remove(id_, IN_INPUT | INVALID)
+    return None if chosen is None else frozenset(id_ for id_ in chosen if id_ in shard)
 
 
 def _some(ids: list[str]) -> str:

@@ -8,7 +8,7 @@ inputs are empty, since no file of the batch holds them.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 from dify_batch.errors import StorageError
 from dify_batch.ledger import formats
 from dify_batch.ledger.disk import Disk, NewFile
+from dify_batch.ledger.shards import outputs_of
 from dify_batch.ledger.state import Phase, RowState, State, lines_of, read_state
 from dify_batch.reports.failures import Failures, json_lines
 from dify_batch.reports.status import require_batch, require_results
@@ -89,31 +90,37 @@ def export(
             library that is not installed; no failed rows, or no input to read them from.
         StorageError: a file cannot be read or written.
     """
-    paths = formats.Paths.of(results)
-    require_batch(paths)
     open_table = format_of(target, failed=failed)
-    state = read_state(paths)
-    check_target(paths, target, [*state.sources, *([source] if source else [])], force=force)
-    require_results(paths, state)
+    outputs = []
+    for path in outputs_of(results):
+        paths = formats.Paths.of(path)
+        require_batch(paths)
+        outputs.append((paths, read_state(paths)))
+    for paths, state in outputs:
+        check_target(paths, target, [*state.sources, *([source] if source else [])], force=force)
+        require_results(paths, state)
     if failed or open_table is None:
-        return _export_failed(paths, state, target, open_table, source)
-    without = {row_id: row for row_id, row in state.rows.items() if row.phase is Phase.FAILED}
-    left_out = {row_id for row_id, row in state.rows.items() if row.phase not in (Phase.FAILED, Phase.FREE)}
+        return _export_failed(results, outputs, target, open_table, source)
+    rows = [item for _, state in outputs for item in state.rows.items()]
+    without = {row_id: row for row_id, row in rows if row.phase is Phase.FAILED}
+    left_out = {row_id for row_id, row in rows if row.phase not in (Phase.FAILED, Phase.FREE)}
     look = _Look()
-    for _, record in _records(paths.results, look):
-        look.add(record)
-        if without or left_out:  # one that got its result since the journal was read
-            without.pop(record["id"], None)
-            left_out.discard(record["id"])
+    for paths, _ in outputs:
+        for _, record in _records(paths.results, look):
+            look.add(record)
+            if without or left_out:  # one that got its result since the journal was read
+                without.pop(record["id"], None)
+                left_out.discard(record["id"])
     columns = look.columns()
     for row_id, row in without.items():
         for column, value in zip(columns, _failed_cells(row_id, row, len(columns)), strict=True):
             column.note(value)
     done = 0
     with _replacing(target) as new, open_table(new, columns) as table:
-        for number, record in _records(paths.results, _Look(), until=look.end):
-            done += 1
-            table.write(look.cells(record), f"line {number} of {results}")
+        for paths, _ in outputs:
+            for number, record in _records(paths.results, _Look(), until=look.ends.get(paths.results, 0)):
+                done += 1
+                table.write(look.cells(record), f"line {number} of {paths.results}")
         for row_id, row in without.items():
             table.write(_failed_cells(row_id, row, len(columns)), f"row {row_id} in the journal")
     notes = (*look.notes, *table.notes())
@@ -122,9 +129,13 @@ def export(
 
 
 def _export_failed(
-    paths: formats.Paths, state: State, target: Path, open_table: type[Table] | None, source: str | None
+    results: Path,
+    outputs: Sequence[tuple[formats.Paths, State]],
+    target: Path,
+    open_table: type[Table] | None,
+    source: str | None,
 ) -> ExportReport:
-    failures = Failures(paths, state, source)
+    failures = Failures(results, outputs, source)
     notes: tuple[str, ...] = ()
     with _replacing(target) as new:
         if open_table is None:
@@ -156,13 +167,13 @@ def _replacing(target: Path) -> Iterator[NewFile]:
 
 @dataclass(slots=True)
 class _Look:
-    """The first pass: which inputs and outputs there are, and how far the file reached."""
+    """The first pass: which inputs and outputs there are, and how far each file reached."""
 
     inputs: dict[str, Column] = field(default_factory=dict)
     outputs: dict[str, Column] = field(default_factory=dict)
     last: dict[str, Column] = field(default_factory=lambda: {name: Column(name) for name in LAST})
     id_differs: bool = False
-    end: int = 0
+    ends: dict[Path, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     bad: int = 0
 
@@ -221,7 +232,7 @@ def _records(path: Path, look: _Look, until: int | None = None) -> Iterator[tupl
     for number, (line, end) in enumerate(lines_of(path), 1):
         if until is not None and end > until:
             return
-        look.end = end
+        look.ends[path] = end
         record = formats.line_object(line)
         row_id = None if record is None else formats.id_of_result(record)
         if record is not None and row_id is not None:

@@ -16,7 +16,7 @@ from dify_batch.input.records import ADDED, Problem
 from dify_batch.input.rows import RowSource
 from dify_batch.ledger import formats
 from dify_batch.ledger.records import journal_record
-from dify_batch.ledger.state import Phase, State, lines_of
+from dify_batch.ledger.state import Phase, RowState, State, lines_of
 from dify_batch.reports.tables import Column
 from dify_batch.text import count, listed
 
@@ -24,27 +24,32 @@ OPENED_WITH = ("encoding", "delimiter", "id_column", "sheet")
 
 
 class Failures:
-    """The failed, invalid and unknown rows of one output.
+    """The failed, invalid and unknown rows of one output, or of all its parts.
 
     Args:
+        name: of the output.
         source: the input, in place of the one that the journal names.
 
     Raises:
         UsageError: there is none; or the input is not to be had.
     """
 
-    def __init__(self, paths: formats.Paths, state: State, source: str | None) -> None:
-        self._state = state
-        self._rows = {row_id: row for row_id, row in state.rows.items() if row.phase is Phase.FAILED}
+    def __init__(self, name: Path, outputs: Sequence[tuple[formats.Paths, State]], source: str | None) -> None:
+        self._rows: dict[str, RowState] = {}
+        self._times: dict[str, str] = {}
+        for paths, state in outputs:
+            rows = {row_id: row for row_id, row in state.rows.items() if row.phase is Phase.FAILED}
+            self._rows |= rows
+            self._times |= _times(paths.journal, rows)
         if not self._rows:
             raise UsageError(
-                f"{paths.results}: no row has failed, so there is nothing to write",
-                hint=f"dify-batch export {paths.results} -o table.csv writes the results",
+                f"{name}: no row has failed, so there is nothing to write",
+                hint=f"dify-batch export {name} -o table.csv writes the results",
                 code="usage_invalid_flag",
             )
-        self._times = _times(paths.journal, self._rows)
-        self._input = source or _input_of(state)
-        self._given = {name: value for name, value in _given(state).items() if name in OPENED_WITH}
+        states = [state for _, state in outputs]
+        self._input = source or input_of(states)
+        self._given = opened_with(states)
         self.columns: list[Column] = []
         self.notes: list[str] = []
         self.gone: list[str] = []
@@ -94,8 +99,9 @@ class Failures:
         return ((self.cells(row_id), f"row {row_id} of {self._input}") for row_id in self._in_order())
 
 
-def _input_of(state: State) -> str:
-    record = state.last_batch or {}
+def input_of(states: Sequence[State]) -> str:
+    """The input of the last batch. Raises UsageError where it cannot be read again."""
+    record = _last(states)
     found = record.get("input_path") or record.get("input")
     if not found or found == "-":
         raise UsageError(
@@ -107,8 +113,15 @@ def _input_of(state: State) -> str:
     return str(found)
 
 
-def _given(state: State) -> Mapping[str, Any]:
-    return read_again((state.last_batch or {}).get("again") or ())
+def opened_with(states: Sequence[State]) -> dict[str, Any]:
+    """How the last batch opened its input: encoding and so on."""
+    given = read_again(_last(states).get("again") or ())
+    return {name: value for name, value in given.items() if name in OPENED_WITH}
+
+
+def _last(states: Sequence[State]) -> Mapping[str, Any]:
+    """The record of the last batch that has one."""
+    return next((state.last_batch for state in states if state.last_batch), {})
 
 
 def _times(journal: Path, rows: Mapping[str, object]) -> dict[str, str]:

@@ -29,11 +29,17 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """The call of a batch. `flags`: those that decide, as words (`flagwords.again`)."""
+    """The call of a batch. `flags`: those that decide, as words (`flagwords.again`). `results`: the file that the
+    results are in, where it is not `output` itself, but one of its parts."""
 
     source: str
     output: str
     flags: Sequence[str] = ()
+    results: str = ""
+
+    @property
+    def file(self) -> str:
+        return self.results or self.output
 
     def again(self, *more: str) -> str:
         """The same command, with `more` flags."""
@@ -41,7 +47,7 @@ class Call:
         return f"… | {command}" if self.source == "-" else command  # only the person knows what it was
 
     def status(self) -> str:
-        return shlex.join(["dify-batch", "status", self.output])
+        return shlex.join(["dify-batch", "status", self.file])
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +68,8 @@ def steps(call: Call, left: Left) -> list[Step]:
     found = []
     if left.to_answer:
         waits = count(left.to_answer, "row waits", "rows wait")
-        ask = shlex.join(["dify-batch", "answer", call.output])
-        how = f"{waits} for a person: {ask} asks for each, {call.output}.paused says how to answer; then collect with"
+        ask = shlex.join(["dify-batch", "answer", call.file])
+        how = f"{waits} for a person: {ask} asks for each, {call.file}.paused says how to answer; then collect with"
         found.append(Step(how, call.again()))
     if left.expired:
         rows = count(left.expired, "row")
@@ -78,7 +84,7 @@ def steps(call: Call, left: Left) -> list[Step]:
     if left.to_retry:
         rows = count(left.to_retry, "row is", "rows are")
         if left.see_why:
-            found.append(Step(f"{rows} in {call.output}.retry; to see why", call.status()))
+            found.append(Step(f"{rows} in {call.file}.retry; to see why", call.status()))
             found.append(Step("run what failed again, once the cause is gone", call.again("--retry")))
         else:
             found.append(Step(f"{rows} to run again, once the cause is gone", call.again("--retry")))

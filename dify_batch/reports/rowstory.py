@@ -16,6 +16,7 @@ from dify_batch.ids import DONE, RETRY
 from dify_batch.ledger import formats
 from dify_batch.ledger.records import journal_record
 from dify_batch.ledger.rowstate import event_time
+from dify_batch.ledger.shards import output_with
 from dify_batch.ledger.state import lines_of, read_state
 from dify_batch.outcomes import FailedNode
 from dify_batch.reports.status import require_batch
@@ -56,7 +57,7 @@ def row_story(output: Path, row_id: str) -> RowStory:
         UsageError: there is no such batch, or it does not know the row.
         StorageError: a file cannot be read.
     """
-    paths = formats.Paths.of(output)
+    paths = formats.Paths.of(output_with(output, row_id))
     require_batch(paths)
     events = []
     for line, _ in lines_of(paths.journal):

@@ -73,8 +73,21 @@ class LastBatch:
 
 
 @dataclass(frozen=True, slots=True)
+class Parts:
+    """The parts of an output, by number from 1: how many there are to be; those under way; those without a file yet.
+    `paused_in`: the first part that has a row which waits for a person."""
+
+    of: int
+    running: tuple[int, ...]
+    not_begun: tuple[int, ...]
+    paused_in: str
+
+
+@dataclass(frozen=True, slots=True)
 class Standing:
-    """Where the rows of one output are. done = success + partial_success, and no row is counted in two places.
+    """Where the rows of one output are, or of all its `parts`.
+
+    done = success + partial_success, and no row is counted in two places.
 
     `total_tokens`, `total_price` (currency → exact amount): of all runs, failed ones included.
     `held`: results that lie in the journal until their turn comes (--keep-order). `retry_waiting`: ids in `.retry`
@@ -104,7 +117,11 @@ class Standing:
     holder: Holder | None = None
     warnings: tuple[str, ...] = ()
     next_steps: tuple[str, ...] = ()
+    parts: Parts | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        return asdict(self)
+        found = asdict(self)
+        if self.parts is None:
+            del found["parts"]
+        return found

@@ -8,19 +8,20 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from dify_batch.errors import StorageError, UsageError
-from dify_batch.ids import DONE
+from dify_batch.ids import DONE, Shard
 from dify_batch.ledger import formats
 from dify_batch.ledger.lock import holder_of, me
 from dify_batch.ledger.records import journal_record
+from dify_batch.ledger.shards import outputs_of, part_of
 from dify_batch.ledger.spent import spent, use_of_line
 from dify_batch.ledger.state import Phase, RowState, State, lines_of, read_state
-from dify_batch.reports.standing import FailureGroup, Holder, InFlight, LastBatch, PausedRow, Standing
+from dify_batch.reports.standing import FailureGroup, Holder, InFlight, LastBatch, Parts, PausedRow, Standing
 from dify_batch.reports.status_text import next_steps, text_of
 from dify_batch.seams import REAL
 from dify_batch.text import pattern_of, plural
@@ -40,40 +41,73 @@ class StatusReport(Standing):
         return text_of(self)
 
 
+@dataclass(slots=True)
+class _Look:
+    """What the files of one output, or of one part, say."""
+
+    paths: formats.Paths
+    state: State
+    used: Total
+    partial: int
+    holder: Holder | None
+    batch: LastBatch | None
+
+    @classmethod
+    def at(cls, output: Path) -> _Look:
+        paths = formats.Paths.of(output)
+        require_batch(paths)
+        state = read_state(paths)
+        require_results(paths, state)
+        used = spent(paths, but_results=True)
+        partial = _second_look(paths, state, used)
+        batch = last_batch_of(paths.journal, state.last_batch)
+        return cls(paths, state, used, partial, writer_of(paths.lock), batch)
+
+    @property
+    def running(self) -> bool:
+        return self.holder is not None and self.holder.alive is not False
+
+    @property
+    def to_retry(self) -> int:
+        failed = ((row_id, row) for row_id, row in self.state.rows.items() if row.phase is Phase.FAILED)
+        unflushed = sum(1 for row_id, row in failed if row_id not in self.state.retry and not row.flushed)
+        return len(self.state.retry) + unflushed
+
+
 def status_report(output: Path, *, now: float | None = None) -> StatusReport:
-    """What the files of `output` say. `now`: seconds since 1970, for what has expired; the clock if left out.
+    """What the files of `output`, or of its parts, say. `now`: seconds since 1970, for what has expired; the clock if
+    left out.
 
     Raises:
         UsageError: there is no batch of that name.
         StorageError: a file is there and cannot be read, or holds no results.
     """
-    paths = formats.Paths.of(output)
-    require_batch(paths)
-    state = read_state(paths)
-    require_results(paths, state)
-    used = spent(paths, but_results=True)
-    partial = _second_look(paths, state, used)
-    holder = writer_of(paths.lock)
-    running = holder is not None and holder.alive is not False
+    outputs = outputs_of(output)
+    looks = [_Look.at(path) for path in outputs]
     by_phase: dict[Phase, list[tuple[str, RowState]]] = {phase: [] for phase in Phase}
-    for row_id, row in state.rows.items():
-        by_phase[row.phase].append((row_id, row))
+    used = Total()
+    for look in looks:
+        used.join(look.used)
+        for row_id, row in look.state.rows.items():
+            by_phase[row.phase].append((row_id, row))
     failed = by_phase[Phase.FAILED]
     groups = group_failures(failed)
     unknown = sum(1 for _, row in failed if row.kind == "unknown")
-    by_hand = [i for i in state.retry if i not in state.rows or state.rows[i].phase is Phase.FREE]
     moment = REAL.clock.wall() if now is None else now
-    left = len(state.retry) + sum(1 for row_id, row in failed if row_id not in state.retry and not row.flushed)
+    holders = [look.holder for look in looks if look.holder is not None]
+    if outputs != [output] and (whole := writer_of(formats.Paths.of(output).lock)) is not None:
+        holders.insert(0, whole)  # whoever has the parts run
+    running = any(holder.alive is not False for holder in holders)
     report = StatusReport(
         output=str(output),
-        done=state.done,
-        success=state.done - partial,
-        partial_success=partial,
+        done=sum(look.state.done for look in looks),
+        success=sum(look.state.done - look.partial for look in looks),
+        partial_success=sum(look.partial for look in looks),
         failed=len(failed) - unknown,
         unknown=unknown,
-        retry_waiting=len(by_hand),
-        to_retry=left,
-        retry_unknown=tuple(row_id for row_id in state.retry if row_id not in state.rows),
+        retry_waiting=sum(_by_hand(look.state) for look in looks),
+        to_retry=sum(look.to_retry for look in looks),
+        retry_unknown=tuple(i for look in looks for i in look.state.retry if i not in look.state.rows),
         paused=tuple(_paused(row_id, row, moment) for row_id, row in by_phase[Phase.PAUSED]),
         in_flight=tuple(_in_flight(row_id, row) for row_id, row in by_phase[Phase.SENT] + by_phase[Phase.STARTED]),
         held=len(by_phase[Phase.HELD]),
@@ -81,11 +115,54 @@ def status_report(output: Path, *, now: float | None = None) -> StatusReport:
         total_price=exact_prices(used.prices),
         failures=tuple(groups[:TOP_GROUPS]),
         other_failures=sum(group.count for group in groups[TOP_GROUPS:]),
-        batch=last_batch_of(paths.journal, state.last_batch),
-        holder=holder,
-        warnings=warnings_of(paths, state, running=running),
+        batch=whole_batch([look.batch for look in looks if look.batch is not None]),
+        holder=next((holder for holder in holders if holder.alive is not False), next(iter(holders), None)),
+        warnings=tuple(text for look in looks for text in warnings_of(look.paths, look.state, running=look.running)),
+        parts=None if outputs == [output] else _parts(looks),
     )
     return replace(report, next_steps=tuple(next_steps(report, running=running)))
+
+
+def _by_hand(state: State) -> int:
+    return sum(1 for i in state.retry if i not in state.rows or state.rows[i].phase is Phase.FREE)
+
+
+def _parts(looks: Sequence[_Look]) -> Parts:
+    found: list[tuple[Shard, _Look]] = []
+    for look in looks:
+        shard = part_of(look.paths.results)[1]
+        assert shard is not None
+        found.append((shard, look))
+    numbers = {shard.number for shard, _ in found}
+    of = found[0][0].of
+    return Parts(
+        of=of,
+        running=tuple(shard.number for shard, look in found if look.running),
+        not_begun=tuple(number for number in range(1, of + 1) if number not in numbers),
+        paused_in=next((str(look.paths.results) for _, look in found if _has_paused(look.state)), ""),
+    )
+
+
+def _has_paused(state: State) -> bool:
+    return any(row.phase is Phase.PAUSED for row in state.rows.values())
+
+
+def whole_batch(parts: Sequence[LastBatch]) -> LastBatch | None:
+    """The last invocations of all parts as one: begun with the first, ended with the last. It has ended once all
+    have, and as the one that did not finish."""
+    if len(parts) < 2:
+        return parts[0] if parts else None
+    newest = max(parts, key=lambda one: one.started_at)
+    ends = [one.ended_at for one in parts if one.ended_at is not None]
+    return replace(
+        newest,
+        started_at=min(one.started_at for one in parts),
+        ended_at=max(ends) if len(ends) == len(parts) else None,
+        reason=next((one.reason for one in parts if one.reason != "finished"), "finished"),
+        rows=sum(one.rows or 0 for one in parts),
+        untouched=sum(one.untouched or 0 for one in parts),
+        left_out=sum(one.left_out for one in parts),
+    )
 
 
 def require_batch(paths: formats.Paths) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 from dify_batch.ledger import formats
+from dify_batch.ledger.shards import part_of
 from dify_batch.reports.nextsteps import Call, Left, steps
-from dify_batch.reports.standing import Holder, LastBatch, Standing
+from dify_batch.reports.standing import Holder, LastBatch, Parts, Standing
 from dify_batch.text import count, duration, listed, one_line, plural, printable
 from dify_batch.usage import price_text
 
@@ -26,7 +28,10 @@ def next_steps(report: Standing, *, running: bool) -> Iterator[str]:
     """Sentences that end with what to type."""
     batch = report.batch
     source = batch.input if batch and batch.input else "data.csv"
-    call = Call(source, report.output, batch.again if batch else ())
+    flags = batch.again if batch else ()
+    call = Call(source, typed(report.output, flags), flags, report.output)
+    if report.parts is not None:
+        call = Call(source, report.output, any_part(flags, report.parts.of), report.parts.paused_in)
     answerable = sum(not row.expired for row in report.paused)
     if running:
         assert report.holder is not None
@@ -46,6 +51,12 @@ def next_steps(report: Standing, *, running: bool) -> Iterator[str]:
         killed=killed,
     )
     yield from (step.one_line() for step in steps(call, left))
+    if report.parts is not None and report.parts.not_begun:
+        missing = report.parts.not_begun
+        yield (
+            f"{count(len(missing), 'part has', 'parts have')} not begun; each is run by: "
+            + Call(source, report.output, any_part(flags, report.parts.of)).again()
+        )
     if batch is not None and batch.left_out:
         yield (
             f"{count(batch.left_out, 'row')} of the input could not be read in the last batch: correct the input, and "
@@ -57,6 +68,20 @@ def next_steps(report: Standing, *, running: bool) -> Iterator[str]:
             f"{len(report.retry_unknown):,} {are} never sent: {listed(report.retry_unknown, SHOWN)}; "
             f"take out of {report.output}.retry what is not in {'the input' if source == '-' else source}"
         )
+
+
+def typed(output: str, flags: Sequence[str]) -> str:
+    """The -o of the command that wrote an output: a part has a file of its own."""
+    base, shard = part_of(Path(output))
+    return str(base) if shard is not None and "--shard" in flags else output
+
+
+def any_part(flags: Sequence[str], of: int) -> list[str]:
+    """The flags of one part as those of any: whoever pastes them puts a number in."""
+    words = list(flags)
+    if "--shard" in words:
+        words[words.index("--shard") + 1] = f"I/{of}"
+    return words
 
 
 @dataclass(slots=True)
@@ -92,7 +117,10 @@ def _lines(report: Standing) -> Iterator[str]:
         (report.held, "held for their turn"),
     )
     counts += [f"{count:,} {name}" for count, name in open_rows if count]
-    yield f"{report.output}: {', '.join(counts)}"
+    in_parts = "" if report.parts is None else f" ({count(report.parts.of, 'part')})"
+    yield f"{report.output}{in_parts}: {', '.join(counts)}"
+    if report.parts is not None:
+        yield from _part_lines(report.parts)
     used = [f"{report.total_tokens:,} tokens"] if report.total_tokens else []
     used += [price_text({currency: Decimal(price) for currency, price in report.total_price.items()})]
     if used := [text for text in used if text]:
@@ -132,7 +160,14 @@ def _lines(report: Standing) -> Iterator[str]:
         yield "Next:"
         yield from (f"  {step}" for step in report.next_steps)
     elif not report.warnings:
-        yield "Nothing left to do."
+        one = "" if report.parts is None else f" For one file: dify-batch merge {report.output} -o all.jsonl"
+        yield f"Nothing left to do.{one}"
+
+
+def _part_lines(parts: Parts) -> Iterator[str]:
+    for numbers, what in ((parts.running, "under way"), (parts.not_begun, "not begun")):
+        if numbers:
+            yield f"  {count(len(numbers), 'part')} {what}: {listed([str(number) for number in numbers], SHOWN)}"
 
 
 def _how_to_answer(form: dict[str, Any]) -> str:

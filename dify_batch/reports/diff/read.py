@@ -6,14 +6,16 @@ read as a stream.
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from dify_batch.errors import StorageError
 from dify_batch.ledger import formats
+from dify_batch.ledger.shards import outputs_of
 from dify_batch.ledger.state import Phase, RowState, State, lines_of, read_state
 from dify_batch.reports.diff.compare import Change, changes, same_inputs
 from dify_batch.reports.status import require_batch, require_results
@@ -55,41 +57,36 @@ class Pair:
     """
 
     def __init__(self, a: Path, b: Path, *, tolerance: float = 0.0) -> None:
-        self.a: formats.Paths = formats.Paths.of(a)
-        self.b: formats.Paths = formats.Paths.of(b)
         self._tolerance = tolerance
-        self._states: list[State] = []
-        for paths in (self.a, self.b):
-            require_batch(paths)
-            state = read_state(paths)
-            require_results(paths, state)
-            self._states.append(state)
+        self._a, self._b = _read_set(a), _read_set(b)
 
     def rows(self) -> Iterator[RowDiff]:
         """Every id of the two once: first those of `b` in its order, then those that only `a` has."""
-        places = dict(_places(self.a.results))
-        seen: set[str] = set()
-        try:
-            with self.a.results.open("rb") as file:
-                for _, line in _places(self.b.results, whole=True):
-                    record = _object(line) or {}
-                    row_id = record["id"]
+        places: dict[str, tuple[int, int]] = {}
+        with contextlib.ExitStack() as stack:
+            files: list[Any] = []
+            for paths, _ in self._a:
+                try:
+                    files.append(stack.enter_context(paths.results.open("rb")))
+                except FileNotFoundError:  # it has only a journal so far
+                    continue
+                except OSError as error:
+                    raise StorageError(f"{paths.results} cannot be read: {error.strerror}") from error
+                places |= {row_id: (len(files) - 1, begin) for row_id, begin in _places(paths.results)}
+            seen: set[str] = set()
+            for paths, _ in self._b:
+                for row_id, line in _places(paths.results, whole=True):
                     if row_id in seen:
                         continue
                     seen.add(row_id)
+                    record = _object(line) or {}
                     place = places.pop(row_id, None)
                     if place is None:
-                        yield RowDiff(row_id, ONLY_B, None, record, why=_why(self._states[0], row_id))
+                        yield RowDiff(row_id, ONLY_B, None, record, why=_why(self._a, row_id))
                     else:
-                        yield self._compared(row_id, _read(file, place), record)
-                for row_id, place in places.items():
-                    yield RowDiff(row_id, ONLY_A, _read(file, place), None, why=_why(self._states[1], row_id))
-        except FileNotFoundError:  # it has only a journal so far
-            for _, line in _places(self.b.results, whole=True):
-                record = _object(line) or {}
-                yield RowDiff(record["id"], ONLY_B, None, record, why=_why(self._states[0], record["id"]))
-        except OSError as error:
-            raise StorageError(f"{self.a.results} cannot be read: {error.strerror}") from error
+                        yield self._compared(row_id, _read(files, place), record)
+            for row_id, place in places.items():
+                yield RowDiff(row_id, ONLY_A, _read(files, place), None, why=_why(self._b, row_id))
 
     def _compared(self, row_id: str, a: dict[str, Any], b: dict[str, Any]) -> RowDiff:
         if not same_inputs(a, b):
@@ -113,13 +110,30 @@ def _object(line: bytes) -> dict[str, Any] | None:
     return record if record is not None and isinstance(record.get("id"), str) else None
 
 
-def _read(file: Any, place: int) -> dict[str, Any]:
-    file.seek(place)
-    return _object(file.readline().removeprefix(formats.BOM)) or {}
+def _read(files: Sequence[Any], place: tuple[int, int]) -> dict[str, Any]:
+    number, begin = place
+    try:
+        files[number].seek(begin)
+        line: bytes = files[number].readline()
+    except OSError as error:
+        raise StorageError(f"{files[number].name} cannot be read: {error.strerror}") from error
+    return _object(line.removeprefix(formats.BOM)) or {}
 
 
-def _why(state: State, row_id: str) -> str:
-    row = state.rows.get(row_id)
+def _read_set(output: Path) -> list[tuple[formats.Paths, State]]:
+    """An output, or all its parts."""
+    found = []
+    for path in outputs_of(output):
+        paths = formats.Paths.of(path)
+        require_batch(paths)
+        state = read_state(paths)
+        require_results(paths, state)
+        found.append((paths, state))
+    return found
+
+
+def _why(outputs: Sequence[tuple[formats.Paths, State]], row_id: str) -> str:
+    row = next((state.rows[row_id] for _, state in outputs if row_id in state.rows), None)
     return "" if row is None else stands(row)
 
 

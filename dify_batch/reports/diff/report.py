@@ -10,6 +10,7 @@ from typing import Any
 from dify_batch.errors import Exit
 from dify_batch.ledger import formats
 from dify_batch.ledger.disk import Disk
+from dify_batch.ledger.shards import outputs_of
 from dify_batch.reports.diff.compare import MISSING, Change, as_text
 from dify_batch.reports.diff.page import DiffPage
 from dify_batch.reports.diff.read import CHANGED, KINDS, ONLY_A, ONLY_B, OTHER_INPUTS, SAME, Counts, Pair, RowDiff
@@ -110,7 +111,7 @@ def diff(
         StorageError: a file cannot be read or written.
     """
     if target is not None:
-        check_target([formats.Paths.of(a), formats.Paths.of(b)], target)
+        check_target([formats.Paths.of(part) for output in (a, b) for part in outputs_of(output)], target)
     pair, counts = Pair(a, b, tolerance=tolerance), Counts()
     rows: list[RowDiff] = []
     page = DiffPage(str(a), str(b)) if target is not None else None

@@ -11,6 +11,7 @@ from typing import Any
 from dify_batch.errors import StorageError, UsageError
 from dify_batch.ledger import formats
 from dify_batch.ledger.disk import Disk
+from dify_batch.ledger.shards import outputs_of
 from dify_batch.reports.html.collect import STATES, Collected, collect
 from dify_batch.reports.html.pack import script_json
 from dify_batch.reports.html.page import raw, render
@@ -46,6 +47,7 @@ def write_report(outputs: Sequence[Path], target: Path, *, now: float, disk: Dis
         UsageError: an output is no batch; the target is none, or a file of a batch.
         StorageError: a file cannot be read or written.
     """
+    outputs = [part for output in outputs for part in outputs_of(output)]
     check_target([formats.Paths.of(output) for output in outputs], target)
     found = collect(outputs)
     lead = lead_of(found)

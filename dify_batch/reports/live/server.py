@@ -23,6 +23,7 @@ from aiohttp import web
 
 from dify_batch.errors import UsageError
 from dify_batch.ledger import formats
+from dify_batch.ledger.shards import outputs_of
 from dify_batch.reports.html.collect import STATES, Columns
 from dify_batch.reports.html.page import fragment, render
 from dify_batch.reports.html.report import FIGURES, figures_of, lead_of, title_of
@@ -51,7 +52,7 @@ class Live:
     """
 
     def __init__(self, outputs: Sequence[Path], seams: Seams, *, every: float = EVERY) -> None:
-        paths = [formats.Paths.of(output) for output in outputs]
+        paths = [formats.Paths.of(part) for output in outputs for part in outputs_of(output)]
         for each in paths:
             require_batch(each)
         self._seams, self._every = seams, every

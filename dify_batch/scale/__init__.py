@@ -1,0 +1,1 @@
+"""Batches in parts: merged to one, and run by several processes."""
