@@ -130,6 +130,13 @@ FLAGS: tuple[Flag, ...] = (
          help="an app of the account that is signed in, in place of an app key",
          doc="`dify-batch auth login` signs in. Runs are streamed, at 60 a minute unless --rate says otherwise. A lost "
          "request stays unknown unless DIFY_API_KEY is a key of the same app, too."),
+    Flag(dest="app_kind", names=("--app-kind",), metavar="KIND", group=WHAT,
+         choices=("workflow", "chatflow", "chat", "agent", "completion"), shown="as the app says",
+         help="the kind of the app: workflow, chatflow, chat, agent or completion",
+         doc="For a server that does not tell it. With --demo: the kind of app to try."),
+    Flag(dest="query_column", names=("--query-column",), metavar="NAME", group=FORMATS, parse=parse_name,
+         shown="query", help="the column with the message of a chatflow, chat or agent",
+         doc="The other columns are the app's inputs. A row is a conversation of its own."),
     Flag(dest="workspace", names=("--workspace",), metavar="ID", env="DIFY_WORKSPACE_ID", group=WHAT,
          help="the workspace of --app", doc="Newer servers take it with each run."),
     Flag(dest="user", names=("--user",), metavar="TEXT", env="DIFY_BATCH_USER", group=WHAT,

@@ -23,10 +23,20 @@ from typing import Any, TypeAlias
 
 @dataclass(frozen=True, slots=True)
 class RunRef:
-    """The names of one run on the server. `task_id` is what a stop needs; run detail does not tell it."""
+    """The names of one run on the server. `task_id` is what a stop needs; run detail does not tell it.
+
+    `run_id`: of a chat or an agent, where no workflow runs, it is the conversation's; of a completion the message's; ""
+    where a run has ended and nobody has named it. `conversation_id`: of a chatflow, by which a look-up finds its run.
+    """
 
     run_id: str
     task_id: str | None = None
+    conversation_id: str | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All names under which a look-up may meet it."""
+        return (self.run_id,) if self.conversation_id is None else (self.run_id, self.conversation_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +125,13 @@ class Paused:
     forms: tuple[PausedForm, ...] = ()
 
 
+CUT_OFF = "cut_off"
+"""The status of a run whose answer looks whole and is not, or was given in its place; what there is stands in its
+outputs. No word of Dify's, which has none for it."""
+
+_CODES = {"stopped": "run_stopped", CUT_OFF: CUT_OFF}
+
+
 @dataclass(frozen=True, slots=True)
 class Failed:
     """The run ended without a result. `confirmed` is false where only the wire said `stopped`: run detail decides."""
@@ -124,7 +141,7 @@ class Failed:
 
     @property
     def code(self) -> str:
-        return "run_stopped" if self.result.status == "stopped" else "run_failed"
+        return _CODES.get(self.result.status, "run_failed")
 
     @property
     def message(self) -> str:
@@ -133,19 +150,24 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """`foreign`: not Dify said so, but something in front of it (a firewall about this row's text)."""
+    """`foreign`: not Dify said so, but something in front of it (a firewall about this row's text). `left`: a trace of
+    it may stand on the server under its user, as a chatflow leaves one."""
 
     code: str
     message: str
     http_status: int | None = None
     foreign: bool = False
+    left: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Throttled:
+    """`left`: as in Rejected."""
+
     message: str
     retry_after: float | None = None
     http_status: int | None = None
+    left: bool = False
 
 
 @dataclass(frozen=True, slots=True)

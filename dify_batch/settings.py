@@ -101,6 +101,8 @@ class Settings:
     max_cost: Decimal | None = None
     app: str | None = None
     workspace: str | None = None
+    app_kind: Literal["workflow", "chatflow", "chat", "agent", "completion"] | None = None
+    query_column: str | None = None
     user: str | None = None
     limit: int | None = None
     sample: int | None = None

@@ -11,11 +11,12 @@ from dify_batch.settings import Secret, Settings
 
 @contextlib.contextmanager
 def demonstration(settings: Settings) -> Iterator[Settings]:
-    """A simulated Dify, as long as the context lasts, and the settings that lead to it."""
-    from dify_batch.simulator import Config, Simulator
+    """A simulated Dify, as long as the context lasts, and the settings that lead to its app of the kind asked for."""
+    from dify_batch.simulator import DEMO_KEYS, Config, Simulator
 
+    key = Secret(DEMO_KEYS[settings.app_kind or "workflow"])
     with Simulator(Config()) as simulator:
-        yield replace(settings, base_url=simulator.base_url, api_key=Secret(simulator.api_key), workflow_id=None)
+        yield replace(settings, base_url=simulator.base_url, api_key=key, workflow_id=None)
 
 
 @contextlib.contextmanager

@@ -177,8 +177,8 @@ class Execution:
             engine.stopping.limit_failures(most.limit(prepared.to_run))
         engine.health.expect_delays(delays)
         for row_id, row in prepared.state.rows.items():
-            if row.run_id is not None:
-                engine.claims.resume(row.run_id, row_id)
+            for name in row.ref.names if row.ref is not None else ():
+                engine.claims.resume(name, row_id)
             if row.code == STUCK and row.mode == "streaming":
                 engine.health.worker_died(row.started_at)
         for runs in prepared.selection.claims.values():

@@ -18,10 +18,10 @@ from dify_batch.summary import Notice, Stats
 log: logging.Logger = logging.getLogger("dify_batch")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Frame:
-    """`target`: the app and its server; `share`: what of the whole batch's figures is this process's; `source`: the
-    open input; `paths`: the files of the output."""
+    """`target`: the app and its server, asked as its kind is once that is known; `share`: what of the whole batch's
+    figures is this process's; `source`: the open input; `paths`: the files of the output."""
 
     target: Target
     share: Share

@@ -122,7 +122,7 @@ async def run_batch(
             first = [work for work, _ in zip(prepared.selection.new_rows(), range(_SHOWN), strict=False)]
             plan = make_plan(
                 prepared.index,
-                frame.settings,
+                frame.target,
                 frame.share,
                 to_run=prepared.to_run,
                 first=first,

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dify_batch.batch.share import Share
+from dify_batch.batch.surface import Target
 from dify_batch.engine.work import Work
 from dify_batch.errors import UsageError
 from dify_batch.ids import DONE, IN_INPUT, INVALID, OPEN, PAUSED, RETRY, IdIndex
@@ -112,7 +113,7 @@ def selected(
 
 def make_plan(
     index: IdIndex,
-    settings: Settings,
+    target: Target,
     share: Share,
     *,
     to_run: int,
@@ -120,6 +121,7 @@ def make_plan(
     warnings: tuple[Notice, ...],
 ) -> Plan:
     """The plan of a checked input. `first`: its first items, whose payloads are shown."""
+    settings = target.settings
     counts = {"rows": 0, "done": 0, "retry": 0, "open": 0, "paused": 0, "invalid": 0}
     for row_id in index.ids(IN_INPUT):
         flags = index.flags(row_id)
@@ -153,21 +155,18 @@ def make_plan(
         concurrency=share.concurrency,
         rate=share.rate,
         wait=share.wait,
-        mode=settings.mode,
+        mode=target.mode,
         seconds=seconds,
         tokens=tokens,
         price=exact_prices(prices or {}),
-        payloads=tuple(_payload(item, settings) for item in first),
+        payloads=tuple(_payload(item, target) for item in first),
         warnings=warnings,
     )
 
 
-def _payload(work: Work, settings: Settings) -> dict[str, Any]:
-    mode = "streaming" if settings.mode == "auto" else settings.mode  # what auto begins with
-    body: dict[str, Any] = {"inputs": described(work.values), "response_mode": mode}
-    if work.inputs is not None and work.inputs.files is not None:
-        body["files"] = described(work.inputs.files)
-    return body
+def _payload(work: Work, target: Target) -> dict[str, Any]:
+    files = None if work.inputs is None or work.inputs.files is None else described(work.inputs.files)
+    return target.payload(described(work.values), files)
 
 
 def median_run_time(results: Path) -> float | None:

@@ -14,12 +14,14 @@ from dify_batch.batch.enginesettings import most_in_flight
 from dify_batch.batch.frame import Frame
 from dify_batch.batch.openfiles import lowered, room
 from dify_batch.batch.plan import files_root, selected
-from dify_batch.batch.preflight import app_form
+from dify_batch.batch.preflight import app_form, app_kind
 from dify_batch.batch.selection import Selection
+from dify_batch.dify.kinds.kind import QUERY
 from dify_batch.ids import DONE, IN_INPUT, INVALID, IdIndex
 from dify_batch.input.bound import BoundForm
 from dify_batch.input.check import CheckReport, check
 from dify_batch.input.choice import choose, only, read_ids
+from dify_batch.input.form import Form
 from dify_batch.input.identity import check_known_ids
 from dify_batch.input.records import ADDED_ALWAYS
 from dify_batch.ledger.answered import Answered
@@ -72,7 +74,7 @@ class Preparation:
         settings, stats = self._settings, self._stats
         ids = None if settings.ids is None else read_ids(settings.ids)
         state = await self._read()
-        form, self._info = await app_form(self._frame.client, settings, stats, self._frame.control, self._seams.clock)
+        form = await self._ask()
         bound = form.bind(
             self._source.header,
             id_column=self._source.id_column,
@@ -108,6 +110,17 @@ class Preparation:
         stats.state = ""
         self._frame.warn(*self._frame.target.before_sending(to_run, self._seams.clock.wall()))
         return Prepared(selection, state, self._index, self._identity, to_run, self._asked, self._again, self._fits)
+
+    async def _ask(self) -> Form:
+        """The app's form, with the message of an app that is asked with one. From then on its kind is known."""
+        frame, settings, clock = self._frame, self._settings, self._seams.clock
+        form, self._info = await app_form(frame.client, settings, self._stats, frame.control, clock)
+        if settings.app is not None:
+            return form
+        kind = await app_kind(frame.client, settings, self._info, self._stats, frame.control, clock)
+        column = settings.query_column or QUERY
+        frame.target = frame.target.of_kind(kind, keep_message=form.has(column))
+        return form.with_message(column) if kind.asks else form
 
     async def _read(self) -> State:
         """What the files of the output say; on a thread, so that signals and display live. An output of another server

@@ -95,7 +95,7 @@ async def stop_runs(opened: Opened, client: DifyClient, on_end: Callable[[str, E
 async def _stop(opened: Opened, client: DifyClient, row_id: str, row: RowState) -> End:
     ref = row.ref
     assert ref is not None
-    end = await _look(opened, client, row_id, ref, by_us=False)
+    end = await _look(opened, client, row_id, ref, row.user, by_us=False)
     if end != "runs on":
         return end
     if ref.task_id is None or row.mode == "blocking":
@@ -105,16 +105,16 @@ async def _stop(opened: Opened, client: DifyClient, row_id: str, row: RowState) 
     except DifyBatchError:
         return "not reached"
     for _ in range(int(ENDS_WITHIN / LOOK_EVERY)):
-        end = await _look(opened, client, row_id, ref, by_us=True)
+        end = await _look(opened, client, row_id, ref, row.user, by_us=True)
         if end != "runs on":
             return end
         await asyncio.sleep(LOOK_EVERY)
     return "runs on"
 
 
-async def _look(opened: Opened, client: DifyClient, row_id: str, ref: RunRef, *, by_us: bool) -> End:
+async def _look(opened: Opened, client: DifyClient, row_id: str, ref: RunRef, user: str, *, by_us: bool) -> End:
     """What run detail says; an end without a result is recorded."""
-    match (await client.run_detail(ref)).outcome:
+    match (await client.run_detail(ref, user=user)).outcome:
         case None:
             return "gone"
         case Failed(result=result) as failed:

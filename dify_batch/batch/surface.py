@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from dify_batch.batch.demo import account_demonstration, demonstration
 from dify_batch.dify.account.session import DEMO, Session, Token, is_demo, kind_of_subject
 from dify_batch.dify.client import DifyClient
+from dify_batch.dify.kinds.client import KindClient
+from dify_batch.dify.kinds.kind import QUERY, WORKFLOW, Kind
 from dify_batch.engine.surface import Surface
 from dify_batch.seams import Seams
 from dify_batch.settings import Settings
@@ -40,7 +42,7 @@ class AppClient(Surface, Protocol):
 class Target:
     """`settings`: of a demo they are its own. `base_url`, `owner`: what stands for the server and the app in the
     identity of the output: the key, or the app's id. `options`: what the engine is told in place of the settings.
-    `until`: when the sign-in ends, seconds since 1970."""
+    `until`: when the sign-in ends, seconds since 1970. `kind`: of an app behind a key, once it is known."""
 
     client: AppClient
     settings: Settings
@@ -49,6 +51,32 @@ class Target:
     options: Mapping[str, Any] = field(default_factory=dict)
     notices: tuple[Notice, ...] = ()
     until: float | None = None
+    kind: Kind = WORKFLOW
+
+    @property
+    def mode(self) -> str:
+        """The response mode that is asked for; auto begins with streaming."""
+        return str(self.options.get("mode", self.settings.mode))
+
+    def payload(self, inputs: Mapping[str, Any], files: Sequence[Mapping[str, Any]] | None) -> dict[str, Any]:
+        """The body of a row's request, but for its user."""
+        mode = "streaming" if self.mode == "auto" else self.mode
+        message = self.settings.query_column or QUERY
+        body = self.kind.request(inputs, user="", mode=mode, files=files, message=message)
+        return {name: value for name, value in body.items() if name != "user"}
+
+    def of_kind(self, kind: Kind, *, keep_message: bool) -> Target:
+        """The same app, now that its kind is known: asked as that kind is, in the mode that loses nothing."""
+        if kind is WORKFLOW or not isinstance(self.client, DifyClient):
+            return self
+        client = KindClient.of(
+            kind,
+            self.client,
+            workflow_id=self.settings.workflow_id,
+            message=self.settings.query_column or QUERY,
+            keep_message=keep_message,
+        )
+        return replace(self, client=client, options={**self.options, "mode": kind.only}, kind=kind)
 
     def before_sending(self, to_run: int, now: float) -> list[Notice]:
         """What a person should know before the first row is sent."""

@@ -6,12 +6,12 @@ import os
 from dataclasses import replace
 
 from dify_batch.dify import certificates
-from dify_batch.dify.protocol import Events
+from dify_batch.dify.protocol import Reader
 from dify_batch.dify.transport import Broken
 from dify_batch.outcomes import Fatal, Lost, Outcome, Running, Throttled, Unreachable
 
 
-def broken_off(broken: Broken, events: Events, *, begun: bool, answered: bool) -> Outcome:
+def broken_off(broken: Broken, events: Reader, *, begun: bool, answered: bool) -> Outcome:
     """`begun`: an answer had begun. `answered`: Dify has answered something before, so its certificate is known."""
     if broken.meaning == "unreachable" and not begun:
         if broken.distrusted and not answered:
@@ -28,13 +28,13 @@ def broken_off(broken: Broken, events: Events, *, begun: bool, answered: bool) -
     return events.end(str(broken) if broken.garbled else f"connection cut: {broken}")
 
 
-def silent(events: Events, seconds: float) -> Outcome:
+def silent(events: Reader, seconds: float) -> Outcome:
     """Nothing was heard for so long after the start: an outcome that says so where the run is known."""
     end = events.end(f"silent for {seconds:g} s after the start")
     return replace(end, silent=True) if isinstance(end, Running) else end
 
 
-def unfinished(events: Events, reason: str) -> Outcome:
+def unfinished(events: Reader, reason: str) -> Outcome:
     """The run goes on, or, where none is known yet, the request is lost."""
     if events.ref is not None:
         return Running(events.ref, reason)

@@ -24,7 +24,7 @@ from dify_batch.dify.breaks import broken_off, silent, unfinished
 from dify_batch.dify.endpoints import Endpoints
 from dify_batch.dify.exchanges import ENCODER, LOOK_UP_TIMEOUT
 from dify_batch.dify.hearing import detail_heard, outcome_heard
-from dify_batch.dify.protocol import Events, answer_outcome, follow_outcome
+from dify_batch.dify.protocol import Events, Reader, follow_outcome
 from dify_batch.dify.sse import EventStream
 from dify_batch.dify.transport import Broken, drop, stream_or_whole
 from dify_batch.dify.watch import Silence
@@ -164,16 +164,19 @@ class DifyClient(Endpoints, RunEvents):
         pings, also for a run that is dead or was made in blocking mode [24o, 26d3], so it is `timeout` (seconds)
         that ends this.
         """
-        query = urlencode({"user": user, "include_state_snapshot": "true"}, quote_via=quote)
-        url = f"{self.base_url}/workflow/{quote(ref.run_id, safe='')}/events?{query}"
-        request = self._request("GET", http.URL(url), streaming=True)
+        request = self._events_of(ref, user)
         outcome = await self._attempt(request, Events(ref=ref), timeout, silence, None, follows=True)
         return outcome_heard(outcome, self._key)
+
+    def _events_of(self, ref: RunRef, user: str) -> http.Request:
+        query = urlencode({"user": user, "include_state_snapshot": "true"}, quote_via=quote)
+        url = f"{self.base_url}/workflow/{quote(ref.run_id, safe='')}/events?{query}"
+        return self._request("GET", http.URL(url), streaming=True)
 
     async def _attempt(
         self,
         request: http.Request,
-        events: Events,
+        events: Reader,
         timeout: float,
         silence: float,
         on_started: Callable[[RunRef], None] | None,
@@ -208,11 +211,11 @@ class DifyClient(Endpoints, RunEvents):
     async def _stream(
         self,
         chunks: AsyncIterator[bytes],
-        events: Events,
+        events: Reader,
         watch: Silence,
         on_started: Callable[[RunRef], None] | None,
     ) -> Outcome:
-        stream = EventStream()
+        stream = EventStream(every=events.every)
         events.accepted = self.answered = True
         known = events.ref
         if known is not None:
@@ -239,16 +242,19 @@ class DifyClient(Endpoints, RunEvents):
             raise broken
         return events.end("the stream ended before workflow_finished")
 
-    def _whole(self, response: http.Response, body: bytes, events: Events, follows: bool) -> Outcome:
+    def _whole(self, response: http.Response, body: bytes, events: Reader, follows: bool) -> Outcome:
         status, headers = response.status_code, response.headers
         first = self._first(status, body)
         if follows and events.ref is not None:
             return follow_outcome(status, body, events.ref)
         wait = None if response.is_success else retry_after(headers, self._clock.wall())
-        return answer_outcome(status, headers, body, retry_after=wait, first=first)
+        return events.whole(status, headers, body, retry_after=wait, first=first)
 
-    async def run_detail(self, ref: RunRef) -> Detail:
-        """GET /workflows/run/{id}: what the server itself holds of a run. Never raises for network or server."""
+    async def run_detail(self, ref: RunRef, *, user: str | None = None) -> Detail:
+        """GET /workflows/run/{id}: what the server itself holds of a run. Never raises for network or server.
+
+        `user`: who it was posted as, which a workflow's run does not ask for; see `KindClient`.
+        """
         url = f"{self.base_url}/workflows/run/{quote(ref.run_id, safe='')}"
         try:
             response, body = await self._exchange(self._request("GET", http.URL(url)), LOOK_UP_TIMEOUT)

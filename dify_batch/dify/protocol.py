@@ -16,7 +16,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 from dify_batch.dify.results import ended, form_of, forms_of, text
 from dify_batch.dify.sums import Sums
@@ -50,6 +50,27 @@ def answer_outcome(
     return ended(data, RunRef(names.pop(), text(parsed.get("task_id")) or None), final=False)
 
 
+class Reader(Protocol):
+    """Reads the answer to one POST, event by event or whole. `every`: whether each event of a stream matters to it."""
+
+    ref: RunRef | None
+    accepted: bool
+
+    @property
+    def every(self) -> bool: ...
+
+    def feed(self, event: Mapping[str, Any]) -> Outcome | None:
+        """The outcome, as soon as an event tells it."""
+
+    def end(self, reason: str) -> Running | Lost:
+        """What it came to when the stream ended, broke or fell silent without one."""
+
+    def whole(
+        self, http_status: int, headers: Mapping[str, str], body: bytes, *, retry_after: float | None, first: bool
+    ) -> Outcome:
+        """What an answer in one piece came to."""
+
+
 @dataclass(slots=True)
 class Events:
     """Follows the events of one run's stream.
@@ -62,6 +83,7 @@ class Events:
     forms: tuple[PausedForm, ...] = ()
     accepted: bool = False
     sums: Sums | None = None
+    every: ClassVar[bool] = False
 
     def feed(self, event: Mapping[str, Any]) -> Outcome | None:
         name = event.get("event")
@@ -108,6 +130,11 @@ class Events:
         if self.ref is not None:
             return Running(self.ref, reason)
         return Lost(reason, accepted=self.accepted)
+
+    def whole(
+        self, http_status: int, headers: Mapping[str, str], body: bytes, *, retry_after: float | None, first: bool
+    ) -> Outcome:
+        return answer_outcome(http_status, headers, body, retry_after=retry_after, first=first)
 
 
 def detail_outcome(http_status: int, body: bytes, ref: RunRef) -> Outcome | None:

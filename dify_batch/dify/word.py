@@ -36,6 +36,8 @@ _CODE = re.compile(r"[a-z][a-z0-9_]{0,99}")
 _APP_CODES = frozenset(
     {
         "not_workflow_app",
+        "not_chat_app",
+        "not_completion_app",
         "app_unavailable",
         "provider_not_initialize",
         "model_currently_not_support",

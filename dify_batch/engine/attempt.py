@@ -16,7 +16,7 @@ from dify_batch.engine.surface import Surface
 from dify_batch.engine.work import Work
 from dify_batch.input.files import Inputs, find_local, with_uploads
 from dify_batch.input.user import user_fault
-from dify_batch.outcomes import Failed, Lost, Outcome, Rejected, RunRef, Succeeded, Unreachable
+from dify_batch.outcomes import Failed, Lost, Outcome, Rejected, RunRef, Succeeded, Throttled, Unreachable
 from dify_batch.seams import Clock
 
 log: logging.Logger = logging.getLogger("dify_batch")
@@ -128,11 +128,11 @@ class Attempts:
 
         def on_started(ref: RunRef) -> None:
             nonlocal started
-            if not self._claims.claim(ref.run_id, work.id):
+            if not self._claims.claim_all(ref.names, work.id):
                 raise Foreign(ref)
             started = True
             work.known_at = clock.monotonic()
-            slot.runs.append(ref.run_id)
+            slot.runs.extend(ref.names)
             self._tell(work, Started(ref, clock.wall(), delay=work.known_at - began))
             self._health.started(work.known_at - began, mode, self._in_flight(), began)
 
@@ -152,12 +152,12 @@ class Attempts:
         ref = run_of(outcome)
         # What a blocking answer took beyond the run itself, it waited for a connection slot.
         waited = None
-        if isinstance(outcome, Succeeded | Failed):
-            waited = max(0.0, seconds - (outcome.result.elapsed_time or 0.0))
+        if isinstance(outcome, Succeeded | Failed) and (run_for := outcome.result.elapsed_time) is not None:
+            waited = max(0.0, seconds - run_for)
         if ref is not None and not started:
-            if self._claims.claim(ref.run_id, work.id):
+            if self._claims.claim_all(ref.names, work.id):
                 work.known_at = clock.monotonic()
-                slot.runs.append(ref.run_id)
+                slot.runs.extend(ref.names)
                 # Before the next intent of this slot: its user must not lead to a run that no row seems to have.
                 self._tell(work, Started(ref, clock.wall(), delay=waited))
             else:
@@ -176,7 +176,7 @@ class Attempts:
             work.lost_at = clock.monotonic()
         # Whoever goes first finds out whether an outage is over: what it meets is the outage's.
         self._tell(work, Answered(outcome, excused=goes_first and isinstance(outcome, Unreachable)))
-        return isinstance(outcome, Lost)
+        return isinstance(outcome, Lost) or _left_behind(outcome)
 
     def _refuse(self, work: Work, user: str, mode: Mode, outcome: Outcome) -> None:
         """Something before the POST decides: no intent was written, none is needed."""
@@ -194,6 +194,14 @@ class Attempts:
                 return sent
             ids[file] = sent
         return with_uploads(inputs, ids)
+
+
+def _left_behind(outcome: Outcome) -> bool:
+    """Whether something without a name may stand on the server under the request's user: a later look-up must not take
+    it for another row's run."""
+    if isinstance(outcome, Rejected | Throttled):
+        return outcome.left
+    return isinstance(outcome, Succeeded | Failed) and not outcome.result.ref.run_id
 
 
 class Foreign(Exception):

@@ -12,7 +12,7 @@ from dify_batch.engine.work import Work
 from dify_batch.ids import SELECTED
 from dify_batch.input.files import described
 from dify_batch.ledger.store import Held, Ledger
-from dify_batch.outcomes import Failed, Fatal, Lost, Paused, Succeeded, Throttled, Unreachable
+from dify_batch.outcomes import CUT_OFF, Failed, Fatal, Lost, Paused, Succeeded, Throttled, Unreachable
 from dify_batch.summary import Stats
 from dify_batch.usage import Use
 
@@ -97,6 +97,8 @@ class Books:
                 | Seen(outcome=Failed(result=result, confirmed=True))
             ):
                 ledger.spent(work.id, result.ref.run_id, Use.of_run(result))
+                if result.status == CUT_OFF:
+                    ledger.kept(work.id, result.outputs)
             case NotSent(reason=reason) | Answered(outcome=Unreachable(message=reason)) if work.intent:
                 ledger.unsent(work.id, reason)
             case Answered(outcome=Throttled(message=message) | Fatal(message=message)) if work.intent:

@@ -77,6 +77,10 @@ class Claims:
         self._owner[run_id] = row_id
         return True
 
+    def claim_all(self, names: Iterable[str], row_id: str) -> bool:
+        """As `claim`, for all names of one run."""
+        return all(self.claim(name, row_id) for name in names)
+
     def resume(self, run_id: str, row_id: str) -> None:
         """A row of an earlier invocation has this run."""
         self._ids.add(run_id)

@@ -103,7 +103,8 @@ class Conductor:
                 case Leave():
                     books.left(work)
         if work.row.stage is Stage.SETTLED and work.row.ref is not None:
-            self.parts.claims.settled(work.row.ref.run_id)
+            for name in work.row.ref.names:
+                self.parts.claims.settled(name)
 
     def begin(self, work: Work) -> bool:
         """A new row is taken from the input; true if it wants a place in the pool now."""

@@ -154,7 +154,8 @@ def to_record(fact: Fact) -> Record | None:
         case NotSent(reason=reason):
             return {"event": "unsent", "reason": reason}
         case Started(ref=ref, found=found, delay=delay):
-            record = {"event": "started", "run": ref.run_id, "task": ref.task_id}
+            record: Record = {"event": "started", "run": ref.run_id, "task": ref.task_id}
+            record |= {} if ref.conversation_id is None else {"conversation": ref.conversation_id}
             return record | ({"found": True} if found else {}) | ({} if delay is None else {"delay": round(delay, 3)})
         case Answered(outcome=Throttled(message=message)):
             return {"event": "refused", "reason": message}
@@ -209,14 +210,14 @@ def from_record(record: Mapping[str, Any], wall: float) -> Fact | None:
 
 
 def _ref(record: Mapping[str, Any]) -> RunRef:
-    run, task = record["run"], record.get("task")
+    run, task, talk = record["run"], record.get("task"), record.get("conversation")
     if not isinstance(run, str):
         raise TypeError(f"a run id is text, not {type(run).__name__}")
-    return RunRef(run, task if isinstance(task, str) else None)
+    return RunRef(run, task if isinstance(task, str) else None, talk if isinstance(talk, str) else None)
 
 
 def run_of(outcome: Outcome) -> RunRef | None:
     """The run that an outcome names."""
     if isinstance(outcome, Succeeded | Failed):
-        return outcome.result.ref
+        return outcome.result.ref if outcome.result.ref.run_id else None
     return getattr(outcome, "ref", None)

@@ -30,7 +30,7 @@ class Client(Protocol):
     @property
     def clock_offset(self) -> float: ...
 
-    async def run_detail(self, ref: RunRef) -> Detail: ...
+    async def run_detail(self, ref: RunRef, *, user: str | None = None) -> Detail: ...
     async def follow(self, ref: RunRef, *, user: str, timeout: float) -> Outcome: ...
 
 
@@ -99,7 +99,7 @@ class Following:
         """One look at run detail: Running if it still runs, Unreachable if nothing was learnt."""
         assert work.ref is not None
         async with self._gate:
-            detail = await self._client.run_detail(work.ref)
+            detail = await self._client.run_detail(work.ref, user=work.user or None)
         outcome = detail.outcome
         # A row that has gone from the table, or has changed there since: the result is the answer to what was sent.
         changed = work.row.before and not same_inputs(work.values, detail.inputs)

@@ -50,7 +50,7 @@ _MARGIN = 10.0
 class Client(Log, Protocol):
     """What is used of the client."""
 
-    async def run_detail(self, ref: RunRef) -> Detail: ...
+    async def run_detail(self, ref: RunRef, *, user: str | None = None) -> Detail: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,7 +309,7 @@ class Lookups:
         nothing was learnt."""
         if entry.run_id in self._inputs:
             return self._inputs[entry.run_id]
-        detail = await self._client.run_detail(RunRef(entry.run_id))
+        detail = await self._client.run_detail(RunRef(entry.run_id), user=entry.user)
         if isinstance(detail.outcome, Unreachable):
             raise ConnectionFailed(detail.outcome.message)
         if len(self._inputs) >= _DETAILS_KEPT:

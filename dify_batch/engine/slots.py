@@ -16,8 +16,8 @@ from dify_batch.input.user import UserTemplate
 
 # A look-up reads one page of the log, the newest 100 runs of a user. A slot's runs follow one another, so a run on that
 # page which is none of the slot's last 200 can only be the lost one (twice the page, as runs of one second are listed
-# in any order).
-_RUNS_KEPT = 200
+# in any order). Those of a chatflow have two names each.
+_RUNS_KEPT = 400
 
 PREFIX = "dify-batch-"
 """What the `user` of each request begins with, unless --user says otherwise."""

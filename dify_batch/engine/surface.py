@@ -1,8 +1,8 @@
 """What the engine needs of whatever executes rows: one small protocol for every surface and every kind of app.
 
-`DifyClient` is one for the workflow apps of the service API. Another surface, or another kind of app, comes as a client
-of its own with these methods; pool, course and books do not know which they serve. What a surface cannot tell, it says
-by raising AppError from `logs`: a lost request is then unknown, and never sent again by itself.
+`DifyClient` is one for the workflow apps of the service API, `KindClient` for its apps that talk. Another surface comes
+as a client of its own with these methods; pool, course and books do not know which they serve. What a surface cannot
+tell, it says by raising AppError from `logs`: a lost request is then unknown, and never sent again by itself.
 """
 
 from __future__ import annotations
@@ -45,8 +45,9 @@ class Surface(Protocol):
     async def follow(self, ref: RunRef, *, user: str, timeout: float) -> Outcome:
         """Attaches to the run's events, if there are any: Succeeded, Failed, Paused, Running or Unreachable."""
 
-    async def run_detail(self, ref: RunRef) -> Detail:
-        """What the server holds of one run; `outcome` None where it does not know it."""
+    async def run_detail(self, ref: RunRef, *, user: str | None = None) -> Detail:
+        """What the server holds of one run; `outcome` None where it does not know it. `user`: who it was sent as, where
+        that is known; a chat is told to its own user only."""
 
     async def logs(
         self,

@@ -157,7 +157,7 @@ class BoundForm:
                 continue
             if bound is not None:
                 convert = self._converter(variable, typed=self._typed)
-                is_text = self._typed and variable.type in TEXTS
+                is_text = self._typed and variable.type in TEXTS and not variable.filled
                 self._plan.append((bound, variable.name, variable.required, convert, is_text))
             elif variable.required:
                 problems.append(_missing(variable, unknown, header))
@@ -239,7 +239,7 @@ class BoundForm:
 
     def _required(self, row: Row, column: str, key: str) -> Problem:
         cure = "fill it in"
-        if self._typed and self._by_name[key].type in TEXTS:
+        if self._typed and self._by_name[key].type in TEXTS and not self._by_name[key].filled:
             cure = 'write "" for an empty text'
         what = "is missing" if self._typed and column not in row.values else "is empty"
         return Problem("required", f"the input is required and {what}; {cure}", row.line, column, row.id)

@@ -14,7 +14,8 @@ FILES = ("file", "file-list")
 
 @dataclass(frozen=True, slots=True)
 class Variable:
-    """One entry of the form (`user_input_form` of GET /parameters, dify-wire 19)."""
+    """One entry of the form (`user_input_form` of GET /parameters, dify-wire 19). `filled`: an empty text will not
+    do, as for the message of a chat (dify-wire 32l)."""
 
     name: str
     label: str
@@ -23,6 +24,7 @@ class Variable:
     max_length: int = 0
     options: tuple[str, ...] = ()
     rules: FileRules = field(default_factory=FileRules)
+    filled: bool = False
 
 
 def variable_of(type_: str, body: Mapping[str, Any], limits: Mapping[str, Any]) -> Variable:

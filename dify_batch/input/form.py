@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,21 @@ class Form:
         if isinstance(upload, dict) and upload.get("enabled"):
             rules = FileRules.of(upload, limits, natural(upload.get("number_limits")))
         return cls(tuple(variables), True, rules)
+
+    def with_message(self, name: str) -> Form:
+        """The form of an app that is asked with a message: its column stands first, is required and not empty. An
+        input of the same name gets the same text."""
+        if not self.known:
+            return self
+        own = next((variable for variable in self.variables if variable.name == name), None)
+        message = own if own is not None else Variable(name, "Message", "paragraph", required=True)
+        message = replace(message, required=True, filled=True)
+        others = tuple(variable for variable in self.variables if variable is not own)
+        return replace(self, variables=(message, *others))
+
+    def has(self, name: str) -> bool:
+        """Whether the app's form has an input of this name."""
+        return any(variable.name == name for variable in self.variables)
 
     def bind(
         self,

@@ -12,7 +12,8 @@ from typing import Any
 from dify_batch.ledger import formats
 
 _TYPES: Mapping[str, type] = {
-    **dict.fromkeys(("event", "id", "at", "user", "mode", "run", "task", "kind", "code", "message", "reason"), str),
+    **dict.fromkeys(("event", "id", "at", "user", "mode", "run", "task", "conversation"), str),
+    **dict.fromkeys(("kind", "code", "message", "reason"), str),
     **dict.fromkeys(("batch", "version", "host", "input", "policy", "status", "server", "app", "app_mode"), str),
     **dict.fromkeys(("workflow_id", "key", "salt", "input_path", "total_price", "currency", "trace"), str),
     **dict.fromkeys(("attempt", "pid", "count", "posts", "total_tokens"), int),

@@ -37,6 +37,7 @@ class RowState:
     server_at: float | None = None
     run_id: str | None = None
     task_id: str | None = None
+    conversation_id: str | None = None
     started_at: float = 0.0
     kind: str = ""
     code: str = ""
@@ -49,7 +50,7 @@ class RowState:
 
     @property
     def ref(self) -> RunRef | None:
-        return RunRef(self.run_id, self.task_id) if self.run_id else None
+        return RunRef(self.run_id, self.task_id, self.conversation_id) if self.run_id else None
 
     def apply(self, record: Mapping[str, Any]) -> None:
         """Folds one journal record into the state. Unknown events change nothing: a newer version may write them."""
@@ -63,12 +64,13 @@ class RowState:
                 self.sent_at = event_time(record)
                 server = record.get("server")
                 self.server_at = float(server) if isinstance(server, int | float) else None
-                self.run_id = self.task_id = None
+                self.run_id = self.task_id = self.conversation_id = None
                 self.cut = False
             case "started":
                 self.run_id = str(record["run"])
                 self.phase = Phase.STARTED
                 self.task_id = record.get("task")
+                self.conversation_id = record.get("conversation")
                 self.started_at = event_time(record)
                 self.kind = self.code = self.message = ""
                 self.node = None

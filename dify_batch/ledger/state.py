@@ -333,7 +333,10 @@ def claimed_runs(paths: formats.Paths, concerns: Callable[[str], bool]) -> Past:
         elif record["event"] == "lost" and row_id in before:
             before[row_id] = before[row_id][0], starts[before[row_id][0]]
         elif (run := record.get("run")) and row_id in user_of:
-            claimed.setdefault(user_of[row_id], set()).add(str(run))
+            names = claimed.setdefault(user_of[row_id], set())
+            names.add(str(run))
+            if talk := record.get("conversation"):
+                names.add(str(talk))
             before.pop(row_id, None)
             if record["event"] == "started" and not record.get("found") and row_id in sent_at:
                 sent = sent_at.pop(row_id)

@@ -165,7 +165,8 @@ class Ledger:
 
     def started(self, row_id: str, ref: RunRef, *, found: bool = False, delay: float | None = None) -> None:
         """A run of the row is known. `found`: a look-up told it, not the answer. `delay`: seconds, POST to start."""
-        extra: dict[str, Any] = {"found": True} if found else {}
+        extra: dict[str, Any] = {} if ref.conversation_id is None else {"conversation": ref.conversation_id}
+        extra |= {"found": True} if found else {}
         if delay is not None:
             extra["delay"] = round(delay, 3)
         self.index.add(row_id, OPEN)
@@ -248,6 +249,10 @@ class Ledger:
         """A run ended without a result, and what it used is paid for all the same."""
         if facts := use.record():
             self._record("spent", row_id, run=run_id, **facts)
+
+    def kept(self, row_id: str, outputs: Any) -> None:
+        """What there is of an answer that is no result, as it was cut off: for whoever reads the journal."""
+        self._record("kept", row_id, outputs=outputs)
 
     def failed(
         self,

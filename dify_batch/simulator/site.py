@@ -112,6 +112,7 @@ class Site:
             "queued": self.broker.queued,
             "listening": self.api.listening,
             "requests": dict(self.requests),
+            "named": self.talks.named,
         }
         if with_runs:
             result["runs"] = [_run_row(run) for run in self.registry.by_id.values()]

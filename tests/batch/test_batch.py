@@ -331,9 +331,6 @@ async def test_dry_run_sends_no_run(folder: BatchFolder) -> None:
 async def test_what_is_told_before_the_first_run(folder: BatchFolder) -> None:
     with pytest.raises(AuthError, match="invalid"):
         await folder.run(api_key="app-wrong")
-    with pytest.raises(AppError) as chat:
-        await folder.run(api_key="app-chat")
-    assert "workflow" in str(chat.value.hint)
     with pytest.raises(AppError) as unpublished:
         await folder.run(api_key="app-unpublished")
     assert "ublish" in str(unpublished.value.hint)

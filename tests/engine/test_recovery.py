@@ -177,7 +177,7 @@ async def test_a_run_whose_detail_always_fails_is_given_up_as_stuck_and_keeps_no
     from dify_batch.dify.answers import Detail
     from dify_batch.outcomes import Unreachable
 
-    async def broken(*_: object) -> Detail:
+    async def broken(*_: object, **__: object) -> Detail:
         return Detail(Unreachable("HTTP 500"))
 
     folder.server.faults(rows={"r1": ["cut_after_start"]})

@@ -76,7 +76,7 @@ class FakeSurface:
     async def follow(self, ref: RunRef, *, user: str, timeout: float) -> Outcome:
         return Running(ref, "no events")
 
-    async def run_detail(self, ref: RunRef) -> Detail:
+    async def run_detail(self, ref: RunRef, *, user: str | None = None) -> Detail:
         self.asked_details.append(ref.run_id)
         return self.details.get(ref.run_id, Detail(Unreachable("HTTP 500")))
 

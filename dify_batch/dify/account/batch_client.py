@@ -205,7 +205,7 @@ class BatchClient:
         finally:
             await drop(response)
 
-    async def run_detail(self, ref: RunRef) -> Detail:
+    async def run_detail(self, ref: RunRef, *, user: str | None = None) -> Detail:
         """What is known of one run: by the app key where there is one, else by its events, of which an ended or paused
         run tells its state at once."""
         if self._by_key is not None:
