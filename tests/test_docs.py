@@ -76,7 +76,7 @@ def test_the_parser_knows_exactly_the_flags_of_the_table() -> None:
     assert any(isinstance(action, argparse._SubParsersAction) for action in parser._actions)
 
 
-OTHERS_FLAGS = {"--strict", "--group", "--quick", "--select", "--check", "--help", "--port"}
+OTHERS_FLAGS = {"--docker", "--only", "--strict", "--group", "--quick", "--select", "--check", "--help", "--port"}
 """Flags of other programs that the documents call: Zensical, uv, the benchmark, qsv, ruff, the simulator."""
 
 

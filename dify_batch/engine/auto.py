@@ -15,7 +15,7 @@ a queue. The aim is a small queue: with none the server may be idle, with a long
 The limit doubles (slow start) until the first such sign. After that it grows by 1, then by 2, 4, ... while the server
 bears it, and falls at once to what the server was seen to bear. Only requests sent after the last change let it
 grow: that is the debounce, in runs rather than seconds, so runs of 0.2 s and of ten minutes are treated alike.
-Everything here is counting; there are no tasks and no waiting.
+Everything here is counting; there are no tasks and no waiting. `room.py` keeps it from taking all of the server.
 
 What it does not promise: a run that has been sent cannot be called back, so a queue that got long drains at the
 server's speed; rows sorted by how long they take can look like a slower server (the limit falls back one step and
@@ -30,12 +30,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import fmean
 
+from dify_batch.engine.room import LEAVES_ONE, Room
 from dify_batch.engine.runlengths import Gain, Runs
 
 # Against a server that shows no sign at all: 128 of Dify's worker processes with their 4 places (dify-wire section 8).
 MOST = 512
 # As many as without `auto`: short batches are the common case, and a default Dify bears that many.
-_START = 5
+START = 5
 # Grow while fewer than this wait: half a run and a tenth of those in flight. Below, a delay is hardly above its noise.
 _GROW_BELOW = (0.5, 0.10)
 # Shrink when more than this wait: far enough above _GROW_BELOW that the limit rests in between, and such that less
@@ -90,7 +91,7 @@ class AutoLimit:
         clock: seconds, monotonic.
     """
 
-    def __init__(self, *, most: int = MOST, start: int = _START, clock: Callable[[], float]) -> None:
+    def __init__(self, *, most: int = MOST, start: int = START, clock: Callable[[], float]) -> None:
         self._most = most
         self._clock = clock
         self._current = min(start, most)
@@ -98,6 +99,7 @@ class AutoLimit:
         self._slow_start = True
         self._runs = Runs()
         self._gain = Gain(self._current)
+        self._room = Room(START)
         self._base: float | None = None
         self._base_of = 1  # delays that the base was measured by
         self._measuring = False  # after a cut: the next delay is the base
@@ -137,10 +139,11 @@ class AutoLimit:
         run = self._runs.finished(now, seconds, in_flight)
         if run is None:
             return
+        self._room.ended(now)
         if self._runs.blocking:
             self._saw_start(now, sent, seconds - run, in_flight)
         else:
-            self._count_waiting(now, in_flight if in_flight == self._current else in_flight - 1)
+            self._count_waiting(now, in_flight if in_flight == self._current else in_flight - 1, ended=1)
         if sent < self._since:
             return
         back_to = self._gain.seen(self._current, run)
@@ -161,6 +164,16 @@ class AutoLimit:
         self._slow_start, self._step, self._hold = False, 1, now + _REFUSED_HOLD
         self._change(now, max(1, target))
 
+    def looked(self, seconds: float, in_flight: int) -> None:
+        """A harmless question was answered after so long, with so many in flight when it was asked."""
+        now = self._clock()
+        back_to = self._room.looked(now, seconds, in_flight, self._runs.mean)
+        if back_to is None:
+            self._consider(now, in_flight)
+        elif back_to < self._current:
+            self._slow_start, self._step = False, 1
+            self._change(now, back_to, keeping=True)  # what the delays tell is told all the same
+
     # ---------------------------------------------------------------- what it says about the server
 
     def _saw_start(self, now: float, sent: float, delay: float, in_flight: int) -> None:
@@ -175,7 +188,7 @@ class AutoLimit:
             self._recent.append((delay, in_flight >= _USED * self._current))
         self._consider(now, in_flight)
 
-    def _count_waiting(self, now: float, in_flight: int) -> None:
+    def _count_waiting(self, now: float, in_flight: int, ended: int = 0) -> None:
         """Streaming: too many that have not started, for long, are a queue, even if no start comes to say so."""
         total = self._runs.mean + (self._base or 0.0)
         waiting = self._on_the_way(min(in_flight, self._current), total)
@@ -187,7 +200,8 @@ class AutoLimit:
             usual = 2 * (self._base or 0.0) + _CHANCE * self._runs.spread
             if now - self._waiting_since > max(usual, _LONG_WAIT * self._runs.mean):
                 self._slow_start, self._step = False, 1
-                target = max(1, self._runs.running, int(_DEEPEST_CUT * self._current))
+                # The place of a run that has just ended is the next one's, whose start nobody has told yet.
+                target = max(1, self._runs.running + ended, int(_DEEPEST_CUT * self._current))
                 self._change(now, min(target, self._current))
                 self._measuring = True
 
@@ -268,8 +282,11 @@ class AutoLimit:
             return
         step = self._current if self._slow_start else self._step
         target = min(self._current + step, self._most, max(_UNPROVEN, 2 * self._gain.proven))
+        target = self._room.bounded(now, self._current, target, self._runs.mean, silent=self._runs.blocking)
         if target > self._current:
             self._step = min(2 * (target - self._current), max(1, target // 2))
+            if self._current < LEAVES_ONE <= target:  # from here on one by one at first, then faster again
+                self._slow_start, self._step = False, 1
             self._change(now, target)
 
     def _cut(self, now: float, served: float) -> None:
@@ -284,8 +301,8 @@ class AutoLimit:
         """This is the delay of a server without a queue."""
         self._base, self._base_of, self._measuring = delay, max(1, len(self._recent)), False
 
-    def _change(self, now: float, target: int) -> None:
-        if target < self._current:
+    def _change(self, now: float, target: int, *, keeping: bool = False) -> None:
+        if target < self._current and not keeping:
             self._latest.clear()
         self._added = max(1, target - self._current)
         self._current = target

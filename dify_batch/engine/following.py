@@ -57,6 +57,8 @@ class Following:
         self._health = health
         self._clock = clock
         self._gate = gate
+        self.looking: int = 0
+        """Details that are asked for."""
         self._settle = settle
         self._stuck_after = stuck_after
         self._leaving = leaving
@@ -98,8 +100,12 @@ class Following:
     async def look(self, work: Work) -> Seen | Gone:
         """One look at run detail: Running if it still runs, Unreachable if nothing was learnt."""
         assert work.ref is not None
-        async with self._gate:
-            detail = await self._client.run_detail(work.ref, user=work.user or None)
+        self.looking += 1
+        try:
+            async with self._gate:
+                detail = await self._client.run_detail(work.ref, user=work.user or None)
+        finally:
+            self.looking -= 1
         outcome = detail.outcome
         # A row that has gone from the table, or has changed there since: the result is the answer to what was sent.
         changed = work.row.before and not same_inputs(work.values, detail.inputs)

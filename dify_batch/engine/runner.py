@@ -15,9 +15,11 @@ from typing import Literal
 from dify_batch.backoff import Backoff
 from dify_batch.dify.answers import LogEntry
 from dify_batch.engine.attempt import Attempts
+from dify_batch.engine.auto import START
 from dify_batch.engine.backlog import Backlog
 from dify_batch.engine.books import Books
 from dify_batch.engine.budget import Budget, Verdict
+from dify_batch.engine.canary import Canary
 from dify_batch.engine.claims import Claims
 from dify_batch.engine.conductor import Conductor, Parts
 from dify_batch.engine.course import PolicyName, Rules
@@ -45,6 +47,8 @@ log: logging.Logger = logging.getLogger("dify_batch")
 
 # Look-ups share the server's connection slots with runs (10 on a default Dify), so only a few at a time.
 LOOKUPS_AT_ONCE = 4
+# Whatever is looked up is looked up again soon: for so long, seconds, the runs leave room for it.
+ROOM_FOR = 30.0
 # `--stuck-after auto`: Dify stops a run after 20 minutes by itself (APP_MAX_EXECUTION_TIME, WORKFLOW_MAX_EXECUTION_TIME
 # 1200 s), so one that says running after 25 has no worker any more; or a quarter more than the longest seen.
 STUCK_AFTER, STUCK_FACTOR = 1500.0, 1.25
@@ -101,6 +105,8 @@ class Engine:
         self._new_limit = new_limit
         stats.mode_why = "" if options.mode != "auto" else self.modes.why
         self._stats = stats
+        self._clock = clock
+        self._room_until = float("-inf")
         backoff = Backoff(options.initial_retry_delay, options.max_retry_delay, seams.chance)
         outage = Outage(client.probe, backoff.seconds, options.max_outage, self._outage_too_long, clock, self._woken)
         self.health: Health = Health(outage, limit, clock, settle=options.settle, longest_pause=options.max_retry_delay)
@@ -194,12 +200,20 @@ class Engine:
             attempts, self._following, self._lookups, self.pool, self.books, stopping, self.health, self.claims
         )
         self._recovered = recovered
+        self._canary = Canary(
+            client.probe,
+            clock,
+            in_flight=lambda: self.pool.in_flight,
+            wanted=self._wants_room,
+            tell=self._looked,
+        )
 
     # ---------------------------------------------------------------- the batch
 
     async def run(self) -> None:
         """Works until all is settled. Errors that stopped it are in `stopping.error`."""
         watching = asyncio.ensure_future(self.conductor.watch())
+        singing = asyncio.ensure_future(self._canary.sing())
         try:
             for work in self._recovered:
                 self.conductor.resume(work)
@@ -212,7 +226,7 @@ class Engine:
                 await self._end()
             self.conductor.leave_watched()
         finally:
-            ending = [watching, *self.pool.tasks, *self.conductor.beside]
+            ending = [watching, singing, *self.pool.tasks, *self.conductor.beside]
             for task in ending:
                 task.cancel()
             await asyncio.gather(*ending, return_exceptions=True)
@@ -264,6 +278,20 @@ class Engine:
             if self._new_limit is not None:
                 self.health.limit = self._new_limit(self.health.limit.current)
             self.pool.wake()
+
+    def _wants_room(self) -> bool:
+        """Whether it matters that the runs leave a connection of the server free: --concurrency auto goes by it, and
+        what is looked up must not wait behind the batch's own runs."""
+        now = self._clock.monotonic()
+        if self.conductor.looking or self._following.looking:
+            self._room_until = now + ROOM_FOR
+        if self.health.outage.active:
+            return False
+        return now < self._room_until or (self._options.concurrency == "auto" and self.health.limit.current > START)
+
+    def _looked(self, seconds: float, in_flight: int) -> None:
+        self.health.limit.looked(seconds, in_flight)
+        self.pool.wake()
 
     def _posted(self, more: int) -> None:
         self._stats.posts += more

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeAlias
 
-from tests.benchmarks import growth, hidden, pages, size, speed
+from tests.benchmarks import growth, hidden, pages, shape, size, speed
 from tests.benchmarks.lines import Line, machine, markdown, table
 
 Benchmark: TypeAlias = Callable[..., Iterator[Line]]
@@ -29,6 +29,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "million": size.million,
     "auto-model": hidden.modelled,
     "auto": hidden.real,
+    "shape": shape.shape,
     "rate": speed.spaced,
     "growth": growth.growth,
     "pages": pages.pages,

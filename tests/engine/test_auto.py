@@ -177,16 +177,21 @@ class Hand:
         self.now += delay
         self.limit.started(delay, self.limit.current if in_flight is None else in_flight)
 
+    def grow_to(self, level: int) -> None:
+        while self.limit.current < level:
+            self.start(0.01)
+        assert self.limit.current == level
+
     def starts(self, delays: Sequence[float]) -> int:
         for delay in delays:
             self.start(delay)
         return self.limit.current
 
 
-def test_from_one_it_doubles_with_each_start_that_did_not_wait() -> None:
+def test_from_one_it_doubles_with_each_start_that_did_not_wait_and_goes_on_with_care_from_nine() -> None:
     hand = Hand()
     assert hand.limit.current == 1
-    assert [hand.starts([0.01] * added) for added in (1, 1, 2, 4, 8)] == [2, 4, 8, 16, 16]
+    assert [hand.starts([0.01] * added) for added in (1, 1, 2, 4, 1, 1, 2, 4)] == [2, 4, 8, 9, 10, 12, 16, 16]
 
 
 def test_starts_while_the_limit_is_not_used_do_not_make_it_grow() -> None:
@@ -209,8 +214,7 @@ def test_a_start_of_a_request_sent_before_the_last_change_says_nothing_about_gro
 
 def test_a_burst_of_refusals_leaves_as_many_as_the_server_took() -> None:
     hand = Hand()
-    hand.starts([0.01] * 8)
-    assert hand.limit.current == 16
+    hand.grow_to(16)
     for in_flight in range(16, 10, -1):  # six of sixteen are refused
         hand.limit.throttled(in_flight)
     assert hand.limit.current == 10
@@ -219,7 +223,7 @@ def test_a_burst_of_refusals_leaves_as_many_as_the_server_took() -> None:
 def test_refusals_in_one_tick_count_one_each() -> None:
     """The event loop may handle many answers before any of their tasks is done."""
     hand = Hand()
-    hand.starts([0.01] * 8)
+    hand.grow_to(16)
     for _ in range(6):
         hand.limit.throttled(16)
     assert hand.limit.current == 10
@@ -268,8 +272,7 @@ def test_runs_that_are_never_told_to_end_are_forgotten() -> None:
 def test_ends_without_starts_are_a_queue() -> None:
     """Runs of 20 s end, what is sent in their place does not start: that shows before the first late start."""
     hand = Hand()
-    hand.starts([0.01] * 8)
-    assert hand.limit.current == 16
+    hand.grow_to(16)
     sent = [hand.now - 0.01 * number for number in range(1, 9)][::-1]
     hand.now += 20
     for number, at in enumerate(sent):

@@ -21,6 +21,8 @@ Clock = Callable[[], float]
 
 # A request and its answer on the way, seconds: what a refusal takes, and a start on an idle server.
 WIRE = 0.01
+# From one harmless question to the next, seconds.
+LOOK_EVERY = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,7 @@ class History:
 class _Request:
     sent: float
     started: float = 0.0
+    look: bool = False
 
 
 class _World:
@@ -107,6 +110,7 @@ class _World:
         for since, _ in self.server.phases:
             self.at(since, self.serve)
         self.send()
+        self.at(LOOK_EVERY, self.look)
         while self.events and self.events[0][0] <= until:
             self.now, _, do = heapq.heappop(self.events)
             do()
@@ -131,6 +135,15 @@ class _World:
         self.in_flight += change
         self.history.in_flight.append((self.now, self.in_flight))
 
+    def look(self) -> None:
+        """The client's harmless question: where connections are what is short, it waits for one as a run does."""
+        self.at(self.now + LOOK_EVERY, self.look)
+        if self.server.mode == "blocking":
+            self.queue.append(_Request(self.now, self.in_flight, look=True))
+            self.serve()
+        else:
+            self.limit.looked(WIRE, self.in_flight)
+
     def arrive(self, request: _Request) -> None:
         if self.server.mode == "refusing" and self.busy >= self.server.capacity(self.now):
             self.history.refused.append(self.now)
@@ -144,6 +157,9 @@ class _World:
         capacity = self.server.capacity(self.now)
         while self.queue and (self.busy < capacity or self.server.shared):
             request = self.queue.popleft()
+            if request.look:
+                self.limit.looked(self.now - request.sent + WIRE, int(request.started))
+                continue
             self.busy += 1
             request.started = self.now
             if self.server.mode == "streaming":
@@ -182,6 +198,7 @@ class Always:
     def started(self, delay: float, in_flight: int) -> None: ...
     def finished(self, seconds: float, in_flight: int) -> None: ...
     def throttled(self, in_flight: int) -> None: ...
+    def looked(self, seconds: float, in_flight: int) -> None: ...
 
 
 def best_fixed(server: Server, capacity: int, seconds: float, *, seed: int = 1) -> float:

@@ -61,13 +61,13 @@ def play(history: History, *, log: int = logging.CRITICAL) -> Verdict:
     loop.set_task_factory(adopting)
     folder = Path(tempfile.mkdtemp(prefix="world-", dir=MEMORY if MEMORY.is_dir() else None))
     try:
-        with _surroundings(loop, history.seed), _listening(verdict, loop, log):
+        with surroundings(loop, history.seed), _listening(verdict, loop, log):
             try:
                 loop.run_until_complete(_whole(loop, history, folder, verdict))
             except Stalled as stalled:
                 verdict.violations.append(Violation("stalled", str(stalled)))
     finally:
-        _close(loop)
+        close_loop(loop)
         shutil.rmtree(folder, ignore_errors=True)
     return verdict
 
@@ -109,7 +109,7 @@ def _listening(verdict: Verdict, loop: WorldLoop, level: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _surroundings(loop: WorldLoop, seed: int) -> Iterator[None]:
+def surroundings(loop: WorldLoop, seed: int) -> Iterator[None]:
     """What libraries ask this machine for in spite of all: aiohttp the age of connections, tenacity its jitter."""
     connector: Any = aiohttp.connector
     state, clock, proxies = random.getstate(), connector.monotonic, os.environ.get("NO_PROXY")
@@ -127,7 +127,7 @@ def _surroundings(loop: WorldLoop, seed: int) -> Iterator[None]:
             os.environ["NO_PROXY"] = proxies
 
 
-def _close(loop: WorldLoop) -> None:
+def close_loop(loop: WorldLoop) -> None:
     """Ends what is left: the server's runs, connections that wait."""
     for _ in range(20):
         left = asyncio.all_tasks(loop)
