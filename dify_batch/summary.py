@@ -42,6 +42,7 @@ class Summary:
     `recovered`: results taken from runs that were looked up. `posts`: POSTs that left for the server.
     `total_price`: currency → exact amount, of the runs that told one. `elapsed_time`: seconds. `paused_rows`: the
     first PAUSED_SHOWN of those that wait for a person.
+    `queue_time`, `run_time`: mean seconds that a run waited for its start, and worked, of those that tell.
     `mode`, `mode_why`: the response mode in use at the end, and why it was that one.
     """
 
@@ -60,6 +61,8 @@ class Summary:
     total_tokens: int = 0
     total_price: Mapping[str, str] = field(default_factory=dict)
     elapsed_time: float = 0.0
+    queue_time: float | None = None
+    run_time: float | None = None
     mode: str = ""
     mode_why: str = ""
     warnings: tuple[Notice, ...] = ()
@@ -106,6 +109,11 @@ class Buckets:
     def observe(self, value: float) -> None:
         self.counts[bisect_left(self.bounds, value)] += 1
         self.total += value
+
+    @property
+    def mean(self) -> float | None:
+        number = sum(self.counts)
+        return round(self.total / number, 3) if number else None
 
 
 # Seconds: a run takes from a fifth of a second to an hour; one starts at once, or waits in Dify's queue.
@@ -194,4 +202,6 @@ class Stats:
             mode_why=self.mode_why if self.mode else "",
             warnings=tuple(self.notices),
             elapsed_time=round(self.clock.monotonic() - self.started_at, 3),
+            queue_time=self.start_seconds.mean,
+            run_time=self.run_seconds.mean,
         )

@@ -12,6 +12,7 @@ from decimal import Context, Decimal, InvalidOperation
 from typing import Any
 
 from dify_batch.outcomes import RunResult
+from dify_batch.text import duration
 
 _ROUND = Context(prec=6)  # digits of an estimate
 
@@ -126,6 +127,50 @@ class Total:
         if self.prices_told:
             prices = {currency: _ROUND.plus(each / self.prices_told * rows) for currency, each in self.prices.items()}
         return tokens, prices
+
+
+@dataclass(slots=True)
+class Times:
+    """How long runs worked, and waited before they started: sums in seconds over those that tell."""
+
+    worked: float = 0.0
+    worked_runs: int = 0
+    waited: float = 0.0
+    waited_runs: int = 0
+
+    def add(self, worked: float | None, waited: float | None) -> None:
+        if worked is not None:
+            self.worked += worked
+            self.worked_runs += 1
+        if waited is not None:
+            self.waited += waited
+            self.waited_runs += 1
+
+    def join(self, other: Times) -> None:
+        """Adds the runs of another sum."""
+        self.worked += other.worked
+        self.worked_runs += other.worked_runs
+        self.waited += other.waited
+        self.waited_runs += other.waited_runs
+
+    @property
+    def mean_worked(self) -> float | None:
+        return round(self.worked / self.worked_runs, 3) if self.worked_runs else None
+
+    @property
+    def mean_waited(self) -> float | None:
+        return round(self.waited / self.waited_runs, 3) if self.waited_runs else None
+
+
+def times_text(worked: float | None, waited: float | None) -> str:
+    """The mean of each, in seconds, for people: "on average a run waited 0.4 s and worked 3.25 s"; "" for none."""
+    parts = [f"waited {_seconds(waited)}"] if waited is not None else []
+    parts += [f"worked {_seconds(worked)}"] if worked is not None else []
+    return f"on average a run {' and '.join(parts)}" if parts else ""
+
+
+def _seconds(value: float) -> str:
+    return duration(value) if value >= 10 else f"{value:.2f}".rstrip("0").rstrip(".") + " s"
 
 
 def amount(value: Decimal, digits: int = 4) -> str:

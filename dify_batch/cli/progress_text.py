@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from dify_batch.cli.snapshot import FailureKind, Snapshot
 from dify_batch.text import count, duration, one_line
-from dify_batch.usage import price_text
+from dify_batch.usage import price_text, times_text
 
 if TYPE_CHECKING:
     from dify_batch.summary import Summary
@@ -107,6 +107,7 @@ def summary_text(
     if summary.mode:
         facts.append(f"mode {summary.mode}" + (f" ({summary.mode_why})" if summary.mode_why else ""))
     lines.append(", ".join([*facts, duration(summary.elapsed_time)]))
+    lines += [text[0].upper() + text[1:]] if (text := times_text(summary.run_time, summary.queue_time)) else []
     lines.append(f"Results: {output}")
     if summary.failed or summary.unknown or summary.retry_waiting:
         lines.append(f"To run again: {output}.retry")

@@ -13,7 +13,7 @@ from dify_batch.usage import price_text
 if TYPE_CHECKING:
     from dify_batch.summary import Stats
 
-RATE_WINDOW = 60.0  # seconds: long enough for slow runs to show a rate, short enough to follow a change
+RATE_WINDOW = 300.0  # seconds: long enough for runs of minutes to show a rate, short enough to follow a change
 KINDS_SHOWN = 5  # kinds of failure that stay in sight
 
 

@@ -120,11 +120,9 @@ class Books:
         elif isinstance(fact, Sent):
             stats.mode = fact.mode
         elif isinstance(fact, Started):
-            sent = work.row.sent
-            if fact.found:
-                stats.lookups += 1
-            elif sent is not None and sent.mode == "streaming":
-                stats.start_seconds.observe(max(0.0, fact.wall - sent.wall))
+            stats.lookups += fact.found
+            if fact.delay is not None:
+                stats.start_seconds.observe(fact.delay)
         elif isinstance(fact, Absent | Unproven | Unavailable):
             stats.lookups += 1
 

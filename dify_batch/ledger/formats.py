@@ -146,10 +146,12 @@ def result_line(
     retry_count: int,
     now: float,
     trace_id: str | None = None,
+    queue_time: float | None = None,
     not_finite: Callable[[], object] | None = None,
 ) -> bytes:
     """A line of the results. `now` stands in for the end of the run where the server gave none that is a time.
-    `not_finite` is called where a number had to become a text."""
+    `queue_time`: seconds from the POST to the start, where they are known. `not_finite` is called where a number had to
+    become a text."""
     return json_line(
         {
             "id": row_id,
@@ -168,6 +170,7 @@ def result_line(
             **({} if result.prices is None else {"prices": result.prices}),
             "workflow_id": result.workflow_id,
             "trace_id": trace_id,
+            "queue_time": queue_time,
         },
         not_finite=not_finite,
     )

@@ -18,6 +18,7 @@ _TYPES: Mapping[str, type] = {
     **dict.fromkeys(("workflow_id", "key", "salt", "input_path", "total_price", "currency", "trace"), str),
     **dict.fromkeys(("attempt", "pid", "count", "posts", "total_tokens"), int),
     **dict.fromkeys(("demo", "found"), bool),
+    "delay": float,
     **dict.fromkeys(("summary", "line", "node"), dict),
     **dict.fromkeys(("forms", "again"), list),
 }

@@ -26,7 +26,7 @@ class Phase(Enum):
 class RowState:
     """What the journal knows of one row. Times are seconds since 1970; `server_at`: when it was sent, by the
     server's own clock. `posts` counts the POSTs that left. `trace`: the X-Trace-Id of the last. `node`: where its run
-    failed."""
+    failed. `queue_time`: seconds from the last POST to the start of its run."""
 
     phase: Phase = Phase.FREE
     posts: int = 0
@@ -39,6 +39,7 @@ class RowState:
     task_id: str | None = None
     conversation_id: str | None = None
     started_at: float = 0.0
+    queue_time: float | None = None
     kind: str = ""
     code: str = ""
     message: str = ""
@@ -64,7 +65,7 @@ class RowState:
                 self.sent_at = event_time(record)
                 server = record.get("server")
                 self.server_at = float(server) if isinstance(server, int | float) else None
-                self.run_id = self.task_id = self.conversation_id = None
+                self.run_id = self.task_id = self.conversation_id = self.queue_time = None
                 self.cut = False
             case "started":
                 self.run_id = str(record["run"])
@@ -72,6 +73,7 @@ class RowState:
                 self.task_id = record.get("task")
                 self.conversation_id = record.get("conversation")
                 self.started_at = event_time(record)
+                self.queue_time = record.get("delay")
                 self.kind = self.code = self.message = ""
                 self.node = None
             case "unsent":

@@ -5,6 +5,7 @@ Read where a budget, an estimate or a status needs it. A line costs a glance at 
 
 from __future__ import annotations
 
+import math
 import re
 
 from dify_batch.ledger import formats
@@ -15,9 +16,11 @@ from dify_batch.usage import Total, Use, parse_price
 
 # The figures at the end of a line. Within them no brace or backslash: it is no part of an answer that looks alike.
 _END = re.compile(
-    rb'"total_tokens": (null|\d+), "total_steps": (?:null|\d+), "task_id": (?:null|"[^"\\{}]*")'
+    rb'"elapsed_time": (null|[-+.\deE]+), "total_tokens": (null|\d+), "total_steps": (?:null|\d+), '
+    rb'"task_id": (?:null|"[^"\\{}]*")'
     rb'(?:, "total_price": (?:null|"([^"\\{}]*)"), "currency": (?:null|"([^"\\{}]*)"))?'
-    rb'(?:, "workflow_id": (?:null|"[^"\\{}]*"))?(?:, "trace_id": (?:null|"[\w-]*"))?\}\s*\Z'
+    rb'(?:, "workflow_id": (?:null|"[^"\\{}]*"))?(?:, "trace_id": (?:null|"[\w-]*"))?'
+    rb'(?:, "queue_time": (null|[-+.\deE]+))?\}\s*\Z'
 )
 _GLANCE = 600  # bytes: more than the figures and names at the end of a line ever take
 
@@ -41,12 +44,32 @@ def spent(paths: formats.Paths, *, but_results: bool = False) -> Total:
 
 def use_of_line(line: bytes) -> Use:
     """The use that a line of the results tells."""
+    return figures_of_line(line)[0]
+
+
+def figures_of_line(line: bytes) -> tuple[Use, float | None, float | None]:
+    """What a line of the results tells of its run: its use, seconds that it worked, and that it waited to start."""
     match = _END.search(line, max(0, len(line) - _GLANCE))
     if match is None:
-        return Use.of(json_object(line) or {})
-    tokens, price, currency = match.groups()
-    return Use(
+        record = json_object(line) or {}
+        return Use.of(record), seconds_of(record.get("elapsed_time")), seconds_of(record.get("queue_time"))
+    elapsed, tokens, price, currency, queue = match.groups()
+    use = Use(
         None if tokens == b"null" else int(tokens),
         None if price is None else parse_price(price.decode("utf-8", "replace")),
         currency.decode("utf-8", "replace") or None if currency is not None else None,
     )
+    return use, _number(elapsed), _number(queue)
+
+
+def _number(text: bytes | None) -> float | None:
+    try:
+        return None if text is None else seconds_of(float(text))
+    except ValueError:  # null
+        return None
+
+
+def seconds_of(value: object) -> float | None:
+    """A time of a record; None for what is none."""
+    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
+    return float(value) if number else None  # type: ignore[arg-type]

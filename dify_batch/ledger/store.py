@@ -230,6 +230,7 @@ class Ledger:
             result,
             retry_count=max(0, row.posts - 1),
             trace_id=row.trace or None,
+            queue_time=row.queue_time,
             now=self._clock.wall(),
             not_finite=lambda: self._not_finite.append(row_id),
         )

@@ -89,7 +89,8 @@ class Standing:
 
     done = success + partial_success, and no row is counted in two places.
 
-    `total_tokens`, `total_price` (currency → exact amount): of all runs, failed ones included.
+    `total_tokens`, `total_price` (currency → exact amount): of all runs, failed ones included. `queue_time`,
+    `run_time`: mean seconds that the runs of the results waited for their start and worked, of those that tell.
     `held`: results that lie in the journal until their turn comes (--keep-order). `retry_waiting`: ids in `.retry`
     of which the journal knows no failure, as a person wrote them there.
     `to_retry`: rows that `--retry` would run. `retry_unknown`: those ids of `.retry` that the journal has never
@@ -111,6 +112,8 @@ class Standing:
     held: int = 0
     total_tokens: int = 0
     total_price: Mapping[str, str] = field(default_factory=dict)
+    queue_time: float | None = None
+    run_time: float | None = None
     failures: tuple[FailureGroup, ...] = ()
     other_failures: int = 0
     batch: LastBatch | None = None

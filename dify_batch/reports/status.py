@@ -19,13 +19,13 @@ from dify_batch.ledger import formats
 from dify_batch.ledger.lock import holder_of, me
 from dify_batch.ledger.records import journal_record
 from dify_batch.ledger.shards import outputs_of, part_of
-from dify_batch.ledger.spent import spent, use_of_line
+from dify_batch.ledger.spent import figures_of_line, spent
 from dify_batch.ledger.state import Phase, RowState, State, lines_of, read_state
 from dify_batch.reports.standing import FailureGroup, Holder, InFlight, LastBatch, Parts, PausedRow, Standing
 from dify_batch.reports.status_text import next_steps, text_of
 from dify_batch.seams import REAL
 from dify_batch.text import pattern_of, plural
-from dify_batch.usage import Total, exact_prices
+from dify_batch.usage import Times, Total, exact_prices
 
 TOP_GROUPS = 10  # more kinds of failure than fit a screen are not read
 EXAMPLES = 3  # ids of a group: enough to look one up in Dify's log
@@ -48,6 +48,7 @@ class _Look:
     paths: formats.Paths
     state: State
     used: Total
+    times: Times
     partial: int
     holder: Holder | None
     batch: LastBatch | None
@@ -58,10 +59,10 @@ class _Look:
         require_batch(paths)
         state = read_state(paths)
         require_results(paths, state)
-        used = spent(paths, but_results=True)
-        partial = _second_look(paths, state, used)
+        used, times = spent(paths, but_results=True), Times()
+        partial = _second_look(paths, state, used, times)
         batch = last_batch_of(paths.journal, state.last_batch)
-        return cls(paths, state, used, partial, writer_of(paths.lock), batch)
+        return cls(paths, state, used, times, partial, writer_of(paths.lock), batch)
 
     @property
     def running(self) -> bool:
@@ -85,9 +86,10 @@ def status_report(output: Path, *, now: float | None = None) -> StatusReport:
     outputs = outputs_of(output)
     looks = [_Look.at(path) for path in outputs]
     by_phase: dict[Phase, list[tuple[str, RowState]]] = {phase: [] for phase in Phase}
-    used = Total()
+    used, times = Total(), Times()
     for look in looks:
         used.join(look.used)
+        times.join(look.times)
         for row_id, row in look.state.rows.items():
             by_phase[row.phase].append((row_id, row))
     failed = by_phase[Phase.FAILED]
@@ -113,6 +115,8 @@ def status_report(output: Path, *, now: float | None = None) -> StatusReport:
         held=len(by_phase[Phase.HELD]),
         total_tokens=used.tokens,
         total_price=exact_prices(used.prices),
+        queue_time=times.mean_waited,
+        run_time=times.mean_worked,
         failures=tuple(groups[:TOP_GROUPS]),
         other_failures=sum(group.count for group in groups[TOP_GROUPS:]),
         batch=whole_batch([look.batch for look in looks if look.batch is not None]),
@@ -198,9 +202,9 @@ def require_results(paths: formats.Paths, state: State) -> None:
 _PARTIAL = re.compile(rb'\s*\{"id": ?"(?:[^"\\]|\\.)*", ?"status": ?"partial-success"')
 
 
-def _second_look(paths: formats.Paths, state: State, used: Total) -> int:
-    """Counts the partial successes, adds what the results used, and takes out of the open rows what got its result
-    since the first look.
+def _second_look(paths: formats.Paths, state: State, used: Total, times: Times) -> int:
+    """Counts the partial successes, adds what the results used and how long they took, and takes out of the open rows
+    what got its result since the first look.
 
     The journal was read after the results; without this a row done in between would look open.
     """
@@ -210,7 +214,9 @@ def _second_look(paths: formats.Paths, state: State, used: Total) -> int:
         row_id = formats.result_id(line)
         if row_id is None:
             continue
-        used.add(use_of_line(line))
+        use, worked, waited = figures_of_line(line)
+        used.add(use)
+        times.add(worked, waited)
         if not state.index.has(row_id, DONE):
             state.index.add(row_id, DONE)
             state.done += 1

@@ -14,7 +14,7 @@ from dify_batch.ledger.shards import part_of
 from dify_batch.reports.nextsteps import Call, Left, steps
 from dify_batch.reports.standing import Holder, LastBatch, Parts, Standing
 from dify_batch.text import count, duration, listed, one_line, plural, printable
-from dify_batch.usage import price_text
+from dify_batch.usage import price_text, times_text
 
 SHOWN = 10  # paused rows and runs in flight in the text; the machine output has all of them
 
@@ -125,6 +125,8 @@ def _lines(report: Standing) -> Iterator[str]:
     used += [price_text({currency: Decimal(price) for currency, price in report.total_price.items()})]
     if used := [text for text in used if text]:
         yield f"Used: {', '.join(used)}"
+    if times := times_text(report.run_time, report.queue_time):
+        yield times[0].upper() + times[1:]
     if report.batch is not None:
         yield _batch_line(report.batch, report.holder)
     elif report.holder is not None:

@@ -43,7 +43,7 @@ async def test_the_result_line_is_as_promised(folder: BatchFolder) -> None:
     assert list(line) == [
         *("id", "status", "inputs", "outputs", "workflow_run_id", "executed_at", "retry_count"),
         *("elapsed_time", "total_tokens", "total_steps", "task_id", "total_price", "currency", "workflow_id"),
-        "trace_id",
+        *("trace_id", "queue_time"),
     ]
     assert (line["id"], line["status"], line["retry_count"]) == ("r1", "success", 0)
     assert line["inputs"] == {"id": "r1", "query": "question r1"}

@@ -72,12 +72,12 @@ def test_rates(rate: float, text: str) -> None:
     assert progress_text.rate_text(rate) == text
 
 
-def test_the_rate_is_that_of_the_last_minute() -> None:
+def test_the_rate_is_that_of_the_last_five_minutes() -> None:
     rate = RecentRate()
     assert rate.sample(0.0, 0) is None
     assert rate.sample(10.0, 0) is None
     assert rate.sample(20.0, 40) == 2.0
-    for second in range(21, 200):
+    for second in range(21, 400):
         last = rate.sample(float(second), 40 + (second - 20) * 5)
     assert last == pytest.approx(5.0)
 

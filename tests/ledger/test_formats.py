@@ -40,7 +40,7 @@ def test_a_result_line_has_its_keys_in_order_and_text_as_it_is() -> None:
     assert list(json.loads(text)) == [
         *("id", "status", "inputs", "outputs", "workflow_run_id", "executed_at", "retry_count"),
         *("elapsed_time", "total_tokens", "total_steps", "task_id", "total_price", "currency", "workflow_id"),
-        "trace_id",
+        *("trace_id", "queue_time"),
     ]
     assert "Grüße" in text
     assert text.count("\n") == 1

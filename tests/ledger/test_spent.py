@@ -58,7 +58,7 @@ def test_a_glance_at_a_line_tells_what_the_whole_line_does(
 def test_a_line_with_several_currencies() -> None:
     run = RunResult(RunRef("run"), "succeeded", {}, total_tokens=7, prices={"EUR": "1", "USD": "2"}, workflow_id="w")
     line = result_line("r", {"id": "r"}, run, retry_count=0, now=0.0)
-    assert list(json.loads(line))[-5:] == ["total_price", "currency", "prices", "workflow_id", "trace_id"]
+    assert list(json.loads(line))[-6:] == ["total_price", "currency", "prices", "workflow_id", "trace_id", "queue_time"]
     assert use_of_line(line) == Use.of_run(run)
     assert use_of_line(line).prices == {"EUR": Decimal(1), "USD": Decimal(2)}
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from dify_batch.ledger import formats
-from dify_batch.ledger.spent import spent
+from dify_batch.ledger.spent import seconds_of, spent
 from dify_batch.ledger.state import Phase, RowState, State, lines_of, read_state
 from dify_batch.reports.html.figures import Points, charts
 from dify_batch.reports.html.pack import Packer, sample
@@ -29,7 +29,7 @@ from dify_batch.reports.status import (
     writer_of,
 )
 from dify_batch.strictjson import json_object
-from dify_batch.usage import Total, Use, exact, price_text
+from dify_batch.usage import Times, Total, Use, exact, price_text
 
 MAX_ROWS = 100_000  # rows that a browser opens at once and looks through without delay
 MAX_BYTES = 200 << 20  # of their lines in the results: what a browser unpacks beside them
@@ -118,6 +118,7 @@ class Collected:
     slowest: list[Top]
     dearest: list[Top]
     used: Total
+    times: Times
     first_at: float | None
     last_at: float | None
     going_on: bool
@@ -155,6 +156,7 @@ class _Reader:
         self._packed = 0
         self._points = Points()
         self._used = Total()
+        self._times = Times()
         self._seen = 0
         self._counts = dict.fromkeys(STATES, 0)
         self._slow: list[tuple[float, int, Top]] = []
@@ -195,6 +197,7 @@ class _Reader:
             slowest=[top for _, _, top in sorted(self._slow, key=lambda item: item[:2], reverse=True)],
             dearest=[top for _, _, top in sorted(self._dear, key=lambda item: item[:2], reverse=True)],
             used=self._used,
+            times=self._times,
             first_at=min(known, default=None),
             last_at=max(known, default=None),
             going_on=going_on,
@@ -214,7 +217,9 @@ class _Reader:
             self._used.add(use)
             self._seen += 1
             at, seconds = moment(record.get("executed_at")), seconds_of(record.get("elapsed_time"))
-            self._points.add(at, True, seconds, use.tokens)
+            waited = seconds_of(record.get("queue_time"))
+            self._times.add(seconds, waited)
+            self._points.add(at, True, seconds, use.tokens, waited)
             name = PARTIAL if record.get("status") == "partial-success" else SUCCESS
             run = record.get("workflow_run_id")
             run = run if isinstance(run, str) else ""
@@ -302,11 +307,6 @@ def moment(value: object) -> float | None:
         return formats.from_utc(value) if isinstance(value, str) else None
     except ValueError:
         return None
-
-
-def seconds_of(value: object) -> float | None:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
-    return float(value) if number else None  # type: ignore[arg-type]
 
 
 def object_of(record: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:

@@ -27,19 +27,23 @@ _FAR = 4  # a longest value of more than so many times the 95th percentile goes 
 
 @dataclass(slots=True)
 class Points:
-    """What each ended row adds: when it ended (seconds since 1970), how long it ran (seconds), its tokens; nan where
-    that is not known. A million rows take 25 MB."""
+    """What each ended row adds: when it ended (seconds since 1970), how long it ran (seconds), its tokens, how long it
+    waited to start; nan where that is not known. A million rows take 33 MB."""
 
     at: array[float] = field(default_factory=lambda: array("d"))
     good: array[int] = field(default_factory=lambda: array("b"))
     seconds: array[float] = field(default_factory=lambda: array("d"))
     tokens: array[float] = field(default_factory=lambda: array("d"))
+    waited: array[float] = field(default_factory=lambda: array("d"))
 
-    def add(self, at: float | None, good: bool, seconds: float | None, tokens: float | None) -> None:
+    def add(
+        self, at: float | None, good: bool, seconds: float | None, tokens: float | None, waited: float | None = None
+    ) -> None:
         self.at.append(math.nan if at is None else at)
         self.good.append(good)
         self.seconds.append(math.nan if seconds is None else seconds)
         self.tokens.append(math.nan if tokens is None else tokens)
+        self.waited.append(math.nan if waited is None else waited)
 
 
 def charts(points: Points) -> list[dict[str, Any]]:
@@ -47,6 +51,7 @@ def charts(points: Points) -> list[dict[str, Any]]:
     return [
         *_over_time(points),
         *_distribution("How long runs took", "seconds", points.seconds, whole=False),
+        *_distribution("How long runs waited to start", "seconds", points.waited, whole=False),
         *_distribution("Tokens of a run", "tokens", points.tokens, whole=True),
     ]
 

@@ -16,7 +16,7 @@ from dify_batch.reports.html.collect import STATES, Collected, collect
 from dify_batch.reports.html.pack import script_json
 from dify_batch.reports.html.page import raw, render
 from dify_batch.text import count, duration
-from dify_batch.usage import price_text
+from dify_batch.usage import price_text, times_text
 
 MAX_GROUPS = 50  # kinds of failure in the page; a batch with more of them has one cause per row
 FIGURES = "figures.html.j2"
@@ -121,6 +121,7 @@ def lead_of(found: Collected) -> str:
     if found.used.tokens:
         facts.append(f"{found.used.tokens:,} tokens")
     facts.append(price_text(found.used.prices))
+    facts.append(times_text(found.times.mean_worked, found.times.mean_waited))
     facts = [fact for fact in facts if fact]
     return f"{line}. {', '.join(facts)}{'.' if facts else ''}{' It goes on.' if found.going_on else ''}".strip()
 

@@ -17,6 +17,7 @@ from typing import Any
 from dify_batch.ledger import formats
 from dify_batch.ledger.records import journal_record
 from dify_batch.ledger.rowstate import Phase, RowState
+from dify_batch.ledger.spent import seconds_of
 from dify_batch.outcomes import FailedNode
 from dify_batch.reports.html.collect import (
     FAILED,
@@ -34,14 +35,13 @@ from dify_batch.reports.html.collect import (
     Top,
     moment,
     object_of,
-    seconds_of,
 )
 from dify_batch.reports.html.figures import Points, charts
 from dify_batch.reports.html.pack import Packer
 from dify_batch.reports.live.tail import Replaced, Tail
 from dify_batch.reports.status import group_failures
 from dify_batch.strictjson import json_object
-from dify_batch.usage import Total, Use, exact, price_text
+from dify_batch.usage import Times, Total, Use, exact, price_text
 
 _REST = ("unsent", "refused", "absent")
 _AFTER: Mapping[str, str] = {
@@ -96,6 +96,7 @@ class _Memory:
     gone: list[int] = field(default_factory=list)
     points: Points = field(default_factory=Points)
     used: Total = field(default_factory=Total)
+    times: Times = field(default_factory=Times)
     known: dict[tuple[int, str], _Known] = field(default_factory=dict)
     failed: dict[tuple[int, str], RowState] = field(default_factory=dict)
     slow: list[tuple[float, int, Top]] = field(default_factory=list)
@@ -196,7 +197,9 @@ class Follow:
         memory.results += 1
         use, at, seconds = Use.of(record), moment(record.get("executed_at")), seconds_of(record.get("elapsed_time"))
         memory.used.add(use)
-        memory.points.add(at, True, seconds, use.tokens)
+        waited = seconds_of(record.get("queue_time"))
+        memory.times.add(seconds, waited)
+        memory.points.add(at, True, seconds, use.tokens, waited)
         state = PARTIAL if record.get("status") == "partial-success" else SUCCESS
         self._stands(source, row_id, state)
         run = record.get("workflow_run_id")
@@ -293,6 +296,7 @@ class Follow:
             slowest=_largest(memory.slow),
             dearest=_largest(memory.dear),
             used=memory.used,
+            times=memory.times,
             first_at=min(times, default=None),
             last_at=max(times, default=None),
             going_on=going_on,
