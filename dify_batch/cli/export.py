@@ -61,8 +61,6 @@ def run(given: Mapping[str, Any], whole: Callable[..., Parser]) -> int:
     import asyncio
 
     from dify_batch.errors import DifyBatchError, UsageError
-    from dify_batch.reports.downloads import download
-    from dify_batch.reports.export import export
 
     if "output" not in given and "files" not in given:
         raise UsageError(
@@ -72,6 +70,8 @@ def run(given: Mapping[str, Any], whole: Callable[..., Parser]) -> int:
         )
     results, table, files = Path(given["results"]), None, None
     if "output" in given:
+        from dify_batch.reports.export import export
+
         table = export(
             results,
             Path(given["output"]),
@@ -80,6 +80,8 @@ def run(given: Mapping[str, Any], whole: Callable[..., Parser]) -> int:
             force="force" in given,
         )
     if "files" in given:
+        from dify_batch.reports.downloads import download
+
         files = asyncio.run(download(results, Path(given["files"]), force="force" in given))
     done = Exported(table, files)
     machine = "json" in given

@@ -59,7 +59,12 @@ def test_help_and_version_are_data(tmp_path: Path, arguments: list[str], begins:
         (["--json"], "usage_missing_arg", None, "dify-batch -i data.csv -o results.jsonl"),
         ([*CALL, "--rate", "5"], "usage_invalid_flag", None, "see `dify-batch --help` for --rate"),
         (["status"], "usage_missing_arg", "RESULTS is missing", None),
-        (["export", "a.jsonl"], "usage_missing_arg", "-o/--output is missing", None),
+        (
+            ["export", "a.jsonl"],
+            "usage_missing_arg",
+            "nothing to write",
+            "give a table: -o table.csv, or a folder for the files: --files files",
+        ),
         (["completion", "fish"], "usage_invalid_flag", None, None),
         ([*CALL, "--retry=yes"], "usage_invalid_flag", None, None),
         ([*CALL, "-Z"], "usage_invalid_flag", "unknown: -Z", None),

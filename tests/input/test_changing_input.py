@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,22 @@ class Reading:
             yield f"!{item.id}" if isinstance(item, Problem) else item[0].id
 
 
+Read = Callable[..., Reading]
+
+
+@pytest.fixture
+def read() -> Iterator[Read]:
+    """Opens and checks a file, and closes it when the test has ended."""
+    with contextlib.ExitStack() as opened:
+
+        def open_(path: Path, form: Form, **more: bool) -> Reading:
+            reading = Reading(path, form, **more)
+            opened.callback(reading.source.close)
+            return reading
+
+        yield open_
+
+
 def write(path: Path, rows: int, *, change: dict[int, str] | None = None) -> None:
     """In place, as an editor or a program that appends does: the inode stays."""
     lines = [f"{number},question {number}\n" for number in range(1, rows + 1)]
@@ -69,20 +86,20 @@ def take(reading: Reading) -> list[str]:
     ],
     ids=["other cell", "other id", "gone", "new before the next", "not valid any more", "too long"],
 )
-def test_a_row_that_changes_is_not_sent(tmp_path: Path, change: dict[int, str]) -> None:
+def test_a_row_that_changes_is_not_sent(read: Read, tmp_path: Path, change: dict[int, str]) -> None:
     path = tmp_path / "rows.csv"
     write(path, 60_000)
-    reading = Reading(path, ECHO)
+    reading = read(path, ECHO)
     write(path, 60_000, change=change)
     taken = take(reading)
     assert 10_000 < len(taken) < 50_000  # what stands in blocks of the file before it
     assert taken == [str(number) for number in range(1, len(taken) + 1)]
 
 
-def test_a_row_that_changes_after_some_were_sent(tmp_path: Path) -> None:
+def test_a_row_that_changes_after_some_were_sent(read: Read, tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     write(path, 60_000)
-    reading = Reading(path, ECHO)
+    reading = read(path, ECHO)
     rows = reading.sent()
     assert next(rows) == "1"
     write(path, 60_000, change={59_999: "59999,another question\n"})
@@ -93,26 +110,26 @@ def test_a_row_that_changes_after_some_were_sent(tmp_path: Path) -> None:
     assert 10_000 < len(taken) < 59_999
 
 
-def test_rows_that_are_appended_are_not_sent(tmp_path: Path) -> None:
+def test_rows_that_are_appended_are_not_sent(read: Read, tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     write(path, 3)
-    reading = Reading(path, ECHO)
+    reading = read(path, ECHO)
     write(path, 5)
     assert take(reading) == ["1", "2", "3"]
 
 
-def test_rows_that_are_cut_off_are_told(tmp_path: Path) -> None:
+def test_rows_that_are_cut_off_are_told(read: Read, tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     write(path, 5)
-    reading = Reading(path, ECHO)
+    reading = read(path, ECHO)
     write(path, 3)
     assert take(reading) == []
 
 
-def test_a_half_written_last_line_is_not_sent(tmp_path: Path) -> None:
+def test_a_half_written_last_line_is_not_sent(read: Read, tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_text("id,query\n1,a\n2,what is the capi")
-    reading = Reading(path, ECHO)
+    reading = read(path, ECHO)
     rows = reading.sent()
     assert next(rows) == "1"
     with path.open("a") as file:
@@ -121,16 +138,16 @@ def test_a_half_written_last_line_is_not_sent(tmp_path: Path) -> None:
         list(rows)
 
 
-def test_a_last_line_without_its_end_is_sent_where_nobody_writes(tmp_path: Path) -> None:
+def test_a_last_line_without_its_end_is_sent_where_nobody_writes(read: Read, tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_text("id,query\n1,a\n2,b")
-    assert list(Reading(path, ECHO).sent()) == ["1", "2"]
+    assert list(read(path, ECHO).sent()) == ["1", "2"]
 
 
-def test_what_stands_above_the_appended_rows_is_sent_however_long_it_goes_on(tmp_path: Path) -> None:
+def test_what_stands_above_the_appended_rows_is_sent_however_long_it_goes_on(read: Read, tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     write(path, 60_000)
-    reading = Reading(path, ECHO)
+    reading = read(path, ECHO)
     taken: list[str] = []
 
     def writing() -> None:
@@ -144,38 +161,38 @@ def test_what_stands_above_the_appended_rows_is_sent_however_long_it_goes_on(tmp
     assert taken == [str(number) for number in range(1, 60_001)]
 
 
-def test_json_lines_too(tmp_path: Path) -> None:
+def test_json_lines_too(read: Read, tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text('{"id": 1, "query": "a"}\n{"id": 2, "query": "b"}\n')
-    reading = Reading(path, ECHO)
+    reading = read(path, ECHO)
     path.write_text('{"id": 1, "query": "a"}\n{"id": 2, "query": "c"}\n')
     assert take(reading) == []
 
 
-def test_a_file_that_is_replaced_is_read_to_its_end_as_it_was(tmp_path: Path) -> None:
+def test_a_file_that_is_replaced_is_read_to_its_end_as_it_was(read: Read, tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     write(path, 3)
-    reading = Reading(path, ECHO)
+    reading = read(path, ECHO)
     write(tmp_path / "new.csv", 9)
     os.replace(tmp_path / "new.csv", path)
     assert take(reading) == ["1", "2", "3"]
 
 
-def test_a_named_file_that_goes_fails_its_row_alone(tmp_path: Path) -> None:
+def test_a_named_file_that_goes_fails_its_row_alone(read: Read, tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_text("id,doc\n1,a.txt\n2,b.txt\n3,a.txt\n")
     for name in ("a.txt", "b.txt"):
         (tmp_path / name).write_text("x")
-    reading = Reading(path, FILES)
+    reading = read(path, FILES)
     (tmp_path / "b.txt").unlink()
     assert list(reading.sent()) == ["1", "!2", "3"]
     assert reading.index.has("2", INVALID)
 
 
-def test_a_row_that_did_not_pass_is_not_sent_though_it_would_now(tmp_path: Path) -> None:
+def test_a_row_that_did_not_pass_is_not_sent_though_it_would_now(read: Read, tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_text("id,doc\n1,a.txt\n2,b.txt\n3,a.txt\n")
     (tmp_path / "a.txt").write_text("x")
-    reading = Reading(path, FILES, skip_invalid=True)
+    reading = read(path, FILES, skip_invalid=True)
     (tmp_path / "b.txt").write_text("x")
     assert list(reading.sent()) == ["1", "!2", "3"]
