@@ -10,11 +10,12 @@ from typing import Any, TypeVar
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 
 from dify_batch.backoff import Backoff
+from dify_batch.batch.appkind import kind_told, require_fitting
 from dify_batch.batch.control import Control
 from dify_batch.batch.surface import AppClient
 from dify_batch.dify.client import DifyClient
 from dify_batch.dify.kinds.client import KindClient
-from dify_batch.dify.kinds.kind import KINDS, WORKFLOW, Kind, kind_of
+from dify_batch.dify.kinds.kind import WORKFLOW, Kind
 from dify_batch.errors import (
     AppError,
     AuthError,
@@ -22,7 +23,6 @@ from dify_batch.errors import (
     DifyBatchError,
     RateLimited,
     ServerError,
-    UsageError,
 )
 from dify_batch.input.form import Form
 from dify_batch.seams import REAL, Clock
@@ -64,41 +64,13 @@ async def app_kind(
         UsageError: a setting does not go with the kind.
         AppError: it is a kind that nobody knows here; others as `app_form`.
     """
-    kind = None if settings.app_kind is None else KINDS[settings.app_kind]
-    mode = info.get("mode")
-    if kind is None and mode is not None and (kind := kind_of(mode)) is None:
-        raise AppError(
-            f'the key is that of the app "{info.get("name")}", whose mode is {mode}; it is not known how such an app '
-            "is asked",
-            hint=f"name the kind that it behaves like: --app-kind {', '.join(KINDS)}",
-            server={"code": "not_workflow_app", "message": f"mode is {mode}", "status": 200},
-        )
+    kind = kind_told(settings, info)
     if kind is None and settings.preflight and isinstance(client, DifyClient):
         asking = KindClient.of(WORKFLOW, client)
-        kind = await _patiently(asking.kind_told, settings, stats, control, clock)
+        kind = await _patiently(asking.kind_by_answers, settings, stats, control, clock)
     kind = kind or WORKFLOW
     require_fitting(settings, kind)
     return kind
-
-
-def require_fitting(settings: Settings, kind: Kind) -> None:
-    """What does not go with a kind of app. Raises UsageError."""
-    if kind.only is not None and settings.mode not in ("auto", kind.only):
-        raise UsageError(
-            f"--mode {settings.mode} does not go with a {kind.name} app: {kind.why}",
-            hint=f"leave --mode out: {kind.only} is taken",
-            code="usage_invalid_flag",
-        )
-    if settings.workflow_id is not None and not kind.flows:
-        raise UsageError(
-            f"DIFY_WORKFLOW_ID pins the version of a workflow, and the app is a {kind.name}", hint="leave it out"
-        )
-    if settings.query_column is not None and not kind.asks:
-        raise UsageError(
-            f"--query-column names the column of the message, and a {kind.name} app is asked by its inputs alone",
-            hint="leave it out",
-            code="usage_invalid_flag",
-        )
 
 
 async def _info(client: AppClient) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from dify_batch.batch.appkind import with_message
 from dify_batch.batch.belonging import Comparison, identify, notices
 from dify_batch.batch.elsewhere import require_whole_journal
 from dify_batch.batch.enginesettings import most_in_flight
@@ -16,7 +17,6 @@ from dify_batch.batch.openfiles import lowered, room
 from dify_batch.batch.plan import files_root, selected
 from dify_batch.batch.preflight import app_form, app_kind
 from dify_batch.batch.selection import Selection
-from dify_batch.dify.kinds.kind import QUERY
 from dify_batch.ids import DONE, IN_INPUT, INVALID, IdIndex
 from dify_batch.input.bound import BoundForm
 from dify_batch.input.check import CheckReport, check
@@ -118,9 +118,8 @@ class Preparation:
         if settings.app is not None:
             return form
         kind = await app_kind(frame.client, settings, self._info, self._stats, frame.control, clock)
-        column = settings.query_column or QUERY
-        frame.target = frame.target.of_kind(kind, keep_message=form.has(column))
-        return form.with_message(column) if kind.asks else form
+        frame.target = frame.target.of_kind(kind, form)
+        return with_message(settings, kind, form)
 
     async def _read(self) -> State:
         """What the files of the output say; on a thread, so that signals and display live. An output of another server

@@ -9,12 +9,13 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
+from dify_batch.batch.appkind import client_for
 from dify_batch.batch.demo import account_demonstration, demonstration
 from dify_batch.dify.account.session import DEMO, Session, Token, is_demo, kind_of_subject
 from dify_batch.dify.client import DifyClient
-from dify_batch.dify.kinds.client import KindClient
 from dify_batch.dify.kinds.kind import QUERY, WORKFLOW, Kind
 from dify_batch.engine.surface import Surface
+from dify_batch.input.form import Form
 from dify_batch.seams import Seams
 from dify_batch.settings import Settings
 from dify_batch.summary import Notice
@@ -65,17 +66,11 @@ class Target:
         body = self.kind.request(inputs, user="", mode=mode, files=files, message=message)
         return {name: value for name, value in body.items() if name != "user"}
 
-    def of_kind(self, kind: Kind, *, keep_message: bool) -> Target:
+    def of_kind(self, kind: Kind, form: Form) -> Target:
         """The same app, now that its kind is known: asked as that kind is, in the mode that loses nothing."""
         if kind is WORKFLOW or not isinstance(self.client, DifyClient):
             return self
-        client = KindClient.of(
-            kind,
-            self.client,
-            workflow_id=self.settings.workflow_id,
-            message=self.settings.query_column or QUERY,
-            keep_message=keep_message,
-        )
+        client = client_for(self.settings, kind, self.client, form)
         return replace(self, client=client, options={**self.options, "mode": kind.only}, kind=kind)
 
     def before_sending(self, to_run: int, now: float) -> list[Notice]:

@@ -8,17 +8,38 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from dify_batch.dify.client import DifyClient
 from dify_batch.dify.results import forms_of, run_result
 from dify_batch.dify.watching import RunEvent
-from dify_batch.errors import ConnectionFailed, DifyBatchError, InvalidInput, ServerError, UsageError
+from dify_batch.errors import (
+    AppError,
+    AuthError,
+    ConnectionFailed,
+    DifyBatchError,
+    InvalidInput,
+    RateLimited,
+    ServerError,
+    UsageError,
+)
 from dify_batch.input.files import Inputs, find_local, with_uploads
 from dify_batch.input.form import Form
 from dify_batch.input.records import Problem, Row
 from dify_batch.input.rows import RowSource
-from dify_batch.outcomes import RunRef, RunResult
+from dify_batch.outcomes import (
+    Failed,
+    Fatal,
+    Lost,
+    Paused,
+    Rejected,
+    Running,
+    RunRef,
+    RunResult,
+    Succeeded,
+    Throttled,
+    Unreachable,
+)
 from dify_batch.settings import Settings
 from dify_batch.text import show
 
@@ -192,6 +213,36 @@ async def try_row(
     return trial
 
 
+async def try_answer(client: DifyClient, row_id: str, inputs: Inputs, *, user: str, timeout: float = 1200.0) -> Trial:
+    """As `try_row`, for an app that runs no workflow: its answer comes in one piece, and has no nodes to show."""
+    uploads = {
+        file: await client.upload(file.path, user=user, mime=file.mime_type)
+        for file in find_local(inputs.values, inputs.files)
+    }
+    sent = with_uploads(inputs, uploads)
+    trial = Trial(row_id, sent.values)
+    mode: Literal["streaming", "blocking"] = "blocking"
+    outcome = await client.run(sent.values, user=user, mode=mode, files=sent.files, timeout=timeout)
+    match outcome:
+        case Succeeded(result=result) | Failed(result=result):
+            trial.ref, trial.result = result.ref, result
+        case Running(reason=reason) | Lost(reason=reason):
+            raise ConnectionFailed(reason, hint="its answer may be made all the same: look at the app's log in Dify")
+        case Unreachable(message=message):
+            raise ConnectionFailed(message, hint="check the network and DIFY_API_BASE_URL")
+        case Throttled(message=message):
+            raise RateLimited(message, hint="wait, then try again")
+        case Fatal(message=message, kind="auth"):
+            raise AuthError(message, hint="set DIFY_API_KEY to the key of the app (API Access in Dify)")
+        case Fatal(message=message, hint=hint):
+            raise AppError(message, hint=hint or "look at the app in Dify")
+        case Rejected(message=message):
+            raise ServerError(f"the server refuses the row: {message}", code="server_4xx_other")
+        case Paused():
+            raise AssertionError("what runs no workflow does not pause")
+    return trial
+
+
 def _note(trial: Trial, event: RunEvent) -> None:
     if event.run_id is not None and trial.ref is None:
         trial.ref = RunRef(event.run_id, event.task_id)
@@ -200,6 +251,8 @@ def _note(trial: Trial, event: RunEvent) -> None:
             trial.nodes.append(NodeRun.of(event.data))
         case "workflow_finished" if trial.ref is not None:
             trial.result = run_result(event.data, trial.ref)
+        case "message_end" if trial.ref is None:
+            raise ServerError("no workflow ran: the app's moderation answered in its place", code="server_4xx_other")
         case "workflow_paused":
             trial.paused = True
             trial.forms = [form.as_dict() for form in forms_of(event.data)]

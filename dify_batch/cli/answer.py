@@ -87,14 +87,16 @@ async def _template(settings: Settings, path: Path) -> int:
 async def _answer(settings: Settings, source: str | None) -> bool:
     """Sends the answers. Whether there is something to collect."""
     from dify_batch.batch.answering import send_answer, until_resumed, waiting_forms
+    from dify_batch.batch.appkind import client_of_app
     from dify_batch.batch.opened import opened_output
     from dify_batch.dify.client import DifyClient
     from dify_batch.errors import ServerError, UsageError
 
     async with (
-        DifyClient(settings.base_url, settings.api_key.reveal()) as client,
-        opened_output(settings, client) as opened,
+        DifyClient(settings.base_url, settings.api_key.reveal()) as asking,
+        opened_output(settings, asking) as opened,
     ):
+        client = await client_of_app(settings, asking)
         asked = await waiting_forms(client, opened.state)
         _tell(asked)
         if not asked.waiting:

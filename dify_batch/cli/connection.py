@@ -11,17 +11,34 @@ from typing import TYPE_CHECKING, Any
 
 from dify_batch.cli.channels import write
 from dify_batch.cli.parser import Parser, add_file
+from dify_batch.flags import BY_DEST
 
 if TYPE_CHECKING:
     from dify_batch.dify.client import DifyClient
     from dify_batch.settings import Settings
 
-_OWN = ("env_file", "demo", "constants", "sheet", "encoding", "delimiter", "id_column", "user", "timeout", "log_file")
+_OWN = (
+    "env_file",
+    "demo",
+    "app_kind",
+    "query_column",
+    "constants",
+    "sheet",
+    "encoding",
+    "delimiter",
+    "id_column",
+    "user",
+    "timeout",
+    "log_file",
+)
 
 
 def add_connection(parser: Parser, *, complete: bool) -> None:
     """The options that say which app is asked."""
     parser.add_argument("--demo", action="store_true", help="ask the built-in simulated Dify")
+    kinds = BY_DEST["app_kind"].choices
+    parser.add_argument("--app-kind", choices=kinds, metavar="KIND", help=f"the kind of the app: {', '.join(kinds)}")
+    parser.add_argument("--query-column", metavar="NAME", help="the column with the message (default query)")
     add_file(
         parser, "--env-file", complete=complete, metavar="PATH", help="read settings from this file (default .env)"
     )

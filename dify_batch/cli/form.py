@@ -10,7 +10,7 @@ from dify_batch.cli.connection import add_connection, connected
 from dify_batch.cli.parser import Parser, Subparsers, add_command
 
 NAME = "form"
-USAGE = "form [-o text|json|yaml] [--demo]"
+USAGE = "form [-o text|json|yaml] [--demo] [--app-kind KIND]"
 
 
 def add_parser(commands: Subparsers, *, complete: bool) -> None:
@@ -42,10 +42,9 @@ def run(given: Mapping[str, Any], whole: Callable[..., Parser]) -> int:
 
 
 async def _ask(given: Mapping[str, Any]) -> Any:
+    from dify_batch.batch.appkind import ask_app
     from dify_batch.input.described import FormReport
-    from dify_batch.input.form import Form
 
-    async with connected(given) as (_, client):
-        parameters = await client.parameters()
-        info = await client.info()
-    return FormReport(Form.from_parameters(parameters), info)
+    async with connected(given) as (settings, client):
+        app = await ask_app(settings, client)
+    return FormReport(app.form, app.info)

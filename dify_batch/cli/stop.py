@@ -57,6 +57,7 @@ def _nothing() -> Stopped:
 
 async def _stop(settings: Settings, *, asks: bool, machine: bool) -> Stopped | None:
     """None where the person said no."""
+    from dify_batch.batch.appkind import client_of_app
     from dify_batch.batch.opened import opened_output
     from dify_batch.batch.stopping_runs import WORDS, open_runs, stop_runs
     from dify_batch.dify.client import DifyClient
@@ -68,9 +69,10 @@ async def _stop(settings: Settings, *, asks: bool, machine: bool) -> Stopped | N
             write(sys.stderr, f"row {row_id}: {WORDS[end]}\n")
 
     async with (
-        DifyClient(settings.base_url, settings.api_key.reveal()) as client,
-        opened_output(settings, client) as opened,
+        DifyClient(settings.base_url, settings.api_key.reveal()) as asking,
+        opened_output(settings, asking) as opened,
     ):
+        client = await client_of_app(settings, asking)
         runs = open_runs(opened.state)
         if runs and asks:
             if machine or sys.stdin is None or not sys.stdin.isatty():

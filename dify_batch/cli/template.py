@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from dify_batch.input.form import Form
 
 NAME = "template"
-USAGE = "template -o data.csv|data.xlsx [--example] [--demo] [--json]"
+USAGE = "template -o data.csv|data.xlsx [--example] [--demo] [--app-kind KIND] [--json]"
 
 
 def add_parser(commands: Subparsers, *, complete: bool) -> None:
@@ -39,7 +39,7 @@ def run(given: Mapping[str, Any], whole: Callable[..., Parser]) -> int:
 
 
 async def _ask(given: Mapping[str, Any]) -> Form:
-    from dify_batch.input.form import Form
+    from dify_batch.batch.appkind import ask_app
 
-    async with connected(given) as (_, client):
-        return Form.from_parameters(await client.parameters())
+    async with connected(given) as (settings, client):
+        return (await ask_app(settings, client)).form

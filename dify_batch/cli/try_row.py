@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from dify_batch.dify.watching import RunEvent
 
 NAME = "try"
-USAGE = "try [-i data.csv] [--id ID] [--set INPUT=VALUE]... [-o FILE] [--demo] [--json]"
+USAGE = "try [-i data.csv] [--id ID] [--set INPUT=VALUE]... [-o FILE] [--demo] [--app-kind KIND] [--json]"
 
 
 def add_parser(commands: Subparsers, *, complete: bool) -> None:
@@ -77,8 +77,8 @@ def run(given: Mapping[str, Any], whole: Callable[..., Parser]) -> int:
 
 
 async def _try(given: Mapping[str, Any], values: Mapping[str, str], *, machine: bool) -> tuple[Trial, str]:
-    from dify_batch.batch.trial import new_user, row_to_try, try_row
-    from dify_batch.input.form import Form
+    from dify_batch.batch.appkind import ask_app
+    from dify_batch.batch.trial import new_user, row_to_try, try_answer, try_row
     from dify_batch.seams import REAL
 
     def show(event: RunEvent) -> None:
@@ -86,10 +86,17 @@ async def _try(given: Mapping[str, Any], values: Mapping[str, str], *, machine: 
             write(sys.stderr, line + "\n")
 
     async with connected(given) as (settings, client):
-        form = Form.from_parameters(await client.parameters())
-        row_id, inputs = row_to_try(settings, form, source=given.get("input"), row_id=given.get("id"), values=values)
+        app = await ask_app(settings, client)
+        source, row_id = given.get("input"), given.get("id")
+        row_id, inputs = row_to_try(settings, app.form, source=source, row_id=row_id, values=values)
         user = new_user(REAL.chance.token(4))
-        return await try_row(client, row_id, inputs, user=user, on_event=show), settings.api_key.reveal()
+        if app.kind.flows:
+            trial = await try_row(app.client, row_id, inputs, user=user, on_event=show)
+        else:
+            trial = await try_answer(app.client, row_id, inputs, user=user)
+            if not machine:
+                write(sys.stderr, f"{_ended(trial)}\n")
+        return trial, settings.api_key.reveal()
 
 
 def _line(event: RunEvent) -> str:
@@ -105,13 +112,20 @@ def _line(event: RunEvent) -> str:
         case "node_finished":
             return printable(_node(NodeRun.of(event.data)))
         case "workflow_finished":
-            status, tokens = event.data.get("status"), event.data.get("total_tokens")
-            elapsed = event.data.get("elapsed_time")
-            time = f", {elapsed:.2f} s" if isinstance(elapsed, int | float) else ""
-            return printable(f"{status}{time}{f', {tokens:,} tokens' if isinstance(tokens, int) and tokens else ''}")
+            return printable(_end(*(event.data.get(name) for name in ("status", "elapsed_time", "total_tokens"))))
         case "workflow_paused":
             return "paused: the run waits for a person"
     return ""
+
+
+def _end(status: object, elapsed: object, tokens: object) -> str:
+    time = f", {elapsed:.2f} s" if isinstance(elapsed, int | float) else ""
+    return f"{status}{time}{f', {tokens:,} tokens' if isinstance(tokens, int) and tokens else ''}"
+
+
+def _ended(trial: Trial) -> str:
+    result = trial.result
+    return _end(trial.status, result and result.elapsed_time, result and result.total_tokens)
 
 
 def _node(node: NodeRun) -> str:

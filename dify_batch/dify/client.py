@@ -116,15 +116,16 @@ class DifyClient(Endpoints, RunEvents):
         Returns at workflow_finished, workflow_paused or error, and drops the connection there: the server leaves
         a stream open for one second more [02], and after an error for 300 s [05h2].
         """
-        body: dict[str, Any] = {"inputs": inputs, "response_mode": mode, "user": user}
-        if files is not None:
-            body["files"] = files
+        body = self._body(inputs, user, mode, files)
         try:
             content = ENCODER.encode(body).encode()
         except (ValueError, TypeError, RecursionError) as exc:
             return Rejected("invalid_inputs", f"the inputs cannot be written as JSON: {exc}")
         request = self._request("POST", self._run_url, content, streaming=mode == "streaming", trace_id=trace_id)
-        return outcome_heard(await self._attempt(request, Events(), timeout, silence, on_started), self._key)
+        return outcome_heard(await self._attempt(request, self._reader(), timeout, silence, on_started), self._key)
+
+    def _reader(self) -> Reader:
+        return Events()
 
     async def run_safely(
         self,

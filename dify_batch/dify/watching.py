@@ -40,6 +40,14 @@ class RunEvents(Exchanges):
 
     _run_url: http.URL
 
+    def _body(
+        self, inputs: Mapping[str, Any], user: str, mode: str, files: Sequence[Mapping[str, Any]] | None
+    ) -> dict[str, Any]:
+        body: dict[str, Any] = {"inputs": inputs, "response_mode": mode, "user": user}
+        if files is not None:
+            body["files"] = files
+        return body
+
     async def events(
         self,
         inputs: Mapping[str, Any],
@@ -63,9 +71,7 @@ class RunEvents(Exchanges):
             ConnectionFailed: no connection, a cut, or the timeout; `details` has run_id and task_id where known.
             AuthError, AppError, RateLimited, ServerError: the server refused, and no run was made.
         """
-        body: dict[str, Any] = {"inputs": inputs, "response_mode": "streaming", "user": user}
-        if files is not None:
-            body["files"] = files
+        body = self._body(inputs, user, "streaming", files)
         content = json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
         request = self._request("POST", self._run_url, content, streaming=True)
         until = self._clock.monotonic() + timeout

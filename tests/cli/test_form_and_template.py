@@ -16,7 +16,7 @@ from dify_batch.input.fields import Variable
 from dify_batch.input.form import Form
 from dify_batch.input.rows import RowSource
 from dify_batch.reports.template import write_template
-from dify_batch.simulator import Config, SimulatorProcess
+from dify_batch.simulator import DEMO_KEYS, Config, SimulatorProcess
 from tests.support import harness
 
 
@@ -149,3 +149,15 @@ def test_a_warning_about_settings_is_for_people_alone(server: SimulatorProcess, 
     for call in (("form", "-o", "json"), ("template", "-o", "a.csv", "--json"), ("try", "--set", "query=x", "--json")):
         done = harness.run(tmp_path, env, *call)
         assert (done.status, done.err) == (0, "")
+
+
+@pytest.mark.parametrize("kind", ["chatflow", "chat", "agent"])
+def test_the_message_stands_in_form_and_template(
+    server: SimulatorProcess, env: dict[str, str], tmp_path: Path, kind: str
+) -> None:
+    env = harness.environment(server.base_url, key=DEMO_KEYS[kind])
+    form = json.loads(harness.run(tmp_path, env, "form", "-o", "json", "--query-column", "question").out)
+    assert [(one["name"], one["required"]) for one in form["inputs"]] == [("question", True), ("language", False)]
+    harness.run(tmp_path, env, "template", "-o", "data.csv", "--example")
+    done = harness.run(tmp_path, env, "-i", "data.csv", "-o", "results.jsonl", "--json")
+    assert (done.status, done.summary["success"]) == (0, 1)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dify_batch.simulator import Config, SimulatorProcess
+from dify_batch.simulator import DEMO_KEYS, Config, SimulatorProcess
 from tests.support import harness
 
 
@@ -141,3 +141,19 @@ def test_ctrl_c_stops_the_run_on_the_server(server: SimulatorProcess, tmp_path: 
             process.communicate()
     assert (process.returncode, out) == (130, "")
     harness.until(lambda: [run["status"] for run in server.state()["runs"]] == ["stopped"], "the stop")
+
+
+@pytest.mark.parametrize("kind", ["chatflow", "chat", "agent", "completion"])
+def test_every_kind_of_app_is_tried_as_it_is_asked(server: SimulatorProcess, tmp_path: Path, kind: str) -> None:
+    done = run(tmp_path, server, "--set", "query=hello", "--json", key=DEMO_KEYS[kind])
+    assert (done.status, done.err) == (0, "")
+    shown = json.loads(done.out)
+    assert (shown["status"], shown["outputs"]["answer"]) == ("succeeded", "Echo: hello")
+    assert [node["title"] for node in shown["nodes"]] == (["Start", "LLM", "Answer"] if kind == "chatflow" else [])
+
+
+def test_an_answer_that_is_cut_off_is_no_result(server: SimulatorProcess, tmp_path: Path) -> None:
+    server.faults(rows={"try": ["cut_off"]})
+    done = run(tmp_path, server, "--set", "query=hello", key=DEMO_KEYS["chat"])
+    assert (done.status, done.out) == (1, "")
+    assert "ended as cut_off" in done.err

@@ -5,8 +5,8 @@ Facts come from recorded exchanges of a Dify 1.14.2 server; the numbers in brack
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -16,24 +16,29 @@ from urllib.parse import quote, urlencode
 from dify_batch.dify import http
 from dify_batch.dify.answers import Detail, LogPage
 from dify_batch.dify.client import DifyClient
-from dify_batch.dify.exchanges import ENCODER
 from dify_batch.dify.hearing import detail_heard, outcome_heard
 from dify_batch.dify.kinds.kind import CHAT, CHATFLOW, COMPLETION, QUERY, WORKFLOW, Kind
 from dify_batch.dify.kinds.reading import Flowing, Talking
 from dify_batch.dify.kinds.stored import conversation_page, message_detail, with_message
+from dify_batch.dify.kinds.users import KnownUsers
 from dify_batch.dify.protocol import Events, Reader
-from dify_batch.errors import AppError, AuthError, ConnectionFailed, DifyBatchError, RateLimited, ServerError
+from dify_batch.dify.watching import RunEvent
+from dify_batch.errors import (
+    AppError,
+    AuthError,
+    DifyBatchError,
+    ServerError,
+    UsageError,
+)
 from dify_batch.outcomes import (
     CUT_OFF,
     Failed,
     Fatal,
     Outcome,
-    Rejected,
     Running,
     RunRef,
     RunResult,
     Succeeded,
-    Throttled,
     Unreachable,
 )
 from dify_batch.seams import REAL, Seams
@@ -41,9 +46,6 @@ from dify_batch.seams import REAL, Seams
 GRACE = 30.0
 """Seconds that a chatflow which the wire called stopped is given to end all the same: past the server's time limit it
 goes on and succeeds seconds later [31ab]; stopped by its user its detail says running for ever [31u1]."""
-
-_KNOWN_USERS = 10_000
-"""Users remembered as known to the server: those of slots are few, with --user each row may have one."""
 
 
 class KindClient(DifyClient):
@@ -80,8 +82,7 @@ class KindClient(DifyClient):
         self._keep_message = keep_message
         if kind is not WORKFLOW:
             self._run_url = http.URL(self.base_url + kind.path)
-        self._users: dict[str, None] = {}
-        self._making: dict[str, asyncio.Lock] = {}
+        self._users = KnownUsers(lambda user: self._conversations(user, limit=1))
         self._stopped: dict[str, tuple[RunResult, float]] = {}
         self._pages: dict[tuple[str, int], str] = {}
 
@@ -109,7 +110,7 @@ class KindClient(DifyClient):
         made._date, made.server_version, made.answered = client._date, client.server_version, client.answered
         return made
 
-    async def kind_told(self) -> Kind | None:
+    async def kind_by_answers(self) -> Kind | None:
         """The kind of the app, by what it answers to two harmless questions; None where nothing certain is told. For a
         server that does not tell GET /info. An agent is taken for a chat, until it refuses its first row.
 
@@ -148,59 +149,60 @@ class KindClient(DifyClient):
     ) -> Outcome:
         """As `DifyClient.run`. A `user` that is new is made known first: two requests that meet make two users of it,
         and its message is never found again [31i]."""
-        if self.kind is WORKFLOW:
-            return await super().run(
-                inputs,
-                user=user,
-                mode=mode,
-                files=files,
-                timeout=timeout,
-                silence=silence,
-                on_started=on_started,
-                trace_id=trace_id,
-            )
-        body = self.kind.request(
+        if (unknown := await self._make_known(user)) is not None:
+            return unknown
+        outcome = await super().run(
             inputs,
             user=user,
             mode=self.kind.only or mode,
             files=files,
+            timeout=timeout,
+            silence=silence,
+            on_started=on_started,
+            trace_id=trace_id,
+        )
+        if self.kind is CHATFLOW and isinstance(outcome, Failed) and not outcome.confirmed:
+            self._stopped[outcome.result.ref.run_id] = outcome.result, self._clock.monotonic()
+        return outcome
+
+    async def events(
+        self,
+        inputs: Mapping[str, Any],
+        *,
+        user: str,
+        files: Sequence[Mapping[str, Any]] | None = None,
+        timeout: float = 1200.0,
+    ) -> AsyncGenerator[RunEvent, None]:
+        """As `DifyClient.events`: of what runs a workflow. A broken stream of any other kind loses a paid answer."""
+        if not self.kind.flows:
+            raise UsageError(f"a {self.kind.name} is not asked by a stream here: {self.kind.why}")
+        if self.kind.lists:
+            await self._conversations(user, limit=1)
+        async with contextlib.aclosing(super().events(inputs, user=user, files=files, timeout=timeout)) as events:
+            async for event in events:
+                yield event
+
+    def _body(
+        self, inputs: Mapping[str, Any], user: str, mode: str, files: Sequence[Mapping[str, Any]] | None
+    ) -> dict[str, Any]:
+        return self.kind.request(
+            inputs,
+            user=user,
+            mode=mode,
+            files=files,
             message=self._message,
             keep_message=self._keep_message,
-            workflow_id=self._workflow_id,
+            workflow_id=None if self.kind is WORKFLOW else self._workflow_id,
         )
-        try:
-            content = ENCODER.encode(body).encode()
-        except (ValueError, TypeError, RecursionError) as exc:
-            return Rejected("invalid_inputs", f"the inputs cannot be written as JSON: {exc}")
-        if (unknown := await self._make_known(user)) is not None:
-            return unknown
-        streams = body["response_mode"] == "streaming"
-        request = self._request("POST", self._run_url, content, streaming=streams, trace_id=trace_id)
-        outcome = await self._attempt(request, self._reader(), timeout, silence, on_started)
-        if isinstance(outcome, Failed) and not outcome.confirmed:
-            self._stopped[outcome.result.ref.run_id] = outcome.result, self._clock.monotonic()
-        return outcome_heard(outcome, self._key)
 
     def _reader(self) -> Reader:
+        if self.kind is WORKFLOW:
+            return super()._reader()
         return Flowing(self.kind) if self.kind is CHATFLOW else Talking(self.kind)
 
     async def _make_known(self, user: str) -> Outcome | None:
-        """What keeps the server from knowing the user; None once it does."""
-        if not self.kind.lists or user in self._users:
-            return None
-        async with self._making.setdefault(user, asyncio.Lock()):
-            if user in self._users:
-                return None
-            try:
-                await self._conversations(user, limit=1)
-            except DifyBatchError as error:
-                return _not_sent(error)
-            finally:
-                self._making.pop(user, None)
-            self._users[user] = None
-            if len(self._users) > _KNOWN_USERS:
-                self._users.pop(next(iter(self._users)))
-        return None
+        """What keeps the server from knowing the user; None once it does, or where nothing is found by it."""
+        return await self._users.make(user) if self.kind.lists else None
 
     async def follow(self, ref: RunRef, *, user: str, timeout: float, silence: float = 30.0) -> Outcome:
         """As `DifyClient.follow`; only what runs a workflow has events."""
@@ -314,21 +316,3 @@ class KindClient(DifyClient):
         if (unknown := await self._make_known(user)) is not None:
             return unknown
         return await super().send_file(path, user=user, mime=mime)
-
-
-def _not_sent(error: DifyBatchError) -> Outcome:
-    """What it means for a row that its user could not be made known: nothing of it was sent."""
-    status = error.details.get("http_status")
-    match error:
-        case AuthError():
-            return Fatal("auth", error.code, error.message, status)
-        case RateLimited():
-            return Throttled(error.message, error.details.get("retry_after"), status)
-        case ConnectionFailed() if error.details.get("own_limit"):
-            return Throttled(error.message)
-        case AppError():
-            return Fatal("app", error.code, error.message, status, error.hint)
-        case ServerError() if isinstance(status, int) and status < 500:
-            return Rejected("invalid_user", error.message, status)
-        case _:
-            return Unreachable(error.message)
