@@ -181,6 +181,11 @@ FLAGS: tuple[Flag, ...] = (
          doc="strict: only what certainly did not start. safe: also a lost request that the server's log "
          "still does not show after the settle time. all: also failed runs, and what cannot be known, so a "
          "row may run twice."),
+    Flag(dest="expect", names=("--expect",), metavar="FILE", group=WRONG, parse=Path, shown="none",
+         help="a JSON Schema that the outputs of each row have to fit",
+         doc="An answer that misses it is invalid: its row is in PATH.retry, and the answer in the journal and in "
+         "`export --failed`. When the first 20 answers all miss it, the batch stops. Needs the extra "
+         "dify-batch[expect]."),
     Flag(dest="settle", names=("--settle",), metavar="SECONDS", env="DIFY_BATCH_SETTLE", group=WRONG,
          parse=parse_seconds, default=10.0, shown="10", help="the least time before an empty log counts",
          doc="A run that waits in Dify's queue is in no log. Raise it if the server's queue is long."),

@@ -4,6 +4,7 @@
     Succeeded    yes                a result
     Paused       yes                `.paused`; collected when its form has been answered
     Failed       yes, and ended     `.retry`
+    Invalid      yes, and ended     `.retry`; its answer, which misses --expect, is kept in the journal
     Rejected     no                 `.retry`, not repeated
     Throttled    no                 wait, repeat; the whole batch slows down
     Unreachable  no                 wait, repeat
@@ -146,6 +147,25 @@ class Failed:
     @property
     def message(self) -> str:
         return self.result.error or f"the run ended as {self.result.status}, without an error text"
+
+
+OUTPUTS_INVALID = "outputs_invalid"
+"""The code of a row whose run succeeded, with outputs that miss --expect."""
+
+
+@dataclass(frozen=True, slots=True)
+class Invalid(Failed):
+    """The run succeeded, and its outputs are not as --expect wants them. `misses`: where and how."""
+
+    misses: str = ""
+
+    @property
+    def code(self) -> str:
+        return OUTPUTS_INVALID
+
+    @property
+    def message(self) -> str:
+        return self.misses
 
 
 @dataclass(frozen=True, slots=True)

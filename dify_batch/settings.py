@@ -92,6 +92,7 @@ class Settings:
     initial_retry_delay: float = _default("initial_retry_delay")
     max_retry_delay: float = _default("max_retry_delay")
     retry_policy: Literal["strict", "safe", "all"] = _default("retry_policy")
+    expect: Path | None = None
     settle: float = _default("settle")
     stuck_after: float | None = None
     max_outage: float = _default("max_outage")
@@ -141,7 +142,7 @@ class Settings:
     def __post_init__(self) -> None:
         put = object.__setattr__  # frozen for everyone else
         put(self, "input", os.fspath(self.input))
-        for name in ("output", "log_file", "report", "env_file", "files_root", "ids"):
+        for name in ("output", "log_file", "report", "env_file", "files_root", "ids", "expect"):
             if isinstance(getattr(self, name), str):
                 put(self, name, Path(getattr(self, name)))
         key = cast(object, self.api_key)
@@ -265,6 +266,7 @@ def _check_together(settings: Settings) -> None:
         )
     require_regular(settings.output, "--output")
     files = {"--output": settings.output, "--log-file": settings.log_file, "--report": settings.report}
+    files["--expect"] = settings.expect
     files["--metrics"] = settings.metrics if isinstance(settings.metrics, Path) else None
     if settings.input != "-":
         files["--input"] = Path(settings.input)

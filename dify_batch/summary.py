@@ -39,6 +39,7 @@ class PausedRun:
 class Summary:
     """What became of the rows. Each row is counted in exactly one of the states, so they add up to `rows`.
 
+    `invalid`: rows whose answers miss --expect.
     `recovered`: results taken from runs that were looked up. `posts`: POSTs that left for the server.
     `total_price`: currency → exact amount, of the runs that told one. `elapsed_time`: seconds. `paused_rows`: the
     first PAUSED_SHOWN of those that wait for a person.
@@ -51,6 +52,7 @@ class Summary:
     success: int = 0
     partial_success: int = 0
     failed: int = 0
+    invalid: int = 0
     unknown: int = 0
     paused: int = 0
     running: int = 0
@@ -73,6 +75,7 @@ class Summary:
         "success",
         "partial_success",
         "failed",
+        "invalid",
         "unknown",
         "paused",
         "running",
@@ -136,6 +139,7 @@ class Stats:
     success: int = 0
     partial_success: int = 0
     failed: int = 0
+    invalid: int = 0
     unknown: int = 0
     paused: int = 0
     running: int = 0
@@ -179,6 +183,7 @@ class Stats:
             + self.success
             + self.partial_success
             + self.failed
+            + self.invalid
             + self.unknown
             + self.paused
             + self.running
@@ -190,6 +195,7 @@ class Stats:
             success=self.success,
             partial_success=self.partial_success,
             failed=self.failed + self.left_out,
+            invalid=self.invalid,
             unknown=self.unknown,
             paused=self.paused,
             running=self.running,

@@ -8,6 +8,7 @@ import shlex
 from dify_batch.errors import DifyBatchError
 from dify_batch.ids import DONE, IN_INPUT, RETRY, SELECTED, IdIndex
 from dify_batch.ledger.state import Phase, State
+from dify_batch.outcomes import OUTPUTS_INVALID
 from dify_batch.reports.nextsteps import Call, Left, steps
 from dify_batch.settings import Settings
 from dify_batch.summary import PAUSED_SHOWN, PausedRun, Stats, Summary
@@ -21,7 +22,7 @@ def summarise(stats: Stats, index: IdIndex, state: State, *, on_disk: bool = Fal
     """
     paused_rows: list[PausedRun] = []
     done = sum(1 for row_id in index.ids(IN_INPUT) if index.has(row_id, DONE))
-    paused = running = failed = unknown = 0
+    paused = running = failed = invalid = unknown = 0
     for row_id, row in state.rows.items():
         if index.has(row_id, IN_INPUT):
             if row.phase is Phase.PAUSED:
@@ -31,11 +32,12 @@ def summarise(stats: Stats, index: IdIndex, state: State, *, on_disk: bool = Fal
             running += row.phase in (Phase.SENT, Phase.STARTED, Phase.HELD)
             if row.phase is Phase.FAILED and index.has(row_id, SELECTED):
                 unknown += row.kind == "unknown"
-                failed += row.kind != "unknown"
+                invalid += row.code == OUTPUTS_INVALID
+                failed += row.kind != "unknown" and row.code != OUTPUTS_INVALID
     waiting = sum(1 for row_id in index.ids(IN_INPUT) if index.has(row_id, RETRY) and not index.has(row_id, DONE))
     live = stats.summary()
     if not on_disk:
-        failed, unknown = stats.failed, stats.unknown
+        failed, invalid, unknown = stats.failed, stats.invalid, stats.unknown
     fresh = max(0, done - stats.done_before)
     partial = min(live.partial_success, fresh)
     return dataclasses.replace(
@@ -44,11 +46,12 @@ def summarise(stats: Stats, index: IdIndex, state: State, *, on_disk: bool = Fal
         success=fresh - partial,
         partial_success=partial,
         failed=failed + stats.left_out,
+        invalid=invalid,
         unknown=unknown,
         paused=paused,
         running=running,
         paused_rows=tuple(paused_rows),
-        retry_waiting=max(0, waiting - failed - unknown),
+        retry_waiting=max(0, waiting - failed - invalid - unknown),
         untouched=max(0, live.rows - stats.left_out - done - paused - running - waiting),
     )
 
@@ -63,7 +66,7 @@ def closing_error(
     """The error that a batch ends with: what stopped it, else failed rows, else runs that still go on."""
     if error is not None and not (error.code == "not_finished" and not summary.untouched and not summary.running):
         return error
-    failed = summary.failed + summary.unknown
+    failed = summary.failed + summary.invalid + summary.unknown
     in_retry = waiting(summary, left_out=left_out, asked=asked)
     if failed:
         hint = f"dify-batch status {settings.results} tells why; "
@@ -117,4 +120,4 @@ def next_steps(
 
 def waiting(summary: Summary, *, left_out: int, asked: int) -> int:
     """How many rows wait in `.retry`."""
-    return summary.failed + summary.unknown + summary.retry_waiting - left_out + asked
+    return summary.failed + summary.invalid + summary.unknown + summary.retry_waiting - left_out + asked

@@ -137,10 +137,13 @@ class Execution:
             batch=batch,
             limit=first_limit(frame.share, prepared.fits, frame.seams.clock),
             new_limit=later_limits(frame.share, prepared.fits, frame.seams.clock),
+            expectation=frame.expectation,
             budget=await frame.seams.threads.run(lambda: budget_of(frame.share, frame.paths)),
             rows=prepared.selection.new_rows(ledger),
             recovered=open_works,
         )
+        if frame.expectation is not None:
+            frame.expectation.trusted = prepared.state.done > 0
         self._tell_the_past(engine, works, delays)
         log.info("batch %s: %d rows to run, %d runs of before to collect", batch, prepared.to_run, len(open_works))
         frame.control.attach(engine)

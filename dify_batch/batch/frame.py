@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from dify_batch.batch.control import Control
 from dify_batch.batch.share import Share
 from dify_batch.batch.surface import AppClient, Target
+from dify_batch.engine.expecting import Expectation
 from dify_batch.input.rows import RowSource
 from dify_batch.ledger.disk import Disk
 from dify_batch.ledger.formats import Paths
@@ -21,7 +22,8 @@ log: logging.Logger = logging.getLogger("dify_batch")
 @dataclass(slots=True)
 class Frame:
     """`target`: the app and its server, asked as its kind is once that is known; `share`: what of the whole batch's
-    figures is this process's; `source`: the open input; `paths`: the files of the output."""
+    figures is this process's; `source`: the open input; `paths`: the files of the output.
+    `expectation`: of --expect."""
 
     target: Target
     share: Share
@@ -31,6 +33,7 @@ class Frame:
     paths: Paths
     seams: Seams
     disk: Disk
+    expectation: Expectation | None = None
 
     @property
     def settings(self) -> Settings:

@@ -13,6 +13,7 @@ from dify_batch.addressing import check_certificates
 from dify_batch.batch.control import Control
 from dify_batch.batch.ending import summarise
 from dify_batch.batch.execution import Execution
+from dify_batch.batch.expectation import read_expectation
 from dify_batch.batch.frame import Frame
 from dify_batch.batch.plan import Plan, make_plan
 from dify_batch.batch.preparation import Preparation
@@ -90,6 +91,7 @@ async def run_batch(
     stats = stats or Stats(clock=seams.clock)
     disk = disk or Disk()
     paths = require_output(settings.results, settings.input, overwrite=settings.overwrite)
+    expectation = None if settings.expect is None else read_expectation(settings.expect)
     require_same_parts(settings.output, settings.shard)
     control.watch_over(asyncio.current_task())
     if rows is not None and settings.input != "-":
@@ -116,7 +118,7 @@ async def run_batch(
             stack.callback(lock.release)
         check_certificates(settings.base_url, os.environ)
         target = await stack.enter_async_context(open_target(settings, transport, seams))
-        frame = Frame(target, share_of(settings), control, stats, source, paths, seams, disk)
+        frame = Frame(target, share_of(settings), control, stats, source, paths, seams, disk, expectation)
         prepared = await Preparation(frame, collect=collect).run()
         if frame.settings.dry_run:
             first = [work for work, _ in zip(prepared.selection.new_rows(), range(_SHOWN), strict=False)]

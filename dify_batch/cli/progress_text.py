@@ -44,6 +44,7 @@ def details(snap: Snapshot, *, places: bool = False) -> list[str]:
     """The parts after the count of done rows; parts that say nothing are left out. While the server is away the rate
     of before says nothing, and nobody knows the end."""
     parts = [f"{snap.failed:,} failed"]
+    parts += [f"{snap.invalid:,} invalid"] if snap.invalid else []
     parts += [f"{snap.unknown:,} unknown"] if snap.unknown else []
     parts += [f"{snap.paused:,} paused"] if snap.paused else []
     parts.append(in_flight(snap, places=places))
@@ -109,7 +110,7 @@ def summary_text(
     lines.append(", ".join([*facts, duration(summary.elapsed_time)]))
     lines += [text[0].upper() + text[1:]] if (text := times_text(summary.run_time, summary.queue_time)) else []
     lines.append(f"Results: {output}")
-    if summary.failed or summary.unknown or summary.retry_waiting:
+    if summary.failed or summary.invalid or summary.unknown or summary.retry_waiting:
         lines.append(f"To run again: {output}.retry")
     if page is not None:
         lines.append(f"Report: {page}")

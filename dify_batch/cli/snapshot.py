@@ -52,6 +52,7 @@ class Snapshot:
     in_flight: int
     limit: int
     tokens: int
+    invalid: int = 0
     unknown: int = 0
     paused: int = 0
     state: str = ""
@@ -151,6 +152,7 @@ def snapshot(stats: Stats, rate: float | None = None) -> Snapshot:
         limit=stats.limit,
         tokens=stats.total_tokens,
         price=price_text(stats.used.prices),
+        invalid=stats.invalid,
         unknown=stats.unknown,
         paused=stats.paused,
         state=one_line(stats.state),

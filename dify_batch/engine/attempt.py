@@ -37,6 +37,7 @@ class Attempts:
     in_flight: how many are. `pause`: sleeps, or less if no more rows are taken.
     ended: told each answer, its mode, and how long it took.
     trace: gives the X-Trace-Id of a row's attempt.
+    judged: holds an outcome against --expect.
     posted: called with 1 for each POST that goes, and -1 for one that turned out not to have left.
     """
 
@@ -59,6 +60,7 @@ class Attempts:
         trace: Callable[[str, int], str],
         posted: Callable[[int], None],
         ended: Callable[[Outcome, Mode, float], None] = lambda *_: None,
+        judged: Callable[[Outcome], Outcome] = lambda outcome: outcome,
     ) -> None:
         self._client = client
         self._journal = journal
@@ -76,6 +78,7 @@ class Attempts:
         self._trace = trace
         self._posted = posted
         self._ended = ended
+        self._judged = judged
 
     async def make(self, work: Work, *, goes_first: bool) -> None:
         """Sends a row once and tells the course what came of it.
@@ -148,6 +151,7 @@ class Attempts:
             )
         except Foreign as error:
             outcome = error.outcome
+        outcome = self._judged(outcome)
         seconds = clock.monotonic() - began
         ref = run_of(outcome)
         # What a blocking answer took beyond the run itself, it waited for a connection slot.

@@ -12,7 +12,19 @@ from dify_batch.engine.work import Work
 from dify_batch.ids import SELECTED
 from dify_batch.input.files import described
 from dify_batch.ledger.store import Held, Ledger
-from dify_batch.outcomes import CUT_OFF, Failed, Fatal, Lost, Paused, Succeeded, Throttled, Unreachable
+from dify_batch.outcomes import (
+    CUT_OFF,
+    OUTPUTS_INVALID,
+    Failed,
+    Fatal,
+    Invalid,
+    Lost,
+    Outcome,
+    Paused,
+    Succeeded,
+    Throttled,
+    Unreachable,
+)
 from dify_batch.summary import Stats
 from dify_batch.usage import Use
 
@@ -29,7 +41,7 @@ class Books:
         order: with --keep-order, the results that wait for an earlier row.
         stopped_by_user: whether runs have been stopped on the server because the user said so.
         on_failure: called for each row that has come to `.retry`. `on_change`: for each row whose turn has
-            come. `on_use`: with what each run used.
+            come. `on_use`: with what each run used. `on_end`: for each run that has ended.
     """
 
     def __init__(
@@ -41,6 +53,7 @@ class Books:
         stopped_by_user: Callable[[], bool],
         on_failure: Callable[[], None],
         on_use: Callable[[Use], None],
+        on_end: Callable[[Outcome], None],
         on_change: Callable[[], None],
     ) -> None:
         self._ledger = ledger
@@ -49,6 +62,7 @@ class Books:
         self._stopped_by_user = stopped_by_user
         self._on_failure = on_failure
         self._on_use = on_use
+        self._on_end = on_end
         self._on_change = on_change
 
     @property
@@ -97,7 +111,7 @@ class Books:
                 | Seen(outcome=Failed(result=result, confirmed=True))
             ):
                 ledger.spent(work.id, result.ref.run_id, Use.of_run(result))
-                if result.status == CUT_OFF:
+                if result.status == CUT_OFF or isinstance(fact.outcome, Invalid):
                     ledger.kept(work.id, result.outputs)
             case NotSent(reason=reason) | Answered(outcome=Unreachable(message=reason)) if work.intent:
                 ledger.unsent(work.id, reason)
@@ -117,6 +131,7 @@ class Books:
             outcome = fact.outcome
             if isinstance(outcome, Succeeded) or (isinstance(outcome, Failed) and outcome.confirmed):
                 self._on_use(stats.ended(outcome.result))
+                self._on_end(outcome)
         elif isinstance(fact, Sent):
             stats.mode = fact.mode
         elif isinstance(fact, Started):
@@ -173,6 +188,8 @@ class Books:
         if kind == "unknown":
             stats.unknown += work.counts
             self._on_use(Use())  # a run of it may exist, and be paid for
+        elif code == OUTPUTS_INVALID:
+            stats.invalid += work.counts
         else:
             stats.failed += work.counts
         kind_of = (code, message[:_TEXT_COUNTED])

@@ -55,8 +55,10 @@ from dify_batch.engine.facts import (
 from dify_batch.engine.row import EXCUSES, Ask, Impossible, Row, Stage
 from dify_batch.engine.steps import STUCK, Follow, GiveUp, Keep, Leave, LookUp, Send, Step, StopBatch, Watch
 from dify_batch.outcomes import (
+    OUTPUTS_INVALID,
     Failed,
     Fatal,
+    Invalid,
     Lost,
     Outcome,
     Paused,
@@ -188,10 +190,12 @@ def _known(row: Row, ref: RunRef, reason: str) -> Advance:
 
 def _failed(rules: Rules, row: Row, outcome: Failed) -> Advance:
     result = outcome.result
-    failure = GiveUp("failed", outcome.code, outcome.message, result.ref.run_id, result.failed_node)
+    kind = "invalid" if isinstance(outcome, Invalid) else "failed"
+    failure = GiveUp(kind, outcome.code, outcome.message, result.ref.run_id, result.failed_node)
     if row.ask is not Ask.NOTHING and row.may_send:  # --retry runs what has failed, whenever that is learnt
         return _again(row._replace(failure=failure), f"its run has failed ({outcome.message}), and --retry asks for it")
-    if rules.policy == "all" and outcome.code == "run_failed" and row.retries < rules.max_retries and row.may_send:
+    repeats = outcome.code in ("run_failed", OUTPUTS_INVALID)
+    if rules.policy == "all" and repeats and row.retries < rules.max_retries and row.may_send:
         waiting = row._replace(failure=failure)
         return _again(waiting, f"the run failed ({outcome.message}) and the policy is all", charged=True)
     return _conclude(row, failure)

@@ -39,6 +39,7 @@ class Following:
     settle: --settle, seconds: right after its start a run may not be in the database yet.
     stuck_after: seconds after which a run that says running is given up.
     leaving: whether nothing is waited for any more. `pause`: sleeps, or less if the batch leaves.
+    judged: holds an outcome against --expect.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Following:
         stuck_after: Callable[[], float],
         leaving: Callable[[], bool],
         pause: Callable[[float], Awaitable[None]],
+        judged: Callable[[Outcome], Outcome] = lambda outcome: outcome,
     ) -> None:
         self._client = client
         self._health = health
@@ -63,6 +65,7 @@ class Following:
         self._stuck_after = stuck_after
         self._leaving = leaving
         self._pause = pause
+        self._judged = judged
 
     async def follow(self, work: Work, *, until: float) -> Seen | Gone:
         """Stays with a known run until it ends, or is stuck, or `until` (monotonic). Its detail decides; events only
@@ -90,7 +93,7 @@ class Following:
                 began = self._clock.monotonic()
                 seen = await self._client.follow(work.ref, user=work.user, timeout=min(_ATTACH, left))
                 if isinstance(seen, Succeeded | Paused) or (isinstance(seen, Failed) and seen.confirmed):
-                    return Seen(seen)
+                    return Seen(self._judged(seen))
                 if self._clock.monotonic() - began < pause:
                     await self._pause(min(pause, left))  # cut at once: no tight loop
             else:
@@ -119,7 +122,7 @@ class Following:
             if not isinstance(seen, Running | Unreachable):
                 outcome = seen
         goes_on = isinstance(outcome, Running | Unreachable)
-        return Seen(outcome, stuck=goes_on and self._age(work, detail.created_at) >= self._stuck_after())
+        return Seen(self._judged(outcome), stuck=goes_on and self._age(work, detail.created_at) >= self._stuck_after())
 
     def _age(self, work: Work, created_at: float | None) -> float:
         """Seconds since the run began: by the server's own times, which no jump of our clock changes, else by ours."""

@@ -23,6 +23,7 @@ from dify_batch.engine.canary import Canary
 from dify_batch.engine.claims import Claims
 from dify_batch.engine.conductor import Conductor, Parts
 from dify_batch.engine.course import PolicyName, Rules
+from dify_batch.engine.expecting import Expectation
 from dify_batch.engine.following import Following
 from dify_batch.engine.health import Health
 from dify_batch.engine.limit import Limit
@@ -92,6 +93,7 @@ class Engine:
         batch: str,
         limit: Limit,
         budget: Budget | None = None,
+        expectation: Expectation | None = None,
         new_limit: Callable[[int], Limit] | None = None,
         rows: Iterator[Work],
         recovered: list[Work],
@@ -99,6 +101,8 @@ class Engine:
         clock = seams.clock
         self._options = options
         self._budget = budget
+        self._expectation = expectation
+        judged = expectation.judged if expectation is not None else (lambda outcome: outcome)
         # Only streams tell the price.
         in_money = budget is not None and budget.max_cost is not None
         self.modes: Modes = Modes(options.mode, stay="streaming" if in_money else None)
@@ -124,6 +128,7 @@ class Engine:
             stopped_by_user=lambda: stopping.stopped_runs,
             on_failure=stopping.count_failure,
             on_use=lambda use: budget.told(use) if budget is not None else None,
+            on_end=self._run_ended,
             on_change=self.changed,
         )
         self._following = Following(
@@ -135,6 +140,7 @@ class Engine:
             stuck_after=self._stuck_after,
             leaving=lambda: stopping.leaving,
             pause=stopping.pause,
+            judged=judged,
         )
         backlog = Backlog(
             client, clock, ours=self._is_ours, over=self.claims.over, dead=self._is_dead, stuck_after=self._stuck_after
@@ -172,6 +178,7 @@ class Engine:
             trace=lambda row_id, attempt: trace_id(batch, row_id, attempt),
             posted=self._posted,
             ended=self._ended,
+            judged=judged,
         )
         self.pool: Pool = Pool(
             rows,
@@ -292,6 +299,10 @@ class Engine:
     def _looked(self, seconds: float, in_flight: int) -> None:
         self.health.limit.looked(seconds, in_flight)
         self.pool.wake()
+
+    def _run_ended(self, outcome: Outcome) -> None:
+        if self._expectation is not None and (error := self._expectation.told(outcome)) is not None:
+            self.stopping.fail(error)
 
     def _posted(self, more: int) -> None:
         self._stats.posts += more

@@ -10,7 +10,7 @@ from dify_batch.ids import id_fault
 from dify_batch.summary import Notice
 from dify_batch.text import count, show
 
-ADDED = ("_status", "_code", "_reason", "_run_id", "_time", "_node")
+ADDED = ("_status", "_code", "_reason", "_run_id", "_time", "_node", "_outputs")
 """The columns that `export --failed` adds to a table; they are no inputs, so that it is accepted again as it stands."""
 ADDED_ALWAYS = frozenset({"_status", "_code", "_reason", "_run_id", "_time"})
 """Those that each version has added: by them such a table is known."""

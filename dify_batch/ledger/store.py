@@ -252,7 +252,8 @@ class Ledger:
             self._record("spent", row_id, run=run_id, **facts)
 
     def kept(self, row_id: str, outputs: Any) -> None:
-        """What there is of an answer that is no result, as it was cut off: for whoever reads the journal."""
+        """An answer that is no result, as it was cut off or misses --expect: for whoever reads the journal, and
+        `export --failed`."""
         self._record("kept", row_id, outputs=outputs)
 
     def failed(
@@ -268,7 +269,8 @@ class Ledger:
         """The row ended without a result and can be replayed.
 
         `kind`: "failed" (the run ended so), "rejected", "stopped" (by the user), "unknown" (whether a run exists
-        cannot be told), "invalid" (does not pass the checks). `node`: where the run failed.
+        cannot be told), "invalid" (its inputs do not pass the checks, or its outputs those of
+        --expect). `node`: where the run failed.
         """
         row = self.row(row_id)
         if row.phase is Phase.PAUSED:

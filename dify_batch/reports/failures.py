@@ -36,11 +36,11 @@ class Failures:
 
     def __init__(self, name: Path, outputs: Sequence[tuple[formats.Paths, State]], source: str | None) -> None:
         self._rows: dict[str, RowState] = {}
-        self._times: dict[str, str] = {}
+        self._told: dict[str, tuple[str | None, Any]] = {}
         for paths, state in outputs:
             rows = {row_id: row for row_id, row in state.rows.items() if row.phase is Phase.FAILED}
             self._rows |= rows
-            self._times |= _times(paths.journal, rows)
+            self._told |= _told(paths.journal, rows)
         if not self._rows:
             raise UsageError(
                 f"{name}: no row has failed, so there is nothing to write",
@@ -91,7 +91,8 @@ class Failures:
         values = self._found.get(row_id, {self._id_column: row_id})
         row = self._rows[row_id]
         node = None if row.node is None else str(row.node)
-        added = (row.kind or "failed", row.code, row.message, row.run_id, self._times.get(row_id), node)
+        at, outputs = self._told.get(row_id, (None, None))
+        added = (row.kind or "failed", row.code, row.message, row.run_id, at, node, outputs)
         return [*(values.get(column.name) for column in self.columns[: -len(ADDED)]), *added]
 
     def rows(self) -> Iterator[tuple[list[Any], str]]:
@@ -124,15 +125,24 @@ def _last(states: Sequence[State]) -> Mapping[str, Any]:
     return next((state.last_batch for state in states if state.last_batch), {})
 
 
-def _times(journal: Path, rows: Mapping[str, object]) -> dict[str, str]:
-    """When each row failed last."""
-    found: dict[str, str] = {}
+def _told(journal: Path, rows: Mapping[str, object]) -> dict[str, tuple[str | None, Any]]:
+    """When each row failed last, and what there is of an answer of that attempt."""
+    found: dict[str, tuple[str | None, Any]] = {}
+    kept: dict[str, Any] = {}
     for line, _ in lines_of(journal):
         head = formats.journal_head(line)
-        if head is not None and head[0] == b"failed":
-            record = journal_record(line)
-            if record is not None and record.get("id") in rows and "at" in record:
-                found[record["id"]] = record["at"]
+        if head is None or head[0] not in (b"sent", b"kept", b"failed"):
+            continue
+        row_id = head[1].decode("utf-8", "replace")
+        if row_id not in rows:
+            continue
+        record = journal_record(line) or {}
+        if head[0] == b"sent":
+            kept.pop(row_id, None)
+        elif head[0] == b"kept":
+            kept[row_id] = record.get("outputs")
+        else:
+            found[row_id] = (record.get("at"), kept.get(row_id))
     return found
 
 

@@ -79,7 +79,7 @@ def ending(
     by_code: Counter[str] = Counter()
     for (code, _), number in failures.items():
         by_code[code] += number
-    waiting = summary.failed + summary.unknown + summary.paused + summary.retry_waiting
+    waiting = summary.failed + summary.invalid + summary.unknown + summary.paused + summary.retry_waiting
     return Notification(
         event="needs_person" if waiting or status not in _NOBODY else "end",
         output=output,

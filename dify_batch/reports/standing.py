@@ -91,6 +91,7 @@ class Standing:
 
     `total_tokens`, `total_price` (currency → exact amount): of all runs, failed ones included. `queue_time`,
     `run_time`: mean seconds that the runs of the results waited for their start and worked, of those that tell.
+    `invalid`: rows whose answers miss --expect.
     `held`: results that lie in the journal until their turn comes (--keep-order). `retry_waiting`: ids in `.retry`
     of which the journal knows no failure, as a person wrote them there.
     `to_retry`: rows that `--retry` would run. `retry_unknown`: those ids of `.retry` that the journal has never
@@ -103,6 +104,7 @@ class Standing:
     success: int
     partial_success: int
     failed: int
+    invalid: int
     unknown: int
     retry_waiting: int
     to_retry: int

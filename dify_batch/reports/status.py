@@ -21,6 +21,7 @@ from dify_batch.ledger.records import journal_record
 from dify_batch.ledger.shards import outputs_of, part_of
 from dify_batch.ledger.spent import figures_of_line, spent
 from dify_batch.ledger.state import Phase, RowState, State, lines_of, read_state
+from dify_batch.outcomes import OUTPUTS_INVALID
 from dify_batch.reports.standing import FailureGroup, Holder, InFlight, LastBatch, Parts, PausedRow, Standing
 from dify_batch.reports.status_text import next_steps, text_of
 from dify_batch.seams import REAL
@@ -95,6 +96,7 @@ def status_report(output: Path, *, now: float | None = None) -> StatusReport:
     failed = by_phase[Phase.FAILED]
     groups = group_failures(failed)
     unknown = sum(1 for _, row in failed if row.kind == "unknown")
+    invalid = sum(1 for _, row in failed if row.code == OUTPUTS_INVALID)
     moment = REAL.clock.wall() if now is None else now
     holders = [look.holder for look in looks if look.holder is not None]
     if outputs != [output] and (whole := writer_of(formats.Paths.of(output).lock)) is not None:
@@ -105,7 +107,8 @@ def status_report(output: Path, *, now: float | None = None) -> StatusReport:
         done=sum(look.state.done for look in looks),
         success=sum(look.state.done - look.partial for look in looks),
         partial_success=sum(look.partial for look in looks),
-        failed=len(failed) - unknown,
+        failed=len(failed) - unknown - invalid,
+        invalid=invalid,
         unknown=unknown,
         retry_waiting=sum(_by_hand(look.state) for look in looks),
         to_retry=sum(look.to_retry for look in looks),

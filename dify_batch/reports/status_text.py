@@ -110,6 +110,7 @@ def _lines(report: Standing) -> Iterator[str]:
     counts = [f"{report.done:,} done" + (f" ({report.partial_success:,} in part)" if report.partial_success else "")]
     open_rows = (
         (report.failed, "failed"),
+        (report.invalid, "invalid"),
         (report.unknown, "unknown"),
         (report.retry_waiting, "added to .retry by hand"),
         (len(report.paused), "paused"),
@@ -134,7 +135,7 @@ def _lines(report: Standing) -> Iterator[str]:
     if report.failures:
         yield "Failed:"
         for group in report.failures:
-            name = "unknown, " if group.kind == "unknown" else ""
+            name = f"{group.kind}, " if group.kind in ("unknown", "invalid") else ""
             yield f"  {group.count:,} x {name}{one_line(group.code)}: {one_line(group.message, 300)}"
             if group.nodes:
                 yield f"      at the node {', '.join(one_line(node) for node in group.nodes)}"

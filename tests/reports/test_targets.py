@@ -163,7 +163,7 @@ def test_the_failed_rows_with_their_inputs(output: Path, suffix: str) -> None:
     target = output.with_name(f"bad{suffix}")
     for _ in range(2):  # and what it wrote it replaces
         report = export(output, target, failed=True)
-    assert report.columns == ("id", "q", "_status", "_code", "_reason", "_run_id", "_time", "_node")
+    assert report.columns == ("id", "q", "_status", "_code", "_reason", "_run_id", "_time", "_node", "_outputs")
     assert (report.rows, report.failed, report.results) == (2, 2, 0)
     if suffix == ".csv":
         first, second = read_csv(target)
@@ -201,7 +201,7 @@ def test_when_and_from_where_an_input_was_read(tmp_path: Path) -> None:
     (row,) = read_csv(tmp_path / "bad.csv")
     assert row == {
         "query": "zwö", "key": "f", "_status": "invalid", "_code": "c", "_reason": "m", "_run_id": "",
-        "_time": "2026-11-22T02:00:00.000Z", "_node": "",
+        "_time": "2026-11-22T02:00:00.000Z", "_node": "", "_outputs": "",
     }  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from typing import Any
 from dify_batch.ledger import formats
 from dify_batch.ledger.spent import seconds_of, spent
 from dify_batch.ledger.state import Phase, RowState, State, lines_of, read_state
+from dify_batch.outcomes import OUTPUTS_INVALID
 from dify_batch.reports.html.figures import Points, charts
 from dify_batch.reports.html.pack import Packer, sample
 from dify_batch.reports.standing import FailureGroup
@@ -35,10 +36,11 @@ MAX_ROWS = 100_000  # rows that a browser opens at once and looks through withou
 MAX_BYTES = 200 << 20  # of their lines in the results: what a browser unpacks beside them
 TOP = 10  # slowest and dearest rows
 
-SUCCESS, PARTIAL, FAILED, UNKNOWN, PAUSED, RUNNING, WAITING = STATES = (
+SUCCESS, PARTIAL, FAILED, INVALID, UNKNOWN, PAUSED, RUNNING, WAITING = STATES = (
     "success",
     "partial success",
     "failed",
+    "invalid",
     "unknown",
     "paused",
     "running",
@@ -293,10 +295,15 @@ def results_of(path: Path) -> Iterator[dict[str, Any]]:
             yield record
 
 
+def failed_state(kind: str, code: str) -> str:
+    """Where a row in `.retry` stands."""
+    return UNKNOWN if kind == "unknown" else INVALID if code == OUTPUTS_INVALID else FAILED
+
+
 def state_name(row: RowState) -> str:
     """Where a row without a result stands."""
     if row.phase is Phase.FAILED:
-        return UNKNOWN if row.kind == "unknown" else FAILED
+        return failed_state(row.kind, row.code)
     if row.phase is Phase.PAUSED:
         return PAUSED
     return WAITING if row.phase is Phase.FREE else RUNNING

@@ -20,7 +20,6 @@ from dify_batch.ledger.rowstate import Phase, RowState
 from dify_batch.ledger.spent import seconds_of
 from dify_batch.outcomes import FailedNode
 from dify_batch.reports.html.collect import (
-    FAILED,
     MAX_ROWS,
     PARTIAL,
     PAUSED,
@@ -28,11 +27,11 @@ from dify_batch.reports.html.collect import (
     STATES,
     SUCCESS,
     TOP,
-    UNKNOWN,
     WAITING,
     Collected,
     Columns,
     Top,
+    failed_state,
     moment,
     object_of,
 )
@@ -174,7 +173,7 @@ class Follow:
     def _failed(self, source: int, row_id: str, record: Mapping[str, Any]) -> None:
         memory = self._memory
         kind, code, message = (record.get(name, "") for name in ("kind", "code", "message"))
-        state = UNKNOWN if kind == "unknown" else FAILED
+        state = failed_state(kind, code)
         self._stands(source, row_id, state)
         memory.known[source, row_id].failure = record
         node = FailedNode.of(record.get("node"))
