@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Callable
+from json import encoder as _json
 from typing import Any, NoReturn
 
 MAX_DEPTH = 200
@@ -103,3 +105,24 @@ def sendable(value: Any) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def encoder(*, compact: bool = False) -> Callable[[Any], str]:
+    """A function from a value to its JSON text, not only ASCII: what json.JSONEncoder gives in half the time, as that
+    builds an encoder for each call. `compact`: without blanks.
+
+    It raises ValueError for NaN and infinities, TypeError for what is no JSON value, RecursionError for what has no
+    end.
+    """
+    marks = (",", ":") if compact else (", ", ": ")
+    plain = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=marks)
+    make = getattr(_json, "c_make_encoder", None)
+    if make is None:
+        return plain.encode
+    quote, join = _json.encode_basestring, "".join
+    parts = make(None, plain.default, quote, None, marks[1], marks[0], False, False, False)
+
+    def encode(value: Any) -> str:
+        return quote(value) if isinstance(value, str) else join(parts(value, 0))
+
+    return encode

@@ -104,6 +104,8 @@ class Preparation:
         await self._choose_again(state, selection.chosen)
         selection.wanted = selection.ids_to_retry(state) | self._again if settings.retry else None
         to_run = 0 if self._collect else selected(self._index, selection.limit, selection.wanted, chosen)
+        # The table need not be read once more; rows that do not pass are noted on the way.
+        selection.any_new = to_run > 0 or self._index.count(INVALID) > 0
         stats.rows = self._index.count(IN_INPUT) + stats.left_out
         stats.to_run = to_run
         stats.done_before = sum(1 for row_id in self._index.ids(IN_INPUT) if self._index.has(row_id, DONE))

@@ -42,6 +42,7 @@ class Selection:
         self.limit: int | None = None
         self.claims: Mapping[str, frozenset[str]] = {}
         self.sends = True  # False: only what is under way is collected
+        self.any_new = True  # False: no row is left that an earlier invocation has not begun
         self.outlived: frozenset[str] = frozenset()
 
     def check_user_template(self) -> None:
@@ -69,9 +70,9 @@ class Selection:
         index, wanted = self._index, self.wanted
         left = self.limit if self.limit is not None else math.inf
         barred = DONE | OPEN | SELECTED | (0 if wanted is not None else RETRY)
-        if left <= 0 or not self.sends:
+        if left <= 0 or not self.sends or not self.any_new:
             return
-        for entry in valid_rows(self._source, self._bound, index, self.chosen):
+        for entry in valid_rows(self._source, self._bound, index, self.chosen, barred=barred):
             if isinstance(entry, Problem):
                 if ledger is not None:
                     self._note_invalid(entry, ledger)

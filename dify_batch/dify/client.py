@@ -22,7 +22,7 @@ from dify_batch.dify import http
 from dify_batch.dify.answers import Detail, LogEntry, LogPage, detail_of, retry_after
 from dify_batch.dify.breaks import broken_off, silent, unfinished
 from dify_batch.dify.endpoints import Endpoints
-from dify_batch.dify.exchanges import ENCODER, LOOK_UP_TIMEOUT
+from dify_batch.dify.exchanges import ENCODE, LOOK_UP_TIMEOUT
 from dify_batch.dify.hearing import detail_heard, outcome_heard
 from dify_batch.dify.protocol import Events, Reader, follow_outcome
 from dify_batch.dify.sse import EventStream
@@ -118,7 +118,7 @@ class DifyClient(Endpoints, RunEvents):
         """
         body = self._body(inputs, user, mode, files)
         try:
-            content = ENCODER.encode(body).encode()
+            content = ENCODE(body).encode()
         except (ValueError, TypeError, RecursionError) as exc:
             return Rejected("invalid_inputs", f"the inputs cannot be written as JSON: {exc}")
         request = self._request("POST", self._run_url, content, streaming=mode == "streaming", trace_id=trace_id)

@@ -7,7 +7,6 @@ second POST), cookies, and a good part of each row's time. Nothing is repeated h
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -21,13 +20,13 @@ from dify_batch.dify.transport import Broken, Transport, drop, whole_body
 from dify_batch.dify.word import word_of
 from dify_batch.errors import ConnectionFailed, DifyBatchError
 from dify_batch.seams import Seams
-from dify_batch.strictjson import json_object
+from dify_batch.strictjson import encoder, json_object
 
 LOOK_UP_TIMEOUT = 30.0
 """Seconds for one look-up: with Redis down every request is answered after 12 to 29 s [26k3, 26k4]."""
 
-# NaN is no JSON, and the server refuses it [09h]. Made once, since json.dumps makes one for each call.
-ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+# NaN is no JSON, and the server refuses it [09h].
+ENCODE = encoder(compact=True)
 
 
 _USER_AGENT = f"dify-batch/{__version__}".encode()
@@ -176,7 +175,7 @@ class Exchanges:
         return error_heard(error_of(status, response.headers, body, method, url, now=now, first=first), self._key)
 
     async def _json(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        content = None if body is None else ENCODER.encode(body).encode()
+        content = None if body is None else ENCODE(body).encode()
         return await self._answer(self._request(method, http.URL(self.base_url + path), content), LOOK_UP_TIMEOUT)
 
     def _first(self, status: int, body: bytes) -> bool:

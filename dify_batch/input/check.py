@@ -231,10 +231,10 @@ def _exactly(id_: str) -> str:
 
 
 def valid_rows(
-    source: RowSource, form: BoundForm, index: IdIndex, chosen: Container[str] | None = None
+    source: RowSource, form: BoundForm, index: IdIndex, chosen: Container[str] | None = None, *, barred: int = 0
 ) -> Iterator[tuple[Row, Inputs] | Problem]:
     """The sending pass: each row that passes, with its inputs; a Problem for everything else, by the rules of `check`.
-    Only of the `chosen` ids, None for all.
+    Only of the `chosen` ids, None for all; ids with one of the flags `barred` are passed over.
 
     A row with several problems gives several. What passed the check and does not any more (a file has gone that it
     names) gets INVALID in the index with its Problem. Uses the flag SEEN of the index for repeated ids (it is cleared
@@ -244,7 +244,7 @@ def valid_rows(
         InputChanged: what comes next is not what was checked.
     """
     index.clear(SEEN)
-    add = index.first
+    add, has = index.first, index.has
     inputs = form.inputs
     source.may_lack(form.optional_columns)
     line = 0
@@ -256,14 +256,14 @@ def valid_rows(
                 problems = [item]
             elif not add(item.id, SEEN):
                 problems = [_duplicate(item, source.id_column)]
-            elif chosen is not None and item.id not in chosen:
+            elif (barred and has(item.id, barred)) or (chosen is not None and item.id not in chosen):
                 continue
             else:
                 line = item.line
                 if source.perhaps_cut():
                     raise Changed
                 values, problems = inputs(item)
-                if index.has(item.id, INVALID):  # as the check had it, whatever has come since
+                if has(item.id, INVALID):  # as the check had it, whatever has come since
                     problems = problems or [Problem("not_checked", "it did not pass the check", line, None, item.id)]
                 elif problems:
                     index.add(item.id, INVALID)

@@ -57,9 +57,9 @@ class LocalFile:
         return mime_type(self.path.suffix) or "application/octet-stream"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Inputs:
-    """What one run is given.
+    """What one run is given. Nobody changes it once it is made (frozen, it would take twice as long to make).
 
     Attributes:
         values: the request's `inputs`; may hold LocalFile, alone or in lists.

@@ -22,14 +22,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from dify_batch.ids import read_id
+from dify_batch.ids import ID_SPACE, read_id
 from dify_batch.outcomes import PausedForm, RunRef, RunResult
-from dify_batch.strictjson import json_object
+from dify_batch.strictjson import encoder, json_object
 
 BOM = b"\xef\xbb\xbf"
-# Made once: json.dumps makes an encoder for each call that is not of the plainest kind.
-_PLAIN = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
-_COMPACT = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+_PLAIN = encoder()
+_COMPACT = encoder(compact=True)
 # What some readers take for the end of a line (str.splitlines, Node's readline): the same JSON as an escape.
 _LINE_ENDS = {0x85: "\\u0085", 0x2028: "\\u2028", 0x2029: "\\u2029"}
 STATUS_WORDS = {"succeeded": "success", "partial-succeeded": "partial-success"}
@@ -110,11 +109,11 @@ def json_line(
     What JSON can carry and UTF-8 cannot, a lone surrogate, is written as its escape, as is what some readers take for
     the end of a line. NaN and infinities, which JSON has not, become texts, and `not_finite` is called.
     """
-    encoder = _COMPACT if compact else _PLAIN
+    encode = _COMPACT if compact else _PLAIN
     try:
-        text = encoder.encode(record)
+        text = encode(record)
     except ValueError:  # NaN or an infinity
-        text = encoder.encode(finite(record))
+        text = encode(finite(record))
         if not_finite is not None:
             not_finite()
     if not text.isascii():
@@ -241,12 +240,13 @@ def glance(line: bytes) -> tuple[str | None, bytes | None]:
     look."""
     match = _PLAIN_HEAD.match(line)
     if match and line[-1:] == b"}" and b"\0" not in line:
+        begin, name = match.end(), match[1]
         try:
-            row_id = read_id(str(match[1], "utf-8"))
+            row_id = str(name, "utf-8").strip(ID_SPACE)
         except UnicodeDecodeError:
             return None, None
-        end = line.find(_OUTPUTS, match.end())
-        return row_id, line[match.end() : end] if end >= 0 else None
+        end = line.find(_OUTPUTS, begin)
+        return row_id, line[begin:end] if end >= 0 else None
     return result_id(line), None
 
 

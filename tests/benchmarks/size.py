@@ -87,15 +87,19 @@ def million(folder: Path, *, quick: bool) -> Iterator[Line]:
 
 
 def _write_results(path: Path, rows: int, size: int) -> None:
-    text = "x" * (size - 330)
+    """As a batch over `write_rows(rows, 100)` has written them: the inputs are those of the table."""
+    query, version = "x" * 88, "f602e65a-3722-49ad-b2dd-02dc75ba73f9"
+    text = "x" * (size - 600)
     with path.open("w", encoding="utf-8-sig") as file:
         for number in range(1, rows + 1):
             run_id = f"00000001-0000-4000-8000-{number:012x}"
             file.write(
-                f'{{"id": "row-{number}", "status": "success", "inputs": {{"query": "x"}}, '
+                f'{{"id": "row-{number}", "status": "success", "inputs": {{"id": "row-{number}", "query": "{query}"}}, '
                 f'"outputs": {{"answer": "{text}"}}, '
                 f'"workflow_run_id": "{run_id}", "executed_at": "2026-11-22T00:00:00Z", "retry_count": 0, '
-                f'"elapsed_time": 0.1, "total_tokens": 20, "total_steps": 2, "task_id": "{run_id}"}}\n'
+                f'"elapsed_time": 0.1, "total_tokens": 20, "total_steps": 2, "task_id": "{run_id}", '
+                f'"total_price": null, "currency": null, "workflow_id": "{version}", '
+                f'"trace_id": "dify-batch-0123456789abcdef-row-{number}-1"}}\n'
             )
 
 

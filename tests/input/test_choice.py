@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from dify_batch.errors import UsageError
-from dify_batch.ids import IN_INPUT, INVALID, IdIndex, id_hash
+from dify_batch.ids import DONE, IN_INPUT, INVALID, OPEN, IdIndex, id_hash
 from dify_batch.input.check import check, valid_rows
 from dify_batch.input.choice import choose, read_ids
 from dify_batch.input.form import Form
@@ -82,6 +82,22 @@ def test_rows_that_are_not_chosen_are_passed_over(tmp_path: Path) -> None:
         check(source, bound, index).raise_if_any(skip_invalid=True)
         found = list(valid_rows(source, bound, index, frozenset({"2", "5"})))
     assert [item.id if isinstance(item, Problem) else item[0].id for item in found] == ["2", "5"]
+
+
+def test_rows_with_a_barred_flag_are_passed_over_but_not_what_stands_twice(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("id,n,query\n1,1,a\n2,x,b\n3,3,c\n1,1,a\n5,5,e\n")
+    index = IdIndex()
+    with RowSource.open(str(path)) as source:
+        bound = ECHO.bind(source.header, id_column="id", base_dir=tmp_path)
+        check(source, bound, index).raise_if_any(skip_invalid=True)
+        for row_id in ("1", "2", "3"):
+            index.add(row_id, DONE)
+        found = list(valid_rows(source, bound, index, barred=DONE | OPEN))
+    assert [(item.kind, item.id) if isinstance(item, Problem) else item[0].id for item in found] == [
+        ("duplicate_id", "1"),
+        "5",
+    ]
 
 
 # ------------------------------------------------------------- --set and --map
