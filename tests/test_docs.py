@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -240,3 +241,28 @@ def test_the_bash_completion_is_valid_bash() -> None:
     script = shtab.complete(build_parser(complete=True), "bash")
     done = subprocess.run([bash, "-n"], input=script, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a recipe for a shell")
+@pytest.mark.parametrize("status", [0, 1, 2, 75, 130, 143])
+def test_the_recipe_runs_failed_rows_again_after_status_1_alone(status: int, tmp_path: Path) -> None:
+    """After any other one rows may still run, and --retry is not for them."""
+    text = (MANUAL / "recipes.md").read_text(encoding="utf-8")
+    (recipe,) = [block for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL) if "--retry\n" in block]
+    command = tmp_path / "dify-batch"
+    command.write_text(f'#!/bin/sh\necho "$*" >> calls\nexit {status}\n')
+    command.chmod(0o755)
+    path = os.pathsep.join([str(tmp_path), os.environ["PATH"]])
+    subprocess.run(["sh", "-c", recipe], cwd=tmp_path, env={"PATH": path}, check=False)
+    calls = (tmp_path / "calls").read_text().splitlines()
+    assert ["--retry" in call for call in calls] == ([False, True] if status == 1 else [False])
+
+
+def test_no_page_takes_any_other_end_for_failed_rows() -> None:
+    files = [ROOT / "README.md", *MANUAL.rglob("*.md"), *(ROOT / "examples").iterdir()]
+    wrong = [
+        file.name
+        for file in files
+        if re.search(r"dify-batch [^\n]*\|\|[^\n]*--retry", file.read_text(encoding="utf-8"))
+    ]
+    assert wrong == []

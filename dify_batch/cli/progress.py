@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Protocol, TextIO
 
-from dify_batch.cli.progress_text import details, failure_lines, packed, plain_line, state_text
+from dify_batch.cli.progress_text import details, failure_lines, packed, plain_line, state_alone, state_text
 from dify_batch.cli.snapshot import Asked, FailureKind, Figures, Snapshot
 from dify_batch.seams import REAL, Clock
 
@@ -136,7 +136,8 @@ def render(snap: Snapshot, width: int) -> RenderableType:
             figures[0].stylize("red", 0, len(parts[0]))
         rows += figures
     if snap.state or not snap.to_run:
-        rows.append(Text(state_text(snap) or "starting", style="yellow", no_wrap=True, overflow="ellipsis"))
+        words = state_text(snap) if snap.to_run else state_alone(snap)
+        rows.append(Text(words, style="yellow", no_wrap=True, overflow="ellipsis"))
     for line in failure_lines(snap.failures):
         rows.append(Text(line, style="red", no_wrap=True, overflow="ellipsis"))
     # A terminal echoes Ctrl-C as ^C; after a full line that would wrap, and leave a torn frame behind.

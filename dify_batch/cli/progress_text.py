@@ -34,6 +34,13 @@ def state_text(snap: Snapshot) -> str:
     return f"{head} ({duration(snap.state_for)}){colon}{reason}" if snap.state_for >= 1 else snap.state
 
 
+def state_alone(snap: Snapshot) -> str:
+    """What the batch does while no row is to be sent: what it waits for, or which runs of before it collects."""
+    if not snap.state and snap.in_flight:
+        return f"collecting {count(snap.in_flight, 'run', 'runs')} of before"
+    return state_text(snap) or "starting"
+
+
 def in_flight(snap: Snapshot, *, places: bool) -> str:
     """`9 of 9 in flight (limited by the server)`: with `places` how many could be."""
     less = f" (limited by {snap.limited_by})" if snap.limited_by else ""
@@ -66,7 +73,7 @@ def failure_lines(kinds: Iterable[FailureKind]) -> list[str]:
 def plain_line(snap: Snapshot, clock: str) -> str:
     """One line of figures; `clock` is the time of day in front."""
     if not snap.to_run:
-        return f"{clock} {state_text(snap) or 'starting'}"
+        return f"{clock} {state_alone(snap)}"
     line = f"{clock} {snap.done}/{snap.to_run} done, {', '.join(details(snap))}"
     return f"{line}; {state_text(snap)}" if snap.state else line
 

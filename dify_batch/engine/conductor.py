@@ -168,7 +168,7 @@ class Conductor:
                 waited += 1
                 await self._overdue(work, waited)
                 continue
-            fact = await self.parts.following.follow(work, until=self._until(work))
+            fact = await self.parts.following.follow(work, until=self._until(work), dead=lambda: self._is_dead(work))
             self._heard(work, fact)
             if isinstance(fact, Seen) and fact.overdue and work.row.stage is Stage.KNOWN:
                 self._goes_on(work)

@@ -67,9 +67,9 @@ class Following:
         self._pause = pause
         self._judged = judged
 
-    async def follow(self, work: Work, *, until: float) -> Seen | Gone:
-        """Stays with a known run until it ends, or is stuck, or `until` (monotonic). Its detail decides; events only
-        hasten it."""
+    async def follow(self, work: Work, *, until: float, dead: Callable[[], bool]) -> Seen | Gone:
+        """Stays with a known run until it ends, or is stuck, or is probably `dead`, or `until` (monotonic). Its detail
+        decides; events only hasten it."""
         assert work.ref is not None
         pause = _POLL_FIRST
         failed_at: float | None = None
@@ -79,6 +79,8 @@ class Following:
                 return fact
             outcome = fact.outcome if isinstance(fact, Seen) else None
             if isinstance(fact, Seen) and (fact.stuck or not isinstance(outcome, Running | Unreachable)):
+                return fact
+            if isinstance(fact, Seen) and isinstance(outcome, Running) and dead():
                 return fact
             left = until - self._clock.monotonic()
             if left <= 0 or self._leaving() or work.row.given_up:

@@ -11,6 +11,9 @@ from dify_batch.seams import Clock
 
 log: logging.Logger = logging.getLogger("dify_batch")
 
+# A server that is away, or refuses, tells the row that goes first within so many seconds, mostly.
+_TELLS_WITHIN = 5.0
+
 
 class Outage:
     """One outage for the whole batch.
@@ -60,6 +63,14 @@ class Outage:
         self.confirmed_at: float = float("-inf")
         self.answers_since: float = float("-inf")
         """Monotonic time since when the server answers, as far as is known."""
+
+    @property
+    def away(self) -> bool:
+        """Whether the server is away, or refuses. Not once a row may go first that it has not sent back for a while: it
+        runs, or waits for a place, and so do the others."""
+        if not self.active or not (self.confirmed or self.throttled):
+            return False
+        return self._task is not None or self._clock.monotonic() - self._ready_at < _TELLS_WITHIN
 
     async def passed(self) -> bool:
         """Waits until a request may be sent. True for a row that goes first: what it does is done within `first`."""
@@ -163,6 +174,7 @@ class Outage:
         self._first = True
         self._ready_at = self._clock.monotonic()
         self._turn.set()
+        asyncio.get_running_loop().call_later(_TELLS_WITHIN, self._on_change)
 
     async def _sleep(self, seconds: float) -> None:
         """Sleeps, but not past the limit of the outage."""

@@ -166,10 +166,12 @@ class Pool:
         stats, outage = self._stats, self._health.outage
         stats.limit = self._health.limit.current
         _, lost = self._beside()
-        if outage.active and (outage.confirmed or outage.throttled):
+        if outage.away:
             stats.state = f"waiting for the server: {one_line(outage.reason)}"
         elif lost and not self._busy:
             stats.state = f"looking up {lost} {'row' if lost == 1 else 'rows'} whose answer was lost"
+        elif outage.active and (outage.confirmed or outage.throttled):
+            stats.state = "the server answers again: the others go once it has dealt with one row"
         else:
             stats.state = ""
 

@@ -134,7 +134,7 @@ def whole_length(path: Path) -> tuple[int, bytes]:
     line = torn.removeprefix(BOM)
     if line and parse_any(line):
         return end, b"\n"
-    if not _may_be_ours(line):
+    if not _may_be_ours(line, end - len(line)):
         raise StorageError(
             f"{path} ends in a line that is no record of a batch and has no end: {line[:40]!r}",
             hint="is it the file that you mean? If so, end its last line with a newline or remove it",
@@ -143,7 +143,15 @@ def whole_length(path: Path) -> tuple[int, bytes]:
     return end - len(torn), b""
 
 
-def _may_be_ours(torn: bytes) -> bool:
-    """Whether a torn line can be what is left of a record: its beginning, part of the byte order mark, or the NULs that
-    a power cut leaves where data was not yet on the disk."""
-    return torn.strip()[:1] in (b"", b"{") or BOM.startswith(torn) or b"\0" in torn
+# What is not on the disk yet reads as NULs, whole sectors of them.
+_SECTOR = 512
+
+
+def _may_be_ours(torn: bytes, at: int) -> bool:
+    """Whether a torn line, which begins at byte `at` of its file, can be what is left of a record: its beginning, part
+    of the byte order mark, or what a power cut leaves where data was not yet on the disk: NULs up to its end, or to the
+    end of a sector, from which on it is there."""
+    text = torn.lstrip(b"\0")
+    if text.strip()[:2] in (b"", b"{", b'{"', b"{\0") or BOM.startswith(torn):
+        return True
+    return len(text) < len(torn) and (at + len(torn) - len(text)) % _SECTOR == 0

@@ -52,6 +52,8 @@ def test_the_line_of_the_contract() -> None:
 def test_a_line_before_and_after_anything_is_known() -> None:
     none = Snapshot(done=0, to_run=0, failed=0, in_flight=0, limit=0, tokens=0)
     assert plain_line(none, "12:00:05") == "12:00:05 starting"
+    collecting = Snapshot(done=0, to_run=0, failed=0, in_flight=4, limit=5, tokens=0)
+    assert plain_line(collecting, "12:00:05") == "12:00:05 collecting 4 runs of before"
     checking = Snapshot(0, 0, 0, 0, 0, 0, state="checking data.csv")
     assert plain_line(checking, "12:00:05") == "12:00:05 checking data.csv"
     begun = Snapshot(0, 10, 0, 5, 5, 0)

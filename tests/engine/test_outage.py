@@ -7,6 +7,7 @@ from collections.abc import Awaitable
 
 from dify_batch.engine.outage import Outage
 from dify_batch.seams import RealClock
+from tests.support.clocks import GivenClock
 
 
 class Server:
@@ -68,6 +69,31 @@ async def test_if_the_first_fails_too_the_next_one_goes_after_another_probe() ->
     with outage.first(True):
         pass  # it told nothing of the server
     assert await within(1, outage.passed()) is True
+
+
+async def test_the_server_is_called_away_only_while_it_is() -> None:
+    """It answers, but no place is free for the row that goes first, or that row's run takes long."""
+    now = 0.0
+    server = Server("refused", None)
+    outage = Outage(server.probe, lambda tries: 0.01, 60, lambda: None, GivenClock(lambda: now))
+
+    def away() -> bool:
+        return outage.away
+
+    outage.begin("refused")
+    assert not away(), "one request failed, which may have been that one's fault"
+    async with asyncio.timeout(5):
+        while server.asked < 2:
+            assert not outage.confirmed or away()
+            await asyncio.sleep(0)
+    assert await within(1, outage.passed()) is True
+    assert away(), "the row that goes first may be refused at once"
+    now = 6.0
+    assert outage.active
+    assert not away()
+    outage.begin("refused again")
+    assert away()
+    outage.close()
 
 
 async def test_throttling_is_not_probed() -> None:

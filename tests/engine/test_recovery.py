@@ -188,6 +188,21 @@ async def test_a_run_whose_detail_always_fails_is_given_up_as_stuck_and_keeps_no
     assert (stuck.exit_status, stuck.summary.unknown) == (1, 1)
 
 
+async def test_runs_that_are_probably_dead_leave_their_places_long_before_the_timeout(
+    folder: BatchFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A killed API leaves blocking runs that say running for ever: they stood in all places for the whole --timeout."""
+    monkeypatch.setattr("dify_batch.engine.health._DEAD_AFTER", 0.5)
+    folder.server.faults(rows={"r1": [{"latency": 60}], "r2": [{"latency": 60}]})
+    batch = asyncio.create_task(folder.run(mode="blocking", concurrency=2, timeout=120))
+    await soon(lambda: folder.server.state(runs=False)["running"] == 2, "both places are taken")
+    folder.server.crash("api", seconds=1.0)
+    async with asyncio.timeout(30):
+        report = await batch
+    assert (report.summary.success, report.summary.running, report.exit_status) == (2, 2, 75)
+    assert executed_more_than_once(folder.server) == {}
+
+
 async def test_keep_order_and_an_abandoned_batch_add_up(folder: BatchFolder) -> None:
     write_csv(folder.data, 6)
     folder.server.faults(rows={"r1": [{"latency": 30}]})

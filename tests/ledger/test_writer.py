@@ -268,6 +268,9 @@ async def test_who_gives_up_waiting_disturbs_nobody(tmp_path: Path) -> None:
         (b'{"a": 1}\n', b'{"a": 1}\n'),
         (b'{"a": 1}\n{"a', b'{"a": 1}\n'),
         (b'{"a": 1}\n\0\0\0', b'{"a": 1}\n'),
+        (b'{"a": 1}\n' + bytes(503) + b'x": 1}', b'{"a": 1}\n'),
+        (b'{"a": 1}\n{' + bytes(502) + b'x": 1}', b'{"a": 1}\n'),
+        (BOM + bytes(509) + b'x": 1}', BOM),
         (b'{"a": 1}\n{"a": 2}', b'{"a": 1}\n{"a": 2}\n'),
         (b'{"a": 1}\r\n\r\n  ', b'{"a": 1}\r\n\r\n'),
         (b'{"a": 1}\n{"b": "' + b"x" * 3_000_000, b'{"a": 1}\n'),
@@ -283,7 +286,19 @@ def test_what_is_left_of_a_file_when_it_is_opened(tmp_path: Path, data: bytes, k
     assert path.read_bytes() == kept + b'{"b": 1}\n'
 
 
-@pytest.mark.parametrize("data", [b"hello", b"id,query\n1,x", b"PK\x03\x04zip", b"\xff\xfe"])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"hello",
+        b"id,query\n1,x",
+        b"PK\x03\x04zip",
+        b"\xff\xfe",
+        b"GIF89a\x01\0\x01\0\x80\0\0\xff\xff\xff\0\0\0,\0\0\0\0\x01\0\x01\0\0\x02\x02D\x01\0;",
+        b"\0\0\x01\0\x01\0\x10\x10",  # an icon
+        b"\0\0\0\x18ftypmp42",
+        b"{\\rtf1 hello}",
+    ],
+)
 def test_somebody_elses_file_is_not_cut(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "data.csv"
     path.write_bytes(data)
