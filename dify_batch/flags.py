@@ -181,6 +181,10 @@ FLAGS: tuple[Flag, ...] = (
          doc="strict: only what certainly did not start. safe: also a lost request that the server's log "
          "still does not show after the settle time. all: also failed runs, and what cannot be known, so a "
          "row may run twice."),
+    Flag(dest="retry_pass", names=("--retry-pass",), action="on", group=WRONG, default=False,
+         help="at the end, run the rows that failed once more",
+         doc="When no new row is left, rows whose run failed, or whose answer misses --expect, go again, once. What "
+         "Dify refused, and what is unknown, does not."),
     Flag(dest="expect", names=("--expect",), metavar="FILE", group=WRONG, parse=Path, shown="none",
          help="a JSON Schema that the outputs of each row have to fit",
          doc="An answer that misses it is invalid: its row is in PATH.retry, and the answer in the journal and in "

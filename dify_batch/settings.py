@@ -92,6 +92,7 @@ class Settings:
     initial_retry_delay: float = _default("initial_retry_delay")
     max_retry_delay: float = _default("max_retry_delay")
     retry_policy: Literal["strict", "safe", "all"] = _default("retry_policy")
+    retry_pass: bool = _default("retry_pass")
     expect: Path | None = None
     settle: float = _default("settle")
     stuck_after: float | None = None

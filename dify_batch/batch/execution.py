@@ -141,6 +141,7 @@ class Execution:
             budget=await frame.seams.threads.run(lambda: budget_of(frame.share, frame.paths)),
             rows=prepared.selection.new_rows(ledger),
             recovered=open_works,
+            repeat=prepared.selection.repeated if settings.retry_pass else None,
         )
         if frame.expectation is not None:
             frame.expectation.trusted = prepared.state.done > 0

@@ -93,6 +93,13 @@ class Selection:
             if left <= 0:
                 return
 
+    def repeated(self, ids: frozenset[str]) -> Iterator[Work]:
+        """Rows of this invocation that have failed, to go once more. Raises InputChanged."""
+        for entry in valid_rows(self._source, self._bound, self._index, ids):
+            if not isinstance(entry, Problem) and entry[0].id in ids:
+                row, inputs = entry
+                yield Work(row.id, row.number, inputs, cells=row.values, repeated=True)
+
     def _note_invalid(self, problem: Problem, ledger: Ledger) -> None:
         """--skip-invalid: the ids of bad rows go into `.retry`, with the reason in the journal."""
         row_id = problem.id

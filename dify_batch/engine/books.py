@@ -11,6 +11,7 @@ from dify_batch.engine.steps import GiveUp, Keep
 from dify_batch.engine.work import Work
 from dify_batch.ids import SELECTED
 from dify_batch.input.files import described
+from dify_batch.ledger.state import Phase
 from dify_batch.ledger.store import Held, Ledger
 from dify_batch.outcomes import (
     CUT_OFF,
@@ -42,6 +43,7 @@ class Books:
         stopped_by_user: whether runs have been stopped on the server because the user said so.
         on_failure: called for each row that has come to `.retry`. `on_change`: for each row whose turn has
             come. `on_use`: with what each run used. `on_end`: for each run that has ended.
+        remember: which rows have failed, for `repeatable`.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class Books:
         on_use: Callable[[Use], None],
         on_end: Callable[[Outcome], None],
         on_change: Callable[[], None],
+        remember: bool = False,
     ) -> None:
         self._ledger = ledger
         self._stats = stats
@@ -64,6 +67,13 @@ class Books:
         self._on_use = on_use
         self._on_end = on_end
         self._on_change = on_change
+        self._remember = remember
+        self._failed: dict[str, tuple[str, str]] = {}
+
+    @property
+    def repeatable(self) -> frozenset[str]:
+        """With `remember`: the rows whose run has failed in this invocation, or whose answer is not as expected."""
+        return frozenset(self._failed)
 
     @property
     def held(self) -> int:
@@ -74,9 +84,26 @@ class Books:
 
     def begun(self, work: Work) -> None:
         """A row was taken from the input."""
+        if work.repeated:
+            self._begun_again(work)
         if self._order is not None:
             self._order.open(work.number)
             self._order.read_up_to(work.number)
+
+    def _begun_again(self, work: Work) -> None:
+        """A row that has failed goes once more, so it is not counted as failed meanwhile."""
+        stats, kind_of = self._stats, self._failed[work.id]
+        stats.finished -= 1
+        self._count_failed(work, kind_of[0], -1)
+        stats.failures[kind_of] -= 1
+        if not stats.failures[kind_of]:
+            del stats.failures[kind_of]
+
+    def _count_failed(self, work: Work, code: str, number: int) -> None:
+        if code == OUTPUTS_INVALID:
+            self._stats.invalid += number * work.counts
+        else:
+            self._stats.failed += number * work.counts
 
     def begun_before(self, work: Work) -> None:
         """A row of an earlier invocation is under way again; later rows wait for it."""
@@ -188,22 +215,29 @@ class Books:
         if kind == "unknown":
             stats.unknown += work.counts
             self._on_use(Use())  # a run of it may exist, and be paid for
-        elif code == OUTPUTS_INVALID:
-            stats.invalid += work.counts
         else:
-            stats.failed += work.counts
+            self._count_failed(work, code, 1)
         kind_of = (code, message[:_TEXT_COUNTED])
         # Texts that differ from row to row are counted together once there are many of them.
-        stats.failures[kind_of if kind_of in stats.failures or len(stats.failures) < _TEXTS else (code, "…")] += 1
+        if kind_of not in stats.failures and len(stats.failures) >= _TEXTS:
+            kind_of = (code, "…")
+        stats.failures[kind_of] += 1
+        if self._remember and kind in ("failed", "invalid"):
+            self._failed[work.id] = kind_of
         stats.recent_failures.append((work.id, code, message))
         where = f" (node {step.node})" if step.node is not None else ""
         log.warning("%s: %s%s", code, message, where, extra={"row": work.id})
         self._settled(work)
-        self._on_failure()
+        if not work.repeated:  # it was counted then
+            self._on_failure()
 
     def left(self, work: Work) -> None:
         """Nothing more is done for it in this invocation; it stays as the journal has it."""
-        self._settled(work, finished=False)
+        if work.repeated and self._ledger.row(work.id).phase is Phase.FAILED:  # and nothing came of going again
+            kind_of = self._failed[work.id]
+            self._count_failed(work, kind_of[0], 1)
+            self._stats.failures[kind_of] += 1
+        self._settled(work, finished=work.repeated)
 
     def goes_on(self, work: Work, yes: bool) -> None:
         """Its run has outlived --timeout, or is probably dead; or (`yes` is false) that is over."""

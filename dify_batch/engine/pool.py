@@ -148,6 +148,10 @@ class Pool:
     def _busy(self) -> bool:
         return self._turn is not None or any(not work.overdue for work in self.running.values())
 
+    def more(self, rows: Iterator[Work]) -> None:
+        """Further rows, once those before are through."""
+        self._rows, self._rows_left, self._last = rows, True, False
+
     # ---------------------------------------------------------------- the loop
 
     async def work(self) -> None:

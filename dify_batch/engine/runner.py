@@ -97,6 +97,7 @@ class Engine:
         new_limit: Callable[[int], Limit] | None = None,
         rows: Iterator[Work],
         recovered: list[Work],
+        repeat: Callable[[frozenset[str]], Iterator[Work]] | None = None,
     ) -> None:
         clock = seams.clock
         self._options = options
@@ -129,6 +130,7 @@ class Engine:
             on_failure=stopping.count_failure,
             on_use=lambda use: budget.told(use) if budget is not None else None,
             on_end=self._run_ended,
+            remember=repeat is not None,
             on_change=self.changed,
         )
         self._following = Following(
@@ -207,6 +209,7 @@ class Engine:
             attempts, self._following, self._lookups, self.pool, self.books, stopping, self.health, self.claims
         )
         self._recovered = recovered
+        self._repeat = repeat
         self._canary = Canary(
             client.probe,
             clock,
@@ -224,13 +227,11 @@ class Engine:
         try:
             for work in self._recovered:
                 self.conductor.resume(work)
-            await self.pool.work()
-            await self._end()
-            await self.stopping.stopped()
-            if not self.stopping.abandoned and self.conductor.watched:
-                await self.conductor.look_at_watched()
-                await self.pool.work()  # a watched run has failed, and the policy repeats it
-                await self._end()
+            await self._work()
+            if self._repeat is not None and self.stopping.taking and (failed := self.books.repeatable):
+                log.info("%d rows that have failed go once more", len(failed))
+                self.pool.more(self._repeat(failed))
+                await self._work()
             self.conductor.leave_watched()
         finally:
             ending = [watching, singing, *self.pool.tasks, *self.conductor.beside]
@@ -238,6 +239,16 @@ class Engine:
                 task.cancel()
             await asyncio.gather(*ending, return_exceptions=True)
             self.health.outage.close()
+
+    async def _work(self) -> None:
+        """Until all rows are through, or the batch has stopped."""
+        await self.pool.work()
+        await self._end()
+        await self.stopping.stopped()
+        if not self.stopping.abandoned and self.conductor.watched:
+            await self.conductor.look_at_watched()
+            await self.pool.work()  # a watched run has failed, and the policy repeats it
+            await self._end()
 
     async def _end(self) -> None:
         while self.pool.running or self.conductor.beside:
