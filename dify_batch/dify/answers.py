@@ -14,9 +14,10 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
+from dify_batch.dify import cures
 from dify_batch.dify.protocol import detail_outcome
 from dify_batch.dify.results import seconds, text
-from dify_batch.dify.word import ABOUT_THE_REQUEST, Word, cure, is_wrong_address, refusal, server_of, word_of
+from dify_batch.dify.word import ABOUT_THE_REQUEST, Word, is_wrong_address, refusal, server_of, word_of
 from dify_batch.errors import (
     AppError,
     AuthError,
@@ -203,18 +204,17 @@ def error_of(
     shown = f"{method} {url} answers HTTP {http_status}: {word.shown}"
     outcome = refusal(word)
     if http_status == 401:
-        return AuthError(shown, hint="set DIFY_API_KEY to the key of the workflow app (API Access in Dify)", **facts)
+        return AuthError(shown, hint=cures.of_code("unauthorized"), **facts)
     if http_status >= 500:
         return ServerError(shown, hint="look at the server's own log, then run the command again", **facts)
     if isinstance(outcome, Throttled) or (isinstance(outcome, Fatal) and outcome.kind == "quota"):
         return RateLimited(shown, hint=again, **facts)
     if http_status == 403:
-        hint = "enable the app's API in Dify (Monitoring, Backend Service API), or use a key with access"
-        return AppError(shown, code="access_denied", hint=hint, **facts)
+        return AppError(shown, code="access_denied", hint=cures.of_code("forbidden"), **facts)
     if http_status in (404, 405) and word.code != "not_found":
         return AppError(shown, hint="check DIFY_API_BASE_URL: should it end in /v1?", **facts)
     if isinstance(outcome, Fatal) and outcome.kind == "app" and http_status == 400:
-        return AppError(shown, hint=_APP_HINTS.get(outcome.code, "check the app in Dify"), **facts)
+        return AppError(shown, hint=cures.of_code(outcome.code), **facts)
     return ServerError(shown, code="server_4xx_other", **facts)
 
 
@@ -229,7 +229,7 @@ def _of_a_gateway(word: Word, asked: str, *, first: bool, again: str, facts: Map
             return AppError(shown, hint=hint, **facts)
         return ConnectionFailed(shown, hint="look at the gateway or proxy in front of Dify", **facts)
     if first and is_wrong_address(word):
-        return AppError(shown, hint=cure(word), **facts)
+        return AppError(shown, hint=cures.of_gateway(http_status, word.message), **facts)
     if http_status == 429:
         return RateLimited(shown, hint=again, **facts)
     if http_status >= 500 or http_status == 408:
@@ -237,16 +237,6 @@ def _of_a_gateway(word: Word, asked: str, *, first: bool, again: str, facts: Map
     if http_status in ABOUT_THE_REQUEST:
         return ServerError(shown, code="server_4xx_other", **facts)
     return ConnectionFailed(shown, hint="look at the gateway or proxy in front of Dify", **facts)
-
-
-_APP_HINTS: Mapping[str, str] = {
-    "not_workflow_app": "use the key of a workflow app: DIFY_API_KEY belongs to an app of another kind",
-    "app_unavailable": "publish the app in Dify (Publish), or use the key of a published workflow app",
-    "not_published": "publish the app in Dify (Publish), then run the command again",
-    "provider_not_initialize": "set up the model provider in Dify (Settings, Model Provider)",
-    "model_currently_not_support": "choose a model in the workflow that the provider supports, and publish it",
-    "bad_request": "check DIFY_WORKFLOW_ID: it is the id of a published version of this app",
-}
 
 
 def upload_outcome(error: DifyBatchError, path: str) -> Outcome:

@@ -24,6 +24,7 @@ from html import unescape
 from http import HTTPStatus
 from typing import Any
 
+from dify_batch.dify import cures
 from dify_batch.masking import LONGEST
 from dify_batch.outcomes import Fatal, Lost, Outcome, Rejected, Throttled, Unreachable
 from dify_batch.strictjson import json_object
@@ -69,13 +70,6 @@ LOOKED_AT = 8192
 
 CDN_PAUSE = 15.0
 """Seconds to wait after a CDN's 429 that asks for none: it counts over minutes, where Dify counts what runs now."""
-
-SPEAKS_HTTPS = (
-    "plain HTTP request was sent to HTTPS port",  # nginx
-    "Client sent an HTTP request to an HTTPS server",  # Go: Traefik, Caddy
-    "speaking plain HTTP to an SSL-enabled server port",  # Apache
-)
-"""What is said to http:// where https:// belongs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +126,7 @@ def _target(http_status: int, headers: Mapping[str, str]) -> str:
 def _title(body: bytes) -> str:
     """The title of a page, or a line of plain text; not what else a page says, which may quote the request."""
     head = body[:LOOKED_AT]
-    for said in SPEAKS_HTTPS:
+    for said in cures.SPEAKS_HTTPS:
         if said.encode() in head:
             return said
     found = _TITLE.search(head)
@@ -185,7 +179,13 @@ def _of_a_gateway(word: Word, retry_after: float | None, first: bool) -> Outcome
     http_status = word.http_status
     shown = f"something in front of Dify answers {word.shown}"
     if first and is_wrong_address(word):
-        return Fatal("app", "redirect" if word.target else "not_dify", shown, http_status, cure(word))
+        return Fatal(
+            "app",
+            "redirect" if word.target else "not_dify",
+            shown,
+            http_status,
+            cures.of_gateway(http_status, word.message),
+        )
     if http_status == 429:
         return Throttled(shown, CDN_PAUSE if retry_after is None else retry_after, http_status)
     if http_status in ABOUT_THE_REQUEST:
@@ -200,29 +200,6 @@ def _of_a_gateway(word: Word, retry_after: float | None, first: bool) -> Outcome
 def is_wrong_address(word: Word) -> bool:
     """Whether this, at the first question, is a wrong address, proxy or account, which waiting does not mend."""
     return not word.dify and 300 <= word.http_status < 500 and word.http_status not in _PASSES
-
-
-def cure(word: Word) -> str:
-    """What to do about a gateway's word at the first question."""
-    match word.http_status:
-        case 400 if any(said in word.message for said in SPEAKS_HTTPS):
-            return "write DIFY_API_BASE_URL with https:// in place of http://"
-        case 401:
-            return "a gateway asks for a login of its own: check DIFY_API_BASE_URL, or ask who runs that gateway"
-        case 402:
-            return "check the account of the gateway or proxy in front of Dify: it asks for payment"
-        case 407:
-            return "the proxy asks for a login: set HTTPS_PROXY or HTTP_PROXY to http://user:password@host:port"
-        case 403:
-            return "check DIFY_API_BASE_URL, and ask who runs the gateway whether it lets this machine in"
-        case 426:
-            return "check DIFY_API_BASE_URL: https in place of http?"
-        case 404 | 405:
-            return "check DIFY_API_BASE_URL: should it end in /v1?"
-        case status if 300 <= status < 400:
-            return "check DIFY_API_BASE_URL (https in place of http?); redirects are not followed"
-        case _:
-            return "check DIFY_API_BASE_URL, and the proxy or gateway in front of Dify"
 
 
 def event_refusal(message: str) -> Outcome:

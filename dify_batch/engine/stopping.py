@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
+from dify_batch.dify import cures
 from dify_batch.engine.work import Work
 from dify_batch.errors import AppError, AuthError, BatchStopped, DifyBatchError, RateLimited
 from dify_batch.outcomes import Fatal
@@ -195,7 +196,7 @@ def error_of_fatal(outcome: Fatal) -> DifyBatchError:
     if outcome.kind == "auth":
         return AuthError(
             f"the server refuses the API key: {outcome.message}",
-            hint="check DIFY_API_KEY: the app's page in Dify, API Access, API Key",
+            hint=cures.of_code("unauthorized"),
             http_status=outcome.http_status,
             server=server,
         )
@@ -208,18 +209,9 @@ def error_of_fatal(outcome: Fatal) -> DifyBatchError:
         )
     if outcome.hint is not None:  # not the app's fault
         return AppError(outcome.message, hint=outcome.hint, http_status=outcome.http_status)
-    hints = {
-        "not_published": "publish the workflow in Dify, then run the same command again",
-        "not_workflow_app": "use the API key of a workflow app",
-        "app_unavailable": "publish the app in Dify, then run the same command again",
-        "provider_not_initialize": "set the model provider up in Dify (Settings, Model Provider)",
-        "model_currently_not_support": "choose a model in the workflow that its provider offers",
-        "forbidden": "turn the app's API on in Dify (API Access)",
-        "not_found": "check DIFY_WORKFLOW_ID and DIFY_API_BASE_URL (does it end in /v1?)",
-    }
     return AppError(
         f"the app cannot run: {outcome.message}",
-        hint=hints.get(outcome.code, "look at the app in Dify, then run the same command again"),
+        hint=cures.of_code(outcome.code),
         code="access_denied" if outcome.http_status == 403 else "server_4xx_other",
         http_status=outcome.http_status,
         server=server,

@@ -7,7 +7,8 @@ import json
 import pytest
 
 from dify_batch.dify.answers import error_of
-from dify_batch.dify.word import CDN_PAUSE, SPEAKS_HTTPS, Word, refusal, word_of
+from dify_batch.dify.cures import SPEAKS_HTTPS
+from dify_batch.dify.word import CDN_PAUSE, Word, refusal, word_of
 from dify_batch.errors import AppError, AuthError, ConnectionFailed, DifyBatchError, RateLimited, ServerError
 from dify_batch.outcomes import Fatal, Lost, Rejected, Throttled, Unreachable
 

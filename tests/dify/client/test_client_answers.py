@@ -33,7 +33,7 @@ from tests.support.wire_files import answer, recorded
     ("name", "kind", "code", "hint"),
     [
         ("19h-parameters-bad-key", AuthError, "auth_expired", "DIFY_API_KEY"),
-        ("21j-api-disabled", AppError, "access_denied", "enable the app's API"),
+        ("21j-api-disabled", AppError, "access_denied", "turn the app's API on"),
         ("19c-parameters-W6-unpublished", AppError, "server_4xx_other", "publish the app"),
         ("11-wrong-app-mode", AppError, "server_4xx_other", "key of a workflow app"),
         ("21-v1-root", AppError, "server_4xx_other", "DIFY_API_BASE_URL: should it end in /v1?"),
