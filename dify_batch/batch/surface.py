@@ -154,6 +154,7 @@ async def _account(
         workflow_id=settings.workflow_id,
         workspace_id=workspace,
         external=external,
+        message=settings.query_column or QUERY,
     )
     options: dict[str, Any] = {"mode": "streaming", "user": _plain(email), "rate": settings.rate or ACCOUNT_RATE}
     if by_key is None and settings.retry_policy == "safe":

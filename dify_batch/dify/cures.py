@@ -7,7 +7,7 @@ from collections.abc import Mapping
 _OF_CODE: Mapping[str, str] = {
     "unauthorized": "check DIFY_API_KEY: the app's page in Dify, API Access, API Key",
     "forbidden": "turn the app's API on in Dify (API Access), or use a key with access",
-    "not_workflow_app": "use the key of a workflow app: DIFY_API_KEY belongs to an app of another kind",
+    "not_workflow_app": "DIFY_API_KEY belongs to an app of another kind: leave --app-kind out, or name its kind",
     "app_unavailable": "publish the app in Dify (Publish), or use the key of a published app",
     "not_published": "publish the app in Dify (Publish), then run the same command again",
     "provider_not_initialize": "set up the model provider in Dify (Settings, Model Provider)",

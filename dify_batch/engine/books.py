@@ -208,7 +208,7 @@ class Books:
         """To `.retry`."""
         stats, code, message = self._stats, step.code, step.message
         kind = step.kind
-        if code == "run_stopped" and self._stopped_by_user():
+        if code in ("run_stopped", CUT_OFF) and self._stopped_by_user():  # a chat's only sign of a stop is the latter
             kind, code = "stopped", "stopped_by_user"
         self._ledger.failed(work.id, kind=kind, code=code, message=message, run_id=step.run_id, node=step.node)
         self._ledger.index.add(work.id, SELECTED)

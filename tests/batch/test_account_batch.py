@@ -283,3 +283,12 @@ async def test_what_the_engine_raises_at_a_start_passes_through(sim: Simulator) 
     async with open_target(settings, None, REAL) as target:
         with pytest.raises(Foreign):
             await target.client.run({"query": "x"}, user="", mode="streaming", timeout=5.0, on_started=on_started)
+
+
+async def test_a_chat_s_message_may_stand_in_another_column(sim: Simulator, tmp_path: Path) -> None:
+    (tmp_path / "data.csv").write_text("id,question\nr1,hello\n", encoding="utf-8")
+    report = await batch(tmp_path, IDS["app-chat"], query_column="question")
+    assert report.exit_status == 0
+    line = results(tmp_path)["r1"]
+    assert line["inputs"]["question"] == "hello"
+    assert "hello" in line["outputs"]["answer"]

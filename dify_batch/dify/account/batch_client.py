@@ -46,7 +46,7 @@ SILENCE = 30.0
 _LOOK = 3.0
 """Seconds after which a run whose events have told no end goes on: an ended one tells it at once [27j]."""
 
-_QUERY = {"variable": "query", "label": "Message", "type": "paragraph", "required": True}
+_QUERY = {"label": "Message", "type": "paragraph", "required": True}
 
 
 class BatchClient:
@@ -55,6 +55,7 @@ class BatchClient:
     Args:
         account: the e-mail address of the sign-in: whose runs a look-up may take.
         app: `describe` of the app: info and parameters.
+        message: the input that is the message of a chat.
         by_key: a client with a key of the same app, for look-ups.
     """
 
@@ -70,6 +71,7 @@ class BatchClient:
         workflow_id: str | None = None,
         workspace_id: str | None = None,
         external: bool = False,
+        message: str = "query",
     ) -> None:
         self._client = client
         self._app_id = app_id
@@ -81,6 +83,7 @@ class BatchClient:
         self._workflow_id = workflow_id
         self._workspace_id = workspace_id
         self._external = external
+        self._message = message
         self.server_version: str | None = None
 
     @property
@@ -110,8 +113,8 @@ class BatchClient:
         found = self._app.get("parameters")
         parameters = dict(found) if isinstance(found, dict) else {}
         if self.mode in TALKS:
-            form = [entry for entry in parameters.get("user_input_form") or () if "query" not in str(entry)]
-            parameters["user_input_form"] = [{"paragraph": dict(_QUERY)}, *form]
+            form = [entry for entry in parameters.get("user_input_form") or () if _variable(entry) != self._message]
+            parameters["user_input_form"] = [{"paragraph": _QUERY | {"variable": self._message}}, *form]
         return parameters
 
     async def info(self) -> dict[str, Any]:
@@ -131,9 +134,9 @@ class BatchClient:
         trace_id: str | None = None,
     ) -> Outcome:
         """One attempt, always a stream; `user` and `mode` are not the surface's, and it reads no trace header. A row of
-        a chat is a conversation of its own, whose message is the input `query`."""
+        a chat is a conversation of its own, whose message is the input that `message` names."""
         given = dict(inputs)
-        query = str(given.pop("query")) if self.mode in TALKS and given.get("query") is not None else None
+        query = str(given.pop(self._message)) if self.mode in TALKS and given.get(self._message) is not None else None
         if files is not None:
             return Rejected("files_not_supported", "the account surface takes files as inputs of the form only")
         ask = RunAsk(
@@ -303,6 +306,12 @@ class BatchClient:
         except DifyBatchError as error:
             return error.message
         return None
+
+
+def _variable(entry: Any) -> str | None:
+    """The name of one entry of a form, `{type: {variable, …}}`."""
+    told = next(iter(entry.values()), None) if isinstance(entry, dict) else None
+    return told.get("variable") if isinstance(told, dict) else None
 
 
 def _silent(reader: Talk) -> Outcome:

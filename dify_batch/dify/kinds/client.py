@@ -84,6 +84,7 @@ class KindClient(DifyClient):
             self._run_url = http.URL(self.base_url + kind.path)
         self._users = KnownUsers(lambda user: self._conversations(user, limit=1))
         self._stopped: dict[str, tuple[RunResult, float]] = {}
+        self._stops: set[str] = set()
         self._pages: dict[tuple[str, int], str] = {}
 
     @classmethod
@@ -227,15 +228,28 @@ class KindClient(DifyClient):
             return detail
         if detail.outcome is None and user is not None:  # a look-up has found it, and knows its conversation alone
             return await self._message_detail(ref, user)
-        known = self._stopped.get(ref.run_id)
-        if isinstance(detail.outcome, Running) and known is not None:
-            result, since = known
-            if self._clock.monotonic() - since >= GRACE:
-                cut = replace(result, status=CUT_OFF, error=result.error or "the run was stopped")
-                detail = replace(detail, outcome=Failed(cut))
+        if isinstance(detail.outcome, Running) and (end := await self._stopped_end(ref, user)) is not None:
+            detail = replace(detail, outcome=end)
         if isinstance(detail.outcome, Succeeded):
             detail = replace(detail, outcome=await self._named(detail.outcome, ref, user))
         return with_message(detail, self._message)
+
+    async def _stopped_end(self, ref: RunRef, user: str | None) -> Failed | None:
+        """The end of a chatflow that has been stopped and whose detail says running for ever [31u1]."""
+        by_us = ref.task_id in self._stops
+        known = self._stopped.get(ref.run_id)
+        if known is not None:
+            result, since = known
+            if by_us:
+                return Failed(result)
+            late = self._clock.monotonic() - since >= GRACE
+            return Failed(replace(result, status=CUT_OFF, error=result.error or "it was stopped")) if late else None
+        if not by_us or ref.conversation_id is None:
+            return None
+        message = (await self._message_detail(ref, user)).outcome
+        if not isinstance(message, Succeeded):
+            return None
+        return Failed(replace(message.result, ref=ref, status="stopped", error="stopped by its user"))
 
     async def _named(self, outcome: Succeeded, ref: RunRef, user: str | None) -> Succeeded:
         """With the names of its message among the outputs: neither run detail nor the events of a run that has ended
@@ -309,6 +323,7 @@ class KindClient(DifyClient):
         if self.kind is WORKFLOW:
             await super().stop(task_id, user=user)
             return
+        self._stops.add(task_id)
         await self._json("POST", f"{self.kind.path}/{quote(task_id, safe='')}/stop", {"user": user})
 
     async def send_file(self, path: str | Path, *, user: str, mime: str) -> str | Outcome:

@@ -35,7 +35,7 @@ from tests.support.wire_files import answer, recorded
         ("19h-parameters-bad-key", AuthError, "auth_expired", "DIFY_API_KEY"),
         ("21j-api-disabled", AppError, "access_denied", "turn the app's API on"),
         ("19c-parameters-W6-unpublished", AppError, "server_4xx_other", "publish the app"),
-        ("11-wrong-app-mode", AppError, "server_4xx_other", "key of a workflow app"),
+        ("11-wrong-app-mode", AppError, "server_4xx_other", "app of another kind"),
         ("21-v1-root", AppError, "server_4xx_other", "DIFY_API_BASE_URL: should it end in /v1?"),
         ("21d-wrong-method", AppError, "server_4xx_other", "DIFY_API_BASE_URL"),
         ("21a-v1-no-slash", AppError, "server_4xx_other", "redirects are not followed"),
