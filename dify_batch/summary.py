@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
+from dify_batch.estimate import Estimate
 from dify_batch.outcomes import RunResult
 from dify_batch.seams import REAL, Clock
 from dify_batch.usage import Total, Use, exact_prices
@@ -44,6 +45,7 @@ class Summary:
     `total_price`: currency → exact amount, of the runs that told one. `elapsed_time`: seconds. `paused_rows`: the
     first PAUSED_SHOWN of those that wait for a person.
     `queue_time`, `run_time`: mean seconds that a run waited for its start, and worked, of those that tell.
+    `rest`: after a pilot (--sample, --limit), what the rows that are left would take, as `estimate.py` tells it.
     `mode`, `mode_why`: the response mode in use at the end, and why it was that one.
     """
 
@@ -67,6 +69,7 @@ class Summary:
     run_time: float | None = None
     mode: str = ""
     mode_why: str = ""
+    rest: Estimate | None = None
     warnings: tuple[Notice, ...] = ()
     paused_rows: tuple[PausedRun, ...] = ()
 
@@ -87,11 +90,12 @@ class Summary:
         found = {f.name: getattr(self, f.name) for f in fields(self)}
         for name in ("warnings", "paused_rows"):
             found[name] = [item.as_dict() for item in found[name]]
+        found["rest"] = None if self.rest is None else self.rest.as_dict()
         return found
 
     def counts(self) -> dict[str, Any]:
         """The numbers alone, for the journal: what it warned of is said there already."""
-        return {name: value for name, value in self.as_dict().items() if not isinstance(value, list)}
+        return {name: value for name, value in self.as_dict().items() if not isinstance(value, list) and name != "rest"}
 
 
 PAUSED_SHOWN = 1000

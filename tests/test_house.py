@@ -22,7 +22,7 @@ FLOORS = (
     ("flagwords",),
     ("flags",),
     ("flagvalues",),
-    ("backoff", "summary", "usage"),
+    ("backoff", "summary", "estimate", "usage"),
     ("errors", "outcomes", "ids", "strictjson", "seams", "text", "masking", "_version"),
 )
 """From the top down; the rooms of one floor may import each other, as long as no circle comes of it. `__init__` and

@@ -13,6 +13,7 @@ from dify_batch.batch.elsewhere import new_batch_name
 from dify_batch.batch.ending import closing_error, next_steps, summarise
 from dify_batch.batch.enginesettings import budget_of, first_limit, later_limits, options_of
 from dify_batch.batch.frame import Frame
+from dify_batch.batch.plan import rest
 from dify_batch.batch.preparation import Prepared
 from dify_batch.engine.course import RULES_VERSION
 from dify_batch.engine.runner import Engine
@@ -74,6 +75,8 @@ class Execution:
         if self._unwritten:
             error = self._unwritten[0]
             summary = await threads.run(self._as_on_disk)
+        elif settings.sample is not None or settings.limit is not None:
+            summary = await threads.run(lambda: self._with_rest(summary))
         left_out, asked = frame.stats.left_out, self._prepared.asked
         return summary, error, next_steps(summary, settings, error, left_out=left_out, asked=asked)
 
@@ -207,6 +210,12 @@ class Execution:
         return asyncio.get_running_loop().call_later(limit, too_long)
 
     # ---------------------------------------------------------------- after it
+
+    def _with_rest(self, summary: Summary) -> Summary:
+        """With what the rows that are left would take: after a pilot."""
+        frame = self._frame
+        found = rest(frame.paths, frame.share, summary.untouched, limit=frame.stats.limit)
+        return dataclasses.replace(summary, rest=found)
 
     def _as_on_disk(self) -> Summary:
         """The summary after a file could not be written: what counts is what the files have."""

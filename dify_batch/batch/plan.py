@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import statistics
-from collections import deque
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -15,25 +12,20 @@ from dify_batch.batch.share import Share
 from dify_batch.batch.surface import Target
 from dify_batch.engine.work import Work
 from dify_batch.errors import UsageError
+from dify_batch.estimate import Estimate, estimate
 from dify_batch.ids import DONE, IN_INPUT, INVALID, OPEN, PAUSED, RETRY, IdIndex
 from dify_batch.input.files import described
+from dify_batch.ledger.drawn import drawn
 from dify_batch.ledger.formats import Paths
-from dify_batch.ledger.spent import spent
 from dify_batch.settings import Settings
 from dify_batch.summary import Notice
-from dify_batch.text import count, duration, show
-from dify_batch.usage import exact_prices, price_text
-
-# The estimate takes the run times of the newest results, as workflows change.
-_SAMPLE = 200
-# How much of the end of the results is read for that.
-_TAIL = 4 << 20
+from dify_batch.text import count, show
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """Counts of rows; `seconds`, `tokens`, `price` (currency → amount) are estimates for the rows to run, None or
-    empty where no earlier run tells."""
+    empty where no earlier run tells; `estimate` has them with their ranges."""
 
     rows: int
     done: int
@@ -51,9 +43,11 @@ class Plan:
     price: Mapping[str, str]
     payloads: tuple[dict[str, Any], ...]
     warnings: tuple[Notice, ...]
+    estimate: Estimate | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        estimate = None if self.estimate is None else self.estimate.as_dict()
+        return asdict(self) | {"estimate": estimate}
 
     def text(self) -> str:
         """The plan for people."""
@@ -71,12 +65,8 @@ class Plan:
             + (f", {self.invalid} invalid" if self.invalid else ""),
             f"mode {self.mode}, {pace}",
         ]
-        if self.seconds is not None:
-            lines.append(f"about {duration(self.seconds)} by the run times of earlier results")
-        uses = [f"{self.tokens:,} tokens"] if self.tokens else []
-        uses += [price_text({currency: Decimal(price) for currency, price in self.price.items()})]
-        if uses := [text for text in uses if text]:
-            lines.append(f"about {', '.join(uses)} by what earlier runs used")
+        if self.estimate is not None and (text := self.estimate.text()):
+            lines.append(text)
         lines += [f"warning: {warning.message}" for warning in self.warnings]
         if self.payloads:
             lines.append(f"first {len(self.payloads)} of {self.to_run} payloads:")
@@ -136,14 +126,9 @@ def make_plan(
             counts["invalid"] += 1
         elif flags & RETRY:
             counts["retry"] += 1
-    median = median_run_time(settings.results)
-    places = share.concurrency if isinstance(share.concurrency, int) else None
-    seconds = None
-    if median is not None and places is not None:
-        by_runs = to_run * (median + (share.wait if places == 1 else 0.0)) / places
-        by_starts = to_run * max(1 / share.rate if share.rate else 0.0, share.wait)
-        seconds = round(max(by_runs, by_starts), 1)
-    tokens, prices = spent(Paths.of(settings.results)).for_rows(to_run)
+    expected = rest(Paths.of(settings.results), share, to_run)
+    told = {} if expected is None else expected.as_dict()
+    tokens, seconds = told.get("tokens"), told.get("seconds")
     return Plan(
         rows=counts["rows"],
         done=counts["done"],
@@ -156,34 +141,22 @@ def make_plan(
         rate=share.rate,
         wait=share.wait,
         mode=target.mode,
-        seconds=seconds,
-        tokens=tokens,
-        price=exact_prices(prices or {}),
+        seconds=seconds and seconds["likely"],
+        tokens=tokens and tokens["likely"],
+        price={currency: price["likely"] for currency, price in told.get("price", {}).items()},
         payloads=tuple(_payload(item, target) for item in first),
         warnings=warnings,
+        estimate=expected,
     )
+
+
+def rest(paths: Paths, share: Share, rows: int, *, limit: int = 0) -> Estimate | None:
+    """What so many rows more would take, by those of the output that are through. `limit`: what --concurrency auto
+    stands at. Raises StorageError."""
+    places = share.concurrency if isinstance(share.concurrency, int) else limit or None
+    return estimate(drawn(paths), rows, places=places, rate=share.rate, wait=share.wait)
 
 
 def _payload(work: Work, target: Target) -> dict[str, Any]:
     files = None if work.inputs is None or work.inputs.files is None else described(work.inputs.files)
     return target.payload(described(work.values), files)
-
-
-def median_run_time(results: Path) -> float | None:
-    """Median seconds of a run among the newest results; None without any."""
-    try:
-        with results.open("rb") as file:
-            end = file.seek(0, 2)
-            file.seek(max(0, end - _TAIL))
-            lines = file.read().split(b"\n")[1 if end > _TAIL else 0 :]
-    except OSError:
-        return None
-    times: deque[float] = deque(maxlen=_SAMPLE)
-    for line in lines[-_SAMPLE - 1 :]:
-        try:
-            seconds = json.loads(line.removeprefix(b"\xef\xbb\xbf")).get("elapsed_time")
-        except (ValueError, AttributeError):
-            continue
-        if isinstance(seconds, (int, float)):
-            times.append(seconds)
-    return statistics.median(times) if times else None

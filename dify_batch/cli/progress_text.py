@@ -116,6 +116,7 @@ def summary_text(
         facts.append(f"mode {summary.mode}" + (f" ({summary.mode_why})" if summary.mode_why else ""))
     lines.append(", ".join([*facts, duration(summary.elapsed_time)]))
     lines += [text[0].upper() + text[1:]] if (text := times_text(summary.run_time, summary.queue_time)) else []
+    lines += [text] if summary.rest is not None and (text := summary.rest.text()) else []
     lines.append(f"Results: {output}")
     if summary.failed or summary.invalid or summary.unknown or summary.retry_waiting:
         lines.append(f"To run again: {output}.retry")
