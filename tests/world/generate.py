@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from tests.world.history import (
@@ -100,20 +101,46 @@ def generate(seed: int, *, tame: bool = False) -> History:
     if twins:  # nobody can tell them apart under one user, and then they stay unknown
         flags = tuple((name, value) for name, value in flags if name != "user")
     invocations = tuple(_invocation(draw, nth, number, count, server, flags, tame) for nth in range(number))
-    return History(
+    history = History(
         seed=seed,
         rows=rows,
         server=server,
         network=Network() if tame else _network(draw, count),
         invocations=invocations,
     )
+    return history if tame else _rarer(Draw(seed, "rarer"), history)
+
+
+def _rarer(draw: Draw, history: History) -> History:
+    """What few people do, drawn apart so that the rest of a seed's history is what it was."""
+    invocations = list(history.invocations)
+
+    def set_flag(nth: int, name: str, value: Any) -> None:
+        one = invocations[nth]
+        flags = tuple(pair for pair in one.flags if pair[0] != name)
+        invocations[nth] = replace(one, flags=(*flags, (name, value)))
+
+    if draw.chance(0.1):
+        for nth in range(len(invocations)):
+            set_flag(nth, "concurrency", "auto")
+    if len(invocations) > 1 and draw.chance(0.04):
+        nth = draw.number(1, len(invocations) - 1)
+        if not dict(invocations[nth].flags).get("retry"):
+            set_flag(nth, "overwrite", True)
+    if len(invocations) > 1 and draw.chance(0.06):
+        nth = draw.number(1, len(invocations) - 1)
+        edits = (*invocations[nth].edits, Edit(what="table_change", row=draw.number(0, len(history.rows))))
+        invocations[nth] = replace(invocations[nth], edits=edits)
+        if not dict(invocations[nth].flags).get("retry"):
+            set_flag(nth, "rerun_changed", True)
+    return replace(history, invocations=tuple(invocations))
 
 
 class Draw:
     """Chance, with the few shapes that histories need."""
 
-    def __init__(self, seed: int) -> None:
-        self._random = random.Random(f"history {seed}")
+    def __init__(self, seed: int, what: str = "history") -> None:
+        self._random = random.Random(f"{what} {seed}")
 
     def chance(self, share: float) -> bool:
         return self._random.random() < share

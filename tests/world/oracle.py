@@ -44,9 +44,11 @@ class Span:
 
     @property
     def may_repeat_anything(self) -> bool:
-        return self.flags.get("retry_policy") == "all" or bool(
-            self.flags.get("retry_unknown") or self.flags.get("overwrite")
-        )
+        return self.flags.get("retry_policy") == "all" or bool(self.flags.get("retry_unknown"))
+
+    def has(self, run: Execution) -> bool:
+        """Whether it sent the request of a run."""
+        return self.began <= run.posted <= self.ended
 
 
 class Oracle:
@@ -83,8 +85,10 @@ class Oracle:
 
     def _executions(self) -> Iterable[Violation]:
         by_row: dict[str, list[Execution]] = {}
+        fresh = max((span.began for span in self.spans if span.flags.get("overwrite")), default=0.0)
         for execution in self._ledger:
-            by_row.setdefault(execution.row, []).append(execution)
+            if execution.posted >= fresh:  # what was sent before the person asked to start over does not count
+                by_row.setdefault(execution.row, []).append(execution)
         for row, runs in by_row.items():
             for nth in range(1, len(runs)):
                 if not self._asked(runs[nth], runs[:nth]):
@@ -95,11 +99,13 @@ class Oracle:
     def _asked(self, again: Execution, before: Sequence[Execution]) -> bool:
         """Whether the person asked for another execution: a policy or flag of the invocation that sent it, or --retry
         of a row whose runs had all failed, or are dead."""
-        span = next((s for s in reversed(self.spans) if s.began <= again.posted <= s.ended), None)
+        span = next((s for s in reversed(self.spans) if s.has(again)), None)
         if span is None:
             return False
-        if any(asked.may_repeat_anything for asked in self.spans if asked.number <= span.number):
+        if any(asked.may_repeat_anything and asked.has(run) for asked in self.spans for run in (*before, again)):
             return True  # of several POSTs that were sent all the same, only the last is looked up
+        if span.flags.get("rerun_changed") and all(run.inputs != again.inputs for run in before):
+            return True
         if not all(_over_and_failed(run, again.posted) for run in before):
             return False
         # Asked once, it may take more than one invocation: what --retry had sent may have been lost.
