@@ -274,9 +274,11 @@ def _stuck(row: Row) -> Advance:
 
 def _gone(row: Row) -> Advance:
     assert row.ref is not None
-    if row.ask is not Ask.NOTHING and row.may_send:
-        return _again(row, f"run {row.ref.run_id} is unknown to the server, and --retry asks for it")
     message = f"run {row.ref.run_id} is unknown to the server"
+    if row.may_send and row.given_up and row.ask is not Ask.NOTHING:
+        return _again(row, f"{message}, and --retry asks for it")
+    if row.may_send and row.ask is Ask.ANYWAY:  # it has begun, and may have ended well
+        return _again(row, f"{message}; --retry-unknown asks for it, so it may run twice", risky=True)
     return _conclude(row, GiveUp("unknown", "run_not_found", message, row.ref.run_id))
 
 

@@ -229,6 +229,14 @@ class Registry:
         self._by_app.setdefault(run.app.key, []).append(run)
         self._by_user.setdefault((run.app.key, run.user), []).append(run)
 
+    def forget(self, before: float) -> None:
+        """What began before then is in no log any more, whatever became of it, as on the free plan of Dify's cloud."""
+        old = {run.id for run in self.by_id.values() if run.created_at < before}
+        for runs in (*self._by_app.values(), *self._by_user.values()):
+            runs[:] = [run for run in runs if run.id not in old]
+        for run_id in old:
+            del self.by_id[run_id]
+
     def find(self, app: App, run_id: str) -> Run | None:
         """The run of that id, if it is this app's."""
         run = self.by_id.get(run_id)

@@ -131,6 +131,13 @@ def test_a_run_that_is_stuck_or_gone_is_unknown_and_never_sent_again_by_itself()
             assert given_up.kind == "unknown"
 
 
+def test_a_run_that_the_server_has_forgotten_is_sent_again_only_where_it_may_run_twice() -> None:
+    assert isinstance(step(SAFE, known(ask=Ask.CERTAIN), Gone(REF)), GiveUp)
+    again = step(SAFE, known(ask=Ask.ANYWAY), Gone(REF))
+    assert isinstance(again, Send)
+    assert again.risky
+
+
 def test_retry_sends_a_row_again_whose_run_it_finds_stuck_itself() -> None:
     again, steps = advance(SAFE, known(ask=Ask.CERTAIN), SIGHTS["stuck"])
     assert isinstance(steps[0], Send)
@@ -225,7 +232,8 @@ def unsafe(rules: Rules, row: Row, fact: Fact, steps: tuple[Step, ...]) -> str |
         case Stage.KNOWN:
             seen = isinstance(fact, Seen) and isinstance(fact.outcome, Failed) and fact.outcome.confirmed
             stuck = isinstance(fact, Seen) and fact.stuck
-            asked = row.ask is not Ask.NOTHING and (row.given_up or stuck or isinstance(fact, Gone))
+            gone = isinstance(fact, Gone) and row.ask is Ask.ANYWAY
+            asked = row.ask is not Ask.NOTHING and (row.given_up or stuck or gone)
             wanted = rules.policy == "all" or row.ask is not Ask.NOTHING
             return None if (seen and wanted) or asked else "while its run is known"
         case Stage.LOST:

@@ -133,6 +133,10 @@ def _rarer(draw: Draw, history: History) -> History:
         invocations[nth] = replace(invocations[nth], edits=edits)
         if not dict(invocations[nth].flags).get("retry"):
             set_flag(nth, "rerun_changed", True)
+    if len(invocations) > 1 and draw.chance(0.06):  # a day or more later the server has forgotten what was
+        nth = draw.number(1, len(invocations) - 1)
+        weather = (*invocations[nth].weather, Weather(at=0.0, what="forget"))
+        invocations[nth] = replace(invocations[nth], pause=draw.pick((86_000.0, 95_000.0)), weather=weather)
     return replace(history, invocations=tuple(invocations))
 
 

@@ -104,12 +104,14 @@ class Oracle:
             return False
         if any(asked.may_repeat_anything and asked.has(run) for asked in self.spans for run in (*before, again)):
             return True  # of several POSTs that were sent all the same, only the last is looked up
-        if span.flags.get("rerun_changed") and all(run.inputs != again.inputs for run in before):
+        if any(asked.flags.get("rerun_changed") for asked in self.spans if asked.number <= span.number):
+            before = [run for run in before if run.inputs == again.inputs]
+        if not before:
             return True
         if not all(_over_and_failed(run, again.posted) for run in before):
             return False
         # Asked once, it may take more than one invocation: what --retry had sent may have been lost.
-        since = max(run.begun if run.ended is None else run.ended for run in before)
+        since = max((run.begun if run.ended is None else run.ended for run in before), default=0.0)
         return any(asked.flags.get("retry") and asked.ended >= since for asked in self.spans)
 
     # --- each result is its row's own
@@ -221,8 +223,9 @@ class Oracle:
         files = read(self._desk.output)
         return {row: files.where(row) for row in self._desk.table if files.where(row) != "done"}
 
-    def at_last(self) -> list[Violation]:
-        """Faults have ceased, the command was run again, and once with --retry."""
+    def at_last(self, *, forgot: bool) -> list[Violation]:
+        """Faults have ceased, the command was run again, and once with --retry. `forgot`: the server has forgotten
+        runs, so that what became of some rows cannot be known any more."""
         left = self.left()
         if not left:
             return []
@@ -232,6 +235,11 @@ class Oracle:
             for record in files.journal
             if record.get("event") == "failed"
         }
+        if forgot:
+            unknowable = ("run_not_found", "does not reach back")
+            left = {row: at for row, at in left.items() if not any(word in why.get(row, "") for word in unknowable)}
+            if not left:
+                return []
         return [
             Violation(
                 "lost", f"rows have no result in the end: { {row: (at, why.get(row)) for row, at in left.items()} }"

@@ -187,7 +187,7 @@ class World:
                 return
             if was_done and not self.oracle.left():
                 break
-        self.verdict.violations += self.oracle.at_last()
+        self.verdict.violations += self.oracle.at_last(forgot=self.server.forgot)
 
     async def invoke(self, invocation: Invocation) -> bool:
         """One invocation to its end. Whether all is well after it."""

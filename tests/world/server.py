@@ -50,11 +50,13 @@ WEATHER = (
     "kill_worker",
     "no_workers",
     "slow_log",
+    "forget",
 )
 """What befalls a server: its port is closed; packets to it get lost; one of the simulator's own faults; something in
 front of it answers in its place; the API or the queue's workers are killed, and back after so long; no worker takes
-anything from the queue; the log takes SLOW_LOG seconds."""
+anything from the queue; the log takes SLOW_LOG seconds; it forgets what is older than FORGETS seconds, once."""
 SLOW_LOG = 20.0
+FORGETS = 25 * 3600.0
 
 
 @dataclass(slots=True)
@@ -151,6 +153,7 @@ class WorldServer:
         self.executions: list[Execution] = []
         self._gateways: list[str] = []
         self._slow_log = 0.0
+        self.forgot = False
         self._lag = shape.lag
         self._keep_the_ledger()
         self._http = HttpServer(self._handle, shape.keep_alive, self._means.now)
@@ -220,6 +223,9 @@ class WorldServer:
                 self._set_workers(0)
             case "slow_log":
                 self._slow_log = SLOW_LOG
+            case "forget":
+                self.forgot = True
+                self.site.registry.forget(EPOCH + self._loop.time() - FORGETS)
             case _ if what in GATEWAYS:
                 self._gateways.append(what)
             case _:
@@ -241,6 +247,8 @@ class WorldServer:
                 self._set_workers(self._shape.workers)
             case "slow_log":
                 self._slow_log = 0.0
+            case "forget":
+                pass
             case _ if what in GATEWAYS:
                 if what in self._gateways:
                     self._gateways.remove(what)
@@ -251,8 +259,8 @@ class WorldServer:
         """What is executed in this mode ends nowhere: it says running for ever. A form that waits does not
         die."""
         for execution in self.executions:
-            run = self.site.registry.by_id[execution.run_id]
-            if execution.mode == mode and execution.ended is None and run.status == "running":
+            run = self.site.registry.by_id.get(execution.run_id)
+            if execution.mode == mode and execution.ended is None and run is not None and run.status == "running":
                 execution.dead = True
 
     def _set_workers(self, workers: int | None) -> None:
