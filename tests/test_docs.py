@@ -79,6 +79,8 @@ def test_the_parser_knows_exactly_the_flags_of_the_table() -> None:
 
 OTHERS_FLAGS = {"--docker", "--only", "--strict", "--group", "--quick", "--select", "--check", "--help", "--port"}
 """Flags of other programs that the documents call: Zensical, uv, the benchmark, qsv, ruff, the simulator."""
+WORLDS_FLAGS = {"--seeds", "--history", "--coverage", "--mutants"}
+"""Flags of `python -m tests.world`."""
 
 
 def known_flags() -> set[str]:
@@ -95,7 +97,7 @@ def known_flags() -> set[str]:
 @pytest.mark.parametrize("page", [*pages(), ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md"], ids=lambda page: page.name)
 def test_a_page_mentions_no_flag_that_does_not_exist(page: Path) -> None:
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", page.read_text(encoding="utf-8")))
-    assert named - known_flags() - OTHERS_FLAGS - {"--flag"} == set()
+    assert named - known_flags() - OTHERS_FLAGS - WORLDS_FLAGS - {"--flag"} == set()
 
 
 def test_each_error_code_has_its_entry_with_cause_and_cure_under_its_status() -> None:

@@ -56,7 +56,7 @@ def _read(name: str) -> History:
 
 
 def _one(history: History, *, tell: int) -> int:
-    verdict = play(history, log=logging.DEBUG if tell > 1 else logging.CRITICAL)
+    verdict = play(history, log=logging.DEBUG if tell > 1 else logging.CRITICAL, stories=tell > 0)
     if tell or verdict.violations:
         print(story(history, verdict))
     print(

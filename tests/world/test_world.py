@@ -11,6 +11,7 @@ from tests.world.history import Cut, Deed, DiskTrouble, History, Invocation, Net
 from tests.world.reader import read
 from tests.world.run import play
 from tests.world.shrink import shrink
+from tests.world.story import story
 
 KEPT = sorted(Path(__file__).with_name("histories").glob("*.json"))
 ROWS = tuple(Row(id=f"r{number}", query=f"question {number}") for number in range(1, 7))
@@ -107,3 +108,17 @@ def test_the_reader_tells_where_each_row_is(tmp_path: Path) -> None:
         "h": "untouched",
         "x": "untouched",
     }
+
+
+def test_the_history_that_the_manual_tells_is_what_happens() -> None:
+    manual = Path(__file__).parents[2].joinpath("docs", "manual", "design.md").read_text(encoding="utf-8")
+    text = manual.partition("--history - <<< '")[2].partition("'\n")[0]
+    history = History.from_json(text)
+    told = story(history, play(history, stories=True))
+    blocks = manual.partition(text)[2].split("```text\n")[1:3]
+    timeline, row = (block.partition("```")[0].splitlines() for block in blocks)
+    assert [line for line in timeline if line.rstrip() not in [there.rstrip() for there in told.splitlines()]] == []
+    of_row = told.partition("row r2:\n")[2]
+    events = [line.split()[2] for line in row if line.startswith("journal")]
+    assert events == [line.split()[2] for line in of_row.splitlines() if line.startswith("  journal")]
+    assert row[-1] in of_row
