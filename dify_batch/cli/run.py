@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from dify_batch.cli.account import APP, EXTERNAL, Context, add_common, carry_out
 from dify_batch.cli.output import note
 from dify_batch.cli.parser import Parser, Subparsers, add_command
+from dify_batch.cli.signals import handled
 from dify_batch.errors import DifyBatchError, Exit, UsageError
 
 if TYPE_CHECKING:
@@ -131,25 +132,19 @@ def stopping(stop: Stop, *, quiet: bool) -> Iterator[None]:
     """The first Ctrl-C stops the run on the server and waits for its end, the second leaves at once."""
     import asyncio
 
-    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    task = asyncio.current_task()
     assert task is not None
 
-    def received(code: str) -> None:
+    def received(number: signal.Signals) -> None:
         if stop.asked.is_set():
             task.cancel()
             return
-        stop.ask(code)
+        stop.ask("interrupted" if number is signal.SIGINT else "terminated")
         if not quiet:
             note("stopping the run on the server; press Ctrl-C again to leave at once")
 
-    numbers = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
-    for number, code in numbers.items():
-        loop.add_signal_handler(number, received, code)
-    try:
+    with handled(("SIGINT", "SIGTERM", "SIGBREAK"), received):
         yield
-    finally:
-        for number in numbers:
-            loop.remove_signal_handler(number)
 
 
 def finish(

@@ -4,12 +4,14 @@ server, the third leaves at once."""
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from dify_batch.text import count
 
 if TYPE_CHECKING:
+    import signal
+
     from dify_batch.summary import Stats
 
 
@@ -37,13 +39,9 @@ class Escalation:
 
 @contextlib.contextmanager
 def signals(control: Any, stats: Stats, say: Any) -> Iterator[None]:
-    """SIGINT, SIGTERM and SIGHUP drive `control` as long as the context lasts; `say` tells the person.
-
-    A SIGHUP that is ignored already (nohup) stays so. Windows has no signals in its event loop: there Python's own
-    handlers do it, and SIGBREAK stands for SIGTERM.
-    """
+    """SIGINT, SIGTERM and SIGHUP (on Windows SIGBREAK) drive `control` as long as the context lasts; `say` tells the
+    person."""
     import asyncio
-    import signal
 
     loop = asyncio.get_running_loop()
     escalation = Escalation()
@@ -67,11 +65,25 @@ def signals(control: Any, stats: Stats, say: Any) -> Iterator[None]:
         with contextlib.suppress(OSError, ValueError):  # the terminal has gone
             say(text)
 
-    names = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
-    handled = [getattr(signal, name) for name in names if hasattr(signal, name)]
-    handled = [n for n in handled if n.name != "SIGHUP" or signal.getsignal(n) is not signal.SIG_IGN]
+    with handled(("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"), received):
+        yield
+
+
+@contextlib.contextmanager
+def handled(names: Iterable[str], received: Callable[[signal.Signals], None]) -> Iterator[None]:
+    """As long as the context lasts, the event loop calls `received` for each of these signals, if the system has it.
+
+    A SIGHUP that is ignored already (nohup) stays so. Windows has no signals in its event loop: there Python's own
+    handlers do it.
+    """
+    import asyncio
+    import signal
+
+    loop = asyncio.get_running_loop()
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    numbers = [n for n in numbers if n.name != "SIGHUP" or signal.getsignal(n) is not signal.SIG_IGN]
     before: dict[signal.Signals, Any] = {}
-    for number in handled:
+    for number in numbers:
         try:
             loop.add_signal_handler(number, received, number)
         except (NotImplementedError, RuntimeError, ValueError):  # Windows
@@ -82,7 +94,7 @@ def signals(control: Any, stats: Stats, say: Any) -> Iterator[None]:
     try:
         yield
     finally:
-        for number in handled:
+        for number in numbers:
             if number in before:
                 signal.signal(number, before[number])
             else:

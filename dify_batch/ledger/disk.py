@@ -11,7 +11,6 @@ import contextlib
 import errno
 import io
 import os
-import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -180,9 +179,10 @@ class Disk:
 
     def _has_locks(self, path: Path) -> bool:
         """Tried on a file of our own, as the lock file may be another's."""
-        if sys.platform == "win32":
-            return True  # it has locks of its own kind
-        import fcntl
+        try:
+            import fcntl
+        except ImportError:
+            return True  # Windows has locks of its own kind
 
         probe = self.beside(path)
         try:

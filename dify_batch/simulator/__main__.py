@@ -94,7 +94,10 @@ async def serve(config: Config, plan: dict[str, object], key: str) -> None:
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(signum, ended.set)
+        try:
+            loop.add_signal_handler(signum, ended.set)
+        except NotImplementedError:  # Windows
+            signal.signal(signum, lambda *_: loop.call_soon_threadsafe(ended.set))
     core = SimulatorCore(config)
     await core.open()
     await core.set_faults(plan)
@@ -109,11 +112,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit status: 2 for a bad flag, plan or port."""
     parser = build_parser()
     values = vars(parser.parse_args(argv))
-    key = DEMO_KEYS[values.pop("app_kind")]
+    key, faults = DEMO_KEYS[values.pop("app_kind")], values.pop("faults")
     if values.pop("docker"):
         values = shape_of_docker(values)
     try:
-        plan = read_plan(values.pop("faults"))
+        plan = read_plan(faults)
         asyncio.run(serve(Config(**values), plan, key))
     except (ValueError, OSError) as e:
         sys.stderr.write(f"simulator: {e}\n")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import resource
 from pathlib import Path
 
 import pytest
@@ -50,6 +49,7 @@ def test_what_is_said() -> None:
 def test_a_batch_with_few_open_files_goes_on_with_fewer_runs(tmp_path: Path, hard: int) -> None:
     import subprocess
 
+    resource = pytest.importorskip("resource")
     ids = write_csv(tmp_path / "rows.csv", 300)
     with Simulator(Config(latency=0.2)) as server:
         done = subprocess.run(

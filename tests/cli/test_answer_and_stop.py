@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import os
-import pty
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -129,9 +128,10 @@ def test_a_table_that_does_not_fit_sends_nothing(table: str, said: str, env: dic
     assert journal(paused, "answer") == []
 
 
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="terminals of POSIX")
 def test_asked_at_a_terminal(env: dict[str, str], paused: Path) -> None:
     """The first is answered by number with its default, the second left, the third by its word."""
-    ours, theirs = pty.openpty()
+    ours, theirs = os.openpty()
     try:
         os.write(ours, b"\n9\n1\n\n\nmy word\nreject\n")
         done = subprocess.run(

@@ -119,6 +119,11 @@ def test_the_shape_of_docker_and_what_is_set_beside_it() -> None:
     assert Config(**shape_of_docker(values)) == Config.docker(connections=20, latency=3.0)
 
 
+def test_the_shape_of_docker_beside_a_plan_that_is_none(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--docker", "--latency", "3", "--faults", '{"nothing": 1}']) == 2
+    assert capsys.readouterr().err.startswith("simulator: ")
+
+
 def test_a_process_that_cannot_start_is_an_error(sim: SimulatorProcess, capfd: pytest.CaptureFixture[str]) -> None:
     port = int(sim.base_url.split(":")[2].split("/")[0])
     with pytest.raises(RuntimeError, match="with status 2"):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import sys
 import threading
@@ -84,7 +82,7 @@ class SimulatorProcess:
     def kill(self) -> None:
         """SIGKILL: everything in memory is gone."""
         if self._process is not None:
-            os.kill(self._process.pid, signal.SIGKILL)
+            self._process.kill()
             self.stop()
 
     @property
