@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from dify_batch.errors import AuthError, UsageError
 from dify_batch.settings import Settings
 from dify_batch.simulator import Config, Simulator
 from tests.support.accounts import IDS, SHAPES, plain, sign_in
+from tests.support.batchfolder import soon
 
 FAST = {"rate": 200.0, "settle": 0.2, "initial_retry_delay": 0.05, "max_retry_delay": 0.2, "timeout": 5.0}
 
@@ -167,11 +169,8 @@ async def test_a_token_that_dies_stops_the_batch_and_leaves_the_rest(sim: Simula
     sim.configure(latency=0.3)
     started = sim.state
 
-    import asyncio
-
     async def later() -> None:
-        while not started()["post_total"]:
-            await asyncio.sleep(0.01)
+        await soon(lambda: bool(started()["post_total"]), "a run was sent")
         sim.configure(clock_skew=15 * 86400)
 
     killer = asyncio.create_task(later())
@@ -233,13 +232,15 @@ async def test_nobody_is_signed_in(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 async def crash(sim: Simulator, folder: Path, *queries: str, when: str) -> None:
-    """A batch that is cut off once so many runs are `when`: running, or queued."""
-    import asyncio
-
+    """A batch that is cut off once so many runs are `when`: running, and it knows them, or queued."""
     task = asyncio.create_task(batch(folder, IDS["app-demo"], *queries))
-    while sim.state(runs=False)[when] < len(queries):
-        await asyncio.sleep(0.02)
-    await asyncio.sleep(0.3)
+    journal, event = folder / "r.jsonl.journal", {"running": "started", "queued": "sent"}[when]
+
+    def noted() -> int:
+        text = journal.read_text(encoding="utf-8") if journal.exists() else ""
+        return text.count(f'"event":"{event}"')
+
+    await soon(lambda: sim.state(runs=False)[when] == noted() == len(queries), f"all are {when}")
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
 

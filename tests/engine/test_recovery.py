@@ -222,7 +222,8 @@ async def test_a_second_signal_sees_watched_runs_to_their_end(folder: BatchFolde
     control = Control()
     batch = asyncio.create_task(run_batch(folder.settings(timeout=0.3, rate=1), control=control))
     await soon(lambda: folder.server.state(runs=False)["running"] == 2, "two long runs")
-    await asyncio.sleep(0.6)  # past --timeout, so that they are watched
+    detail = "GET workflows/run/{run_id}"
+    await soon(lambda: folder.server.state(runs=False)["requests"].get(detail, 0) >= 2, "both are watched")
     control.drain("SIGTERM")
     control.stop()
     report = await batch
@@ -249,14 +250,19 @@ async def test_a_failed_row_that_waits_to_be_repeated_has_failed_when_the_batch_
 
 
 @pytest.mark.parametrize("fault", ["hang", "refuse"])
-async def test_signals_end_a_batch_that_has_not_begun(folder: BatchFolder, fault: str) -> None:
+async def test_signals_end_a_batch_that_has_not_begun(
+    folder: BatchFolder, fault: str, caplog: pytest.LogCaptureFixture
+) -> None:
     if fault == "hang":
         folder.server.faults(server="hang")
     else:
         folder.server.refuse(True)
     control = Control()
     batch = asyncio.create_task(run_batch(folder.settings(), control=control))
-    await asyncio.sleep(0.5)
+    if fault == "hang":
+        await soon(lambda: folder.server.state(runs=False)["requests"] != {}, "it has asked, and waits for the answer")
+    else:
+        await soon(lambda: "waiting for it" in caplog.text, "it waits for the server")
     control.drain("SIGINT")
     with pytest.raises(DifyBatchError) as error:
         async with asyncio.timeout(5):

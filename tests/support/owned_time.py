@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import selectors
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, ParamSpec, TypeVar
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 
 class _Selector(selectors.SelectSelector):
@@ -41,6 +43,16 @@ def play(story: Coroutine[Any, Any, T]) -> T:
     """Runs it to its end in a loop of its own time."""
     with asyncio.Runner(loop_factory=OwnedTimeLoop) as runner:
         return runner.run(story)
+
+
+def in_own_time(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
+    """An async test that is played in a loop of its own time."""
+
+    @functools.wraps(test)
+    def played(*args: P.args, **more: P.kwargs) -> None:
+        play(test(*args, **more))
+
+    return played
 
 
 class LoopClock:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
 import pytest
@@ -18,13 +18,15 @@ from dify_batch.errors import UsageError
 from dify_batch.ledger.formats import json_line
 from dify_batch.reports.live import server
 from dify_batch.reports.live.server import LOOPBACK, Live, serve
-from dify_batch.seams import Seams
+from dify_batch.seams import REAL, RealThreads, Seams
 from tests.support.result_tables import JOURNAL, put, result
+
+T = TypeVar("T")
 
 
 @asynccontextmanager
-async def live(output: Path) -> AsyncIterator[tuple[Live, Any]]:
-    page = Live([output], Seams(), every=0.01)
+async def live(output: Path, seams: Seams = REAL) -> AsyncIterator[tuple[Live, Any]]:
+    page = Live([output], seams, every=0.01 if seams is REAL else 0.0)
     async with TestClient(TestServer(page.app)) as client:
         watching = asyncio.create_task(page.watch())
         try:
@@ -92,6 +94,19 @@ async def test_it_takes_nothing(output: Path, method: str) -> None:
     assert sorted(path.name for path in output.parent.iterdir()) == ["results.jsonl", "results.jsonl.journal"]
 
 
+class AtOnce(RealThreads):
+    """Work is done where it is asked for: it takes one turn of the loop."""
+
+    async def run(self, work: Callable[[], T]) -> T:
+        return work()
+
+
+async def turns(number: int = 50) -> None:
+    """So many turns of the loop: whoever would look at the files, without a pause between looks, has looked."""
+    for _ in range(number):
+        await asyncio.sleep(0)
+
+
 async def test_nothing_is_read_while_nobody_looks(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     looks: list[int] = []
     real = Live._look
@@ -101,8 +116,8 @@ async def test_nothing_is_read_while_nobody_looks(output: Path, monkeypatch: pyt
         return real(self)
 
     monkeypatch.setattr(Live, "_look", counted)
-    async with live(output) as (page, client):
-        await asyncio.sleep(0.1)
+    async with live(output, Seams(threads=AtOnce())) as (page, client):
+        await turns()
         assert looks == []
         async with client.get(f"/{page.token}/events") as stream:
             await event(stream)
@@ -111,9 +126,9 @@ async def test_nothing_is_read_while_nobody_looks(output: Path, monkeypatch: pyt
                 with output.open("ab") as file:  # a viewer that has gone is noticed at the next news
                     file.write(json_line(result(f"x{len(looks)}", {}, {})))
                 await asyncio.sleep(0.02)
-        await asyncio.sleep(0.05)
+        await turns()
         seen = len(looks)
-        await asyncio.sleep(0.2)
+        await turns()
         assert len(looks) == seen
 
 
