@@ -22,6 +22,7 @@ from dify_batch.engine.steps import STUCK
 from dify_batch.engine.work import Work
 from dify_batch.errors import DifyBatchError, StorageError
 from dify_batch.ids import IN_INPUT, RETRY, SELECTED, IdIndex
+from dify_batch.ledger.compaction import compact, worth_it
 from dify_batch.ledger.state import Phase, claimed_runs, read_state
 from dify_batch.ledger.store import Held, Ledger, set_aside
 from dify_batch.ledger.supersede import supersede
@@ -49,6 +50,7 @@ class Execution:
         """
         frame, state = self._frame, self._prepared.state
         settings, threads = frame.settings, frame.seams.threads
+        await self._shorten_journal()
         await self._keep_old_lines()
         delays = await threads.run(self._read_claims)
         works = await threads.run(lambda: self._prepared.selection.open_rows(state))
@@ -81,6 +83,16 @@ class Execution:
         return summary, error, next_steps(summary, settings, error, left_out=left_out, asked=asked)
 
     # ---------------------------------------------------------------- before the engine
+
+    async def _shorten_journal(self) -> None:
+        """A journal that holds many times what it says is written anew; if that fails, the old one does."""
+        frame, state = self._frame, self._prepared.state
+        if frame.settings.overwrite or not worth_it(state):
+            return
+        try:
+            await frame.seams.threads.run(lambda: compact(frame.paths, state, frame.disk, own=is_own))
+        except (OSError, StorageError) as error:
+            log.warning("%s could not be shortened, which does no harm: %s", frame.paths.journal, error)
 
     async def _keep_old_lines(self) -> None:
         """What is run again, or begun anew, keeps what it was."""

@@ -26,7 +26,7 @@ from dify_batch.ledger.rowstate import RowState as RowState
 from dify_batch.ledger.rowstate import event_time
 
 # Start delays older than so many starts say nothing of the queue of today.
-_DELAYS_KEPT = 200
+DELAYS_KEPT = 200
 
 
 @dataclass(slots=True)
@@ -39,7 +39,8 @@ class State:
     have. `bad_lines`: what is wrong with the results; `strange`: those of them that cannot be read as a result of ours,
     so that it is not known what is done. `versions`: how many results each version of the workflow gave. `asked`: ids
     in `.retry` that have a result, as a person put them there to have them run again. `before`: what earlier
-    invocations addressed; `sources`: the inputs that they read; `batches`: their names.
+    invocations addressed; `sources`: the inputs that they read; `batches`: their names. `journal_size`: bytes of the
+    journal, `journal_spare`: those of lines that the results have made superfluous.
     """
 
     index: IdIndex
@@ -60,6 +61,8 @@ class State:
     sources: set[str] = field(default_factory=set)
     batches: set[str] = field(default_factory=set)
     last_batch: dict[str, Any] | None = None
+    journal_size: int = 0
+    journal_spare: int = 0
 
     def drop(self, superseded: Mapping[str, int]) -> None:
         """The lines of these rows ({id: POSTs of before}) have gone from the results: they are to be run again."""
@@ -184,12 +187,15 @@ def _read_journal(path: Path, state: State) -> None:
     again: dict[str, RowState] = {}  # what the journal says of those that were asked for although they are done
     in_file: set[str] = set()
     done = index.done()
-    for line, _ in lines_of(path):
+    size = spare = 0
+    for line, size in lines_of(path):  # noqa: B007 - needed after it
         # Of a row that has its result the results say all that matters; most lines of a journal are of such rows.
         parts = line.split(b'"', 8)
         if len(parts) > 8 and parts[1] == b"event" and parts[5] == b"id":
             known = str(parts[7], "utf-8", "replace")
             if done(known) and known not in asked:
+                if parts[3] != b"done":
+                    spare += len(line)
                 continue
         record = journal_record(line)
         if record is None:
@@ -224,6 +230,7 @@ def _read_journal(path: Path, state: State) -> None:
                 continue
             if row.phase is Phase.FAILED and row_id not in asked:
                 unflushed.append(row)
+    state.journal_size, state.journal_spare = size, spare
     # What stood in `.retry` when the batch last wrote it stands there because it had failed, not because it was asked
     # for: the process was killed before the file was written again.
     state.asked = asked - in_file
@@ -303,7 +310,7 @@ def claimed_runs(paths: formats.Paths, concerns: Callable[[str], bool]) -> Past:
     """
     user_of: dict[str, str] = {}
     sent_at: dict[str, float] = {}
-    delays: deque[float] = deque(maxlen=_DELAYS_KEPT)
+    delays: deque[float] = deque(maxlen=DELAYS_KEPT)
     claimed: dict[str, set[str]] = {}
     starts: Counter[str] = Counter()  # by mode
     mode_of: dict[str, str] = {}  # of rows whose run has not started
