@@ -17,7 +17,7 @@ from dify_batch.batch.plan import rest
 from dify_batch.batch.preparation import Prepared
 from dify_batch.engine.course import RULES_VERSION
 from dify_batch.engine.runner import Engine
-from dify_batch.engine.slots import is_own
+from dify_batch.engine.slots import looks_own
 from dify_batch.engine.steps import STUCK
 from dify_batch.engine.work import Work
 from dify_batch.errors import DifyBatchError, StorageError
@@ -90,7 +90,7 @@ class Execution:
         if frame.settings.overwrite or not worth_it(state):
             return
         try:
-            await frame.seams.threads.run(lambda: compact(frame.paths, state, frame.disk, own=is_own))
+            await frame.seams.threads.run(lambda: compact(frame.paths, state, frame.disk, own=looks_own))
         except (OSError, StorageError) as error:
             log.warning("%s could not be shortened, which does no harm: %s", frame.paths.journal, error)
 
@@ -113,7 +113,7 @@ class Execution:
         own_user = self._frame.settings.user is None
         if not users and own_user:
             return []
-        past = claimed_runs(self._frame.paths, lambda user: user in users or not (own_user or is_own(user)))
+        past = claimed_runs(self._frame.paths, lambda user: user in users or not own_user)
         selection.claims = {user: frozenset(runs) for user, runs in past.runs.items()}
         selection.outlived = past.outlived
         return past.delays

@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Container, Iterator, Mapping
 
-from dify_batch.engine.resume import asked_for, resumed
+from dify_batch.engine.resume import asked_for, may_share, resumed
 from dify_batch.engine.row import Ask
 from dify_batch.engine.work import Work
 from dify_batch.errors import UsageError
@@ -16,7 +16,7 @@ from dify_batch.input.check import valid_rows
 from dify_batch.input.records import Problem
 from dify_batch.input.rows import RowSource
 from dify_batch.input.user import UserTemplate
-from dify_batch.ledger.state import Phase, State
+from dify_batch.ledger.state import Phase, RowState, State
 from dify_batch.ledger.store import Ledger
 from dify_batch.settings import Settings
 from dify_batch.summary import Stats
@@ -87,11 +87,16 @@ class Selection:
                 ask = asked_for(known, anyway=self._settings.retry_unknown) if known is not None else Ask.NOTHING
                 if known is not None and ask is not Ask.NOTHING:
                     work.row = resumed(known, may_send=True, ask=ask)
-                    work.known_runs, work.outlived = self.claims.get(known.user, frozenset()), work.id in self.outlived
+                    self._remember(work, known)
             yield work
             left -= 1
             if left <= 0:
                 return
+
+    def _remember(self, work: Work, known: RowState) -> None:
+        """What look-ups have to know of a row that an earlier invocation sent."""
+        work.known_runs = self.claims.get(known.user, frozenset())
+        work.outlived, work.shared = work.id in self.outlived, may_share(known)
 
     def repeated(self, ids: frozenset[str]) -> Iterator[Work]:
         """Rows of this invocation that have failed, to go once more. Raises InputChanged."""
@@ -134,7 +139,7 @@ class Selection:
                 continue
             work = found.get(row_id) or Work(row_id)
             work.row = resumed(known, may_send=work.inputs is not None and self.sends and not self._settings.retry)
-            work.known_runs, work.outlived = self.claims.get(known.user, frozenset()), work.id in self.outlived
+            self._remember(work, known)
             works.append(work)
             self._index.add(row_id, SELECTED)
         return works

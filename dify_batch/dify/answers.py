@@ -210,7 +210,7 @@ def error_of(
     if isinstance(outcome, Throttled) or (isinstance(outcome, Fatal) and outcome.kind == "quota"):
         return RateLimited(shown, hint=again, **facts)
     if http_status == 403:
-        return AppError(shown, code="access_denied", hint=cures.of_code("forbidden"), **facts)
+        return AppError(shown, code="access_denied", hint=cures.of_code("forbidden", word.message), **facts)
     if http_status in (404, 405) and word.code != "not_found":
         return AppError(shown, hint="check DIFY_API_BASE_URL: should it end in /v1?", **facts)
     if isinstance(outcome, Fatal) and outcome.kind == "app" and http_status == 400:

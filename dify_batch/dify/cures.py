@@ -17,8 +17,20 @@ _OF_CODE: Mapping[str, str] = {
 }
 
 
-def of_code(code: str) -> str:
-    """What to do about an app that cannot run."""
+# Dify says `forbidden` for each of these; the text alone tells them apart (source: controllers/service_api/wraps.py).
+_OF_FORBIDDEN: Mapping[str, str] = {
+    "no longer exists": "the app has been deleted in Dify: use the key of another one, and a new -o for its results",
+    "status is abnormal": "look at the app in Dify: it is not in use any more, or has been blocked",
+    "is archived": "the app's workspace is archived: ask its owner",
+}
+
+
+def of_code(code: str, message: str = "") -> str:
+    """What to do about an app that cannot run. `message`: Dify's own words."""
+    if code == "forbidden":
+        for said, cure in _OF_FORBIDDEN.items():
+            if said in message:
+                return cure
     return _OF_CODE.get(code, "look at the app in Dify, then run the same command again")
 
 

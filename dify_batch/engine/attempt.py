@@ -26,7 +26,9 @@ class Journal(Protocol):
     """What is used of the ledger."""
 
     def next_attempt(self, row_id: str) -> int: ...
-    async def sent(self, row_id: str, *, user: str, mode: str, server: float | None = None, trace: str = "") -> int: ...
+    async def sent(
+        self, row_id: str, *, user: str, mode: str, server: float | None = None, trace: str = "", shared: bool = False
+    ) -> int: ...
 
 
 class Attempts:
@@ -114,7 +116,8 @@ class Attempts:
             inputs = work.uploaded = uploaded
         server = clock.wall() + self._client.clock_offset if self._client.server_time_known else None
         trace = self._trace(work.id, self._journal.next_attempt(work.id))
-        await self._journal.sent(work.id, user=user, mode=mode, server=server, trace=trace)
+        shared = self._slots.shared
+        await self._journal.sent(work.id, user=user, mode=mode, server=server, trace=trace, shared=shared)
         work.intent = True
         delay = self._gate.claim() if self._gate.spaced else 0.0
         if delay > 0:
@@ -127,6 +130,7 @@ class Attempts:
         self._posted(1)
         work.posted_at = began = clock.monotonic()
         work.suspect_since, work.overdue, work.sent_inputs = None, False, None  # all of them the last POST's
+        work.shared = shared
         started = False
 
         def on_started(ref: RunRef) -> None:

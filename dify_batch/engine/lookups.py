@@ -20,7 +20,6 @@ from dify_batch.engine.claims import Claims
 from dify_batch.engine.facts import Absent, Started, Unavailable, Unproven
 from dify_batch.engine.health import Health
 from dify_batch.engine.row import Ask
-from dify_batch.engine.slots import is_own
 from dify_batch.engine.work import Work
 from dify_batch.errors import AppError, AuthError, ConnectionFailed, RateLimited, ServerError
 from dify_batch.outcomes import RunRef, Unreachable
@@ -182,7 +181,7 @@ class Lookups:
             seen.both_since = None
         missing = lacking(evidence, seen.both_since, settle=settle, age=least_age(self._limits.settle))
         seen.missing = missing or ""
-        own = is_own(work.user)
+        own = not work.shared
         if not own and self._clock.monotonic() - seen.lost_at < settle:
             return None  # a row in flight may still claim its run
         entries, whole = await self._entries(work, own=own)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dify_batch.engine.course import Rules, advance
 from dify_batch.engine.facts import Absent, Fact, Seen, Sent, Started, run_of
 from dify_batch.engine.row import Ask, Impossible, Row, Stage
+from dify_batch.engine.slots import looks_own
 from dify_batch.engine.steps import STUCK
 from dify_batch.ledger.rowstate import Phase, RowState
 
@@ -26,6 +27,11 @@ def resumed(known: RowState, *, may_send: bool, ask: Ask = Ask.NOTHING) -> Row:
         pending=known.phase is Phase.PAUSED,
         recovered=True,
     )
+
+
+def may_share(known: RowState) -> bool:
+    """Whether other rows may have been sent under its user, too: by what the journal says."""
+    return not looks_own(known.user) if known.shared is None else known.shared
 
 
 def asked_for(known: RowState, *, anyway: bool) -> Ask:

@@ -38,6 +38,11 @@ class Slots:
         self._free: list[Slot] = []
         self._made = 0
 
+    @property
+    def shared(self) -> bool:
+        """Whether several rows may have the same user (--user), so that only the inputs tell their runs apart."""
+        return self._template is not None
+
     def take(self) -> Slot:
         return self._free.pop() if self._free else self._new()
 
@@ -53,10 +58,10 @@ class Slots:
         return Slot(f"{PREFIX}{self._batch}-{self._made}")
 
 
+# What invocations of version 0.1 wrote, whose journals do not say whether they were given --user.
 _OWN = re.compile(re.escape(PREFIX) + r"[0-9a-f]+(?:s\d+of\d+)?-\d+")
 
 
-def is_own(user: str) -> bool:
-    """Whether a user is one of a slot, and so of one request at a time. With any other (--user) several rows may share
-    it, and only the inputs tell their runs apart."""
+def looks_own(user: str) -> bool:
+    """Whether a user is probably one of a slot, where only its name tells."""
     return _OWN.fullmatch(user) is not None

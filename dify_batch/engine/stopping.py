@@ -211,7 +211,7 @@ def error_of_fatal(outcome: Fatal) -> DifyBatchError:
         return AppError(outcome.message, hint=outcome.hint, http_status=outcome.http_status)
     return AppError(
         f"the app cannot run: {outcome.message}",
-        hint=cures.of_code(outcome.code),
+        hint=cures.of_code(outcome.code, outcome.message),
         code="access_denied" if outcome.http_status == 403 else "server_4xx_other",
         http_status=outcome.http_status,
         server=server,

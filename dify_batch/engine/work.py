@@ -29,6 +29,7 @@ class Work:
     `suspect_since`: monotonic; since what executes its run was seen to be away. `overdue`: it is past --timeout.
     `intent`: whether the journal holds an open intent of it. `known_runs`: runs of its user that are other rows'.
     `repeated`: it failed in this invocation, and --retry-pass has it go once more.
+    `shared`: other rows may have been sent under its user, too.
     `outlived`: since its POST, of an earlier invocation, another run of its mode has started.
     """
 
@@ -44,6 +45,7 @@ class Work:
     lost_at: float = 0.0
     known_at: float = 0.0
     known_runs: frozenset[str] = frozenset()
+    shared: bool = False
     outlived: bool = False
     repeated: bool = False
     suspect_since: float | None = None

@@ -86,6 +86,7 @@ class _Kept:
         self._retry_files = 0
         self._head = 0
         self._head_stays = True
+        self._given = False  # --user, to the invocation whose lines are read
         self._failed = False  # since the last `retry_file`
         state.index.clear(SEEN)
         self._look(paths)
@@ -145,13 +146,15 @@ class _Kept:
             return True
         if event == b"sent":
             found = _USER.search(line)
-            return self._talks or not found or found[1] in self._users or not self._own(found[1].decode())
+            shared = self._talks or self._given or _SHARED in line
+            return shared or not found or found[1] in self._users or not self._own(found[1].decode())
         return event == b"started" and self._talks
 
     def _keeps_other(self, line: bytes) -> bool:
         if line.startswith(_BATCH):
             self._head += 1
             self._head_stays = self._head in self._heads
+            self._given = b'"--user"' in line
             return self._head_stays
         if line.startswith(_END):
             return self._head_stays
@@ -165,3 +168,4 @@ class _Kept:
 
 _BATCH, _END = b'{"event":"batch",', b'{"event":"end",'
 _RETRY_FILE = b'{"event":"retry_file"'
+_SHARED = b'"shared":true'

@@ -26,11 +26,13 @@ class Phase(Enum):
 class RowState:
     """What the journal knows of one row. Times are seconds since 1970; `server_at`: when it was sent, by the
     server's own clock. `posts` counts the POSTs that left. `trace`: the X-Trace-Id of the last. `node`: where its run
-    failed. `queue_time`: seconds from the last POST to the start of its run."""
+    failed. `queue_time`: seconds from the last POST to the start of its run. `shared`: whether `user` is that of
+    --user, which other rows may have too; None: the journal does not say."""
 
     phase: Phase = Phase.FREE
     posts: int = 0
     user: str = ""
+    shared: bool | None = None
     mode: str = "streaming"
     trace: str = ""
     sent_at: float = 0.0

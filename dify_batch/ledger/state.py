@@ -188,6 +188,7 @@ def _read_journal(path: Path, state: State) -> None:
     in_file: set[str] = set()
     done = index.done()
     size = spare = 0
+    shared: bool | None = None  # whether the invocation that is being read was given --user
     for line, size in lines_of(path):  # noqa: B007 - needed after it
         # Of a row that has its result the results say all that matters; most lines of a journal are of such rows.
         parts = line.split(b'"', 8)
@@ -203,6 +204,7 @@ def _read_journal(path: Path, state: State) -> None:
         event = record["event"]
         if event == "batch":
             state.last_batch = record
+            shared = "--user" in record["again"] if "again" in record else None
             state.batches.add(record.get("batch", ""))
             state.sources.add(record.get("input_path") or record.get("input", ""))
             identity = Identity.of_record(record)
@@ -228,6 +230,8 @@ def _read_journal(path: Path, state: State) -> None:
                 row.apply(record)
             except (KeyError, TypeError, ValueError):
                 continue
+            if event == "sent":
+                row.shared = record.get("shared", shared)
             if row.phase is Phase.FAILED and row_id not in asked:
                 unflushed.append(row)
     state.journal_size, state.journal_spare = size, spare

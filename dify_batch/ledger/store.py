@@ -144,11 +144,14 @@ class Ledger:
         """The number of the row's next POST, from 1."""
         return self.row(row_id).posts + 1
 
-    async def sent(self, row_id: str, *, user: str, mode: str, server: float | None = None, trace: str = "") -> int:
+    async def sent(
+        self, row_id: str, *, user: str, mode: str, server: float | None = None, trace: str = "", shared: bool = False
+    ) -> int:
         """The intent of a POST. When it returns, the intent is durable. Gives the number of the POST, from 1.
 
         `server`: the server's own time, seconds since 1970, as far as it is known: look-ups compare the times of its
-        log with it, whatever becomes of our clock. `trace`: its X-Trace-Id.
+        log with it, whatever becomes of our clock. `trace`: its X-Trace-Id. `shared`: other rows may have its `user`,
+        too.
 
         Raises:
             StorageError: it could not be written; the POST must not be sent.
@@ -157,6 +160,8 @@ class Ledger:
         facts: dict[str, Any] = {} if server is None else {"server": round(server, 3)}
         if trace:
             facts["trace"] = trace
+        if shared:
+            facts["shared"] = True
         self._note(row, "sent", row_id, attempt=row.posts + 1, user=user, mode=mode, **facts)
         self.index.add(row_id, OPEN)
         self._forget_retry(row_id)

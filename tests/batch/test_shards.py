@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dify_batch.engine.slots import is_own
+from dify_batch.engine.slots import looks_own
 from dify_batch.errors import UsageError
 from dify_batch.ids import Shard, shard_of
 from dify_batch.ledger.shards import shard_path
@@ -63,7 +63,7 @@ async def test_the_user_holds_the_part_and_64_random_bits(folder: BatchFolder) -
     users = {run["user"] for run in folder.server.state()["runs"]}
     assert users
     for user in users:
-        assert is_own(user)
+        assert looks_own(user)
         batch = user.removeprefix("dify-batch-").rpartition("-")[0]
         digits, _, name = batch.partition("s")
         assert name == f"2of{OF}"

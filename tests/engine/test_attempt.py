@@ -30,7 +30,9 @@ class Journal:
     def next_attempt(self, row_id: str) -> int:
         return self.intents.count(row_id) + 1
 
-    async def sent(self, row_id: str, *, user: str, mode: str, server: float | None = None, trace: str = "") -> int:
+    async def sent(
+        self, row_id: str, *, user: str, mode: str, server: float | None = None, trace: str = "", shared: bool = False
+    ) -> int:
         self.intents.append(row_id)
         return 1
 

@@ -62,7 +62,8 @@ class Bench:
 
     def lost(self, row_id: str = "a", *, user: str = USER, ask: Ask = Ask.NOTHING) -> Work:
         sent = Sent(user, "streaming", self.clock.wall(), self.clock.wall())
-        return work(row_id, row=Row(Stage.LOST, sent, ask=ask), posted_at=self.clock.now, lost_at=self.clock.now)
+        row = Row(Stage.LOST, sent, ask=ask)
+        return work(row_id, row=row, posted_at=self.clock.now, lost_at=self.clock.now, shared=user != USER)
 
     def entry(self, run_id: str, *, user: str = USER, status: str = "running", after: float = 1.0) -> LogEntry:
         begun = int(self.clock.wall() + after)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from dify_batch.batch.control import Control
@@ -85,6 +86,29 @@ async def test_a_lost_row_does_not_take_a_run_of_the_invocation_before(folder: B
     assert (report.exit_status, report.summary.done_before, report.summary.success) == (0, 1, 2)
     assert folder.executions() == {"a": 1, "b": 1, "c": 1}
     assert len({line["workflow_run_id"] for line in results(folder.output)}) == 3
+
+
+async def test_a_user_that_only_looks_like_a_slot_s_is_known_for_a_shared_one_by_the_journal(
+    folder: BatchFolder,
+) -> None:
+    """Both requests went under one --user; only that of r2 became a run, and the process was killed."""
+    user = "dify-batch-6b02515699c97f-12"
+    body = {"inputs": {"id": "r2", "query": "question r2"}, "response_mode": "blocking", "user": user}
+    url, key = f"{folder.server.base_url}/workflows/run", {"Authorization": "Bearer app-echo"}
+    await asyncio.to_thread(lambda: httpx.post(url, json=body, headers=key))
+    at = utc(time.time(), milliseconds=True)
+    lines: list[dict[str, object]] = [
+        {"event": "batch", "batch": "6b0251569aaaaa", "again": ["--user", user], "at": at},
+        {"event": "sent", "id": "r1", "attempt": 1, "user": user, "mode": "blocking", "at": at},
+        {"event": "sent", "id": "r2", "attempt": 1, "user": user, "mode": "blocking", "at": at},
+    ]
+    journal = folder.path / "results.jsonl.journal"
+    journal.write_text("".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines))
+    report = await folder.run(user=user, mode="blocking")
+    assert (report.exit_status, report.summary.success, report.summary.recovered) == (0, 4, 1)
+    assert folder.answers() == {f"r{n}": f"question r{n}" for n in range(1, 5)}
+    assert folder.executions() == {f"r{n}": 1 for n in range(1, 5)}
+    places(folder.output)
 
 
 def test_inputs_that_neither_match_nor_contradict_decide_nothing() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dify_batch.engine.slots import Slots, is_own
+from dify_batch.engine.slots import Slots, looks_own
 
 
 def test_a_slot_keeps_its_user_until_a_request_is_lost() -> None:
@@ -16,10 +16,10 @@ def test_a_slot_keeps_its_user_until_a_request_is_lost() -> None:
     assert slots.take().user == "dify-batch-ab12-3"
 
 
-def test_which_users_belong_to_one_request_at_a_time() -> None:
-    assert is_own("dify-batch-6b02515699c97f-12")
-    assert not is_own("nightly")
-    assert not is_own("dify-batch-of-mine")
+def test_which_users_look_like_those_of_slots() -> None:
+    assert looks_own("dify-batch-6b02515699c97f-12")
+    assert not looks_own("nightly")
+    assert not looks_own("dify-batch-of-mine")
 
 
 def test_a_user_of_columns() -> None:

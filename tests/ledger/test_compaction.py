@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from dify_batch.engine.slots import is_own
+from dify_batch.engine.slots import looks_own
 from dify_batch.errors import StorageError
 from dify_batch.ids import DONE, SEEN
 from dify_batch.ledger import compaction
@@ -109,7 +109,7 @@ def says(paths: Paths) -> dict[str, Any]:
     """All that the next invocation, and whoever looks, makes of the files."""
     state = read_state(paths)
     open_users = {row.user for row in state.rows.values() if row.phase is Phase.SENT or row.kind == "unknown"}
-    past = claimed_runs(paths, lambda user: user in open_users or not is_own(user))
+    past = claimed_runs(paths, lambda user: user in open_users or not looks_own(user))
     return {
         "rows": {row_id: repr(row) for row_id, row in state.rows.items()},
         "retry": (list(state.retry), sorted(state.asked), state.retry_stale),
@@ -142,7 +142,7 @@ def test_it_says_what_it_said(tmp_path: Path, seed: int) -> None:
     paths = History(tmp_path, seed).paths
     before, runs, size = says(paths), run_of_each(paths), paths.journal.stat().st_size
     state = read_state(paths)
-    compact(paths, state, Disk(), own=is_own)
+    compact(paths, state, Disk(), own=looks_own)
     assert says(paths) == before
     assert run_of_each(paths) == runs, "a row whose result is cut off would be sent again"
     assert paths.journal.stat().st_size <= size
@@ -152,9 +152,9 @@ def test_it_says_what_it_said(tmp_path: Path, seed: int) -> None:
 @pytest.mark.parametrize("seed", range(30))
 def test_again_and_again_changes_nothing_more(tmp_path: Path, seed: int) -> None:
     paths = History(tmp_path, seed).paths
-    compact(paths, read_state(paths), Disk(), own=is_own)
+    compact(paths, read_state(paths), Disk(), own=looks_own)
     once = paths.journal.read_bytes()
-    compact(paths, read_state(paths), Disk(), own=is_own)
+    compact(paths, read_state(paths), Disk(), own=looks_own)
     assert paths.journal.read_bytes() == once
 
 
@@ -165,7 +165,7 @@ def test_old_journals_keep_their_meaning(tmp_path: Path, release: str) -> None:
     shutil.copytree(GOLDEN / release, tmp_path / "there")
     paths = Paths.of(tmp_path / "there" / "results.jsonl")
     before, runs = says(paths), run_of_each(paths)
-    compact(paths, read_state(paths), Disk(), own=is_own)
+    compact(paths, read_state(paths), Disk(), own=looks_own)
     assert says(paths) == before
     assert run_of_each(paths) == runs
 
@@ -193,7 +193,7 @@ def events(paths: Paths) -> dict[str, int]:
 
 def test_of_a_row_that_is_done_one_line_stays_but_for_the_last_that_started(tmp_path: Path) -> None:
     paths = finished(tmp_path)
-    compact(paths, read_state(paths), Disk(), own=is_own)
+    compact(paths, read_state(paths), Disk(), own=looks_own)
     assert events(paths) == {"batch": 1, "sent": 200, "started": 200, "done": 300, "end": 1}
     if os.name == "posix":
         assert stat.S_IMODE(paths.journal.stat().st_mode) == 0o600
@@ -203,7 +203,7 @@ def test_the_user_of_a_request_that_is_open_keeps_its_runs(tmp_path: Path) -> No
     paths = finished(tmp_path)
     with paths.journal.open("ab") as journal:
         journal.write(json_line(sent("open") | {"user": OWN.format(2)}, compact=True))
-    compact(paths, read_state(paths), Disk(), own=is_own)
+    compact(paths, read_state(paths), Disk(), own=looks_own)
     users = [json.loads(line).get("user") for line in paths.journal.read_bytes().splitlines()]
     assert users.count(OWN.format(2)) == 61
     assert users.count(OWN.format(1)) == 40, "those of the last 200 alone"
@@ -212,7 +212,21 @@ def test_the_user_of_a_request_that_is_open_keeps_its_runs(tmp_path: Path) -> No
 @pytest.mark.parametrize("user", ["crm-{}", "somebody"])
 def test_a_user_of_ones_own_may_be_shared_by_any_row(tmp_path: Path, user: str) -> None:
     paths = finished(tmp_path, user=user)
-    compact(paths, read_state(paths), Disk(), own=is_own)
+    compact(paths, read_state(paths), Disk(), own=looks_own)
+    assert events(paths)["sent"] == 300
+
+
+@pytest.mark.parametrize("told_by", ["the request", "the invocation"])
+def test_a_user_that_looks_like_a_slot_s_is_shared_where_the_journal_says_so(tmp_path: Path, told_by: str) -> None:
+    paths = finished(tmp_path)
+    records = [json.loads(line) for line in paths.journal.read_bytes().splitlines()]
+    for record in records:
+        if told_by == "the request" and record["event"] == "sent":
+            record["shared"] = True
+        elif told_by == "the invocation" and record["event"] == "batch":
+            record["again"] = ["--user", OWN]
+    paths.journal.write_bytes(b"".join(json_line(one, compact=True) for one in records))
+    compact(paths, read_state(paths), Disk(), own=looks_own)
     assert events(paths)["sent"] == 300
 
 
@@ -220,7 +234,7 @@ def test_a_message_of_a_chat_needs_its_user_and_its_conversation(tmp_path: Path)
     paths = finished(tmp_path)
     journal = paths.journal.read_bytes()
     paths.journal.write_bytes(json_line(batch() | {"app_mode": "advanced-chat"}, compact=True) + journal)
-    compact(paths, read_state(paths), Disk(), own=is_own)
+    compact(paths, read_state(paths), Disk(), own=looks_own)
     assert (events(paths)["sent"], events(paths)["started"]) == (300, 300)
 
 
@@ -232,7 +246,7 @@ def test_heads_of_the_last_invocations_stay_and_the_first_of_each_kind(
     records = [one for n in range(20) for one in (batch(f"{n % 2}.csv") | {"batch": f"b{n}"}, end(rows=n))]
     paths.journal.write_bytes(paths.journal.read_bytes() + b"".join(json_line(one, compact=True) for one in records))
     before = read_state(paths)
-    compact(paths, before, Disk(), own=is_own)
+    compact(paths, before, Disk(), own=looks_own)
     after = read_state(paths)
     assert (after.before, after.sources, after.last_batch) == (before.before, before.sources, before.last_batch)
     assert after.batches == {"b", "b0", "b1", "b17", "b18", "b19"}
@@ -276,7 +290,9 @@ def test_a_row_that_waits_in_retry_is_at_rest_unless_its_fate_is_unknown(
 @pytest.mark.parametrize("kept", [0.0, 0.5, 1.0])
 def test_the_power_goes_at_every_operation(tmp_path: Path, when: str, kept: float) -> None:
     old = finished(tmp_path).journal.read_bytes()
-    compact(Paths.of(tmp_path / "results.jsonl"), read_state(Paths.of(tmp_path / "results.jsonl")), Disk(), own=is_own)
+    compact(
+        Paths.of(tmp_path / "results.jsonl"), read_state(Paths.of(tmp_path / "results.jsonl")), Disk(), own=looks_own
+    )
     new = (tmp_path / "results.jsonl.journal").read_bytes()
     at, found = 0, set()
     while True:
@@ -286,7 +302,7 @@ def test_the_power_goes_at_every_operation(tmp_path: Path, when: str, kept: floa
         paths = finished(folder)
         disk = CrashDisk(folder, Cut(at, when))  # type: ignore[arg-type]
         try:
-            compact(paths, read_state(paths), disk, own=is_own)
+            compact(paths, read_state(paths), disk, own=looks_own)
         except OSError:
             assert disk.hit
         if not disk.hit:
@@ -303,7 +319,7 @@ def test_a_journal_that_ends_in_somebody_s_line_is_left_alone(tmp_path: Path) ->
     paths.journal.write_bytes(paths.journal.read_bytes() + b"my own notes")
     before = paths.journal.read_bytes()
     with pytest.raises(StorageError, match="no record of a batch"):
-        compact(paths, read_state(paths), Disk(), own=is_own)
+        compact(paths, read_state(paths), Disk(), own=looks_own)
     assert paths.journal.read_bytes() == before
 
 
@@ -311,7 +327,7 @@ def test_lines_that_nobody_knows_stay(tmp_path: Path) -> None:
     paths = finished(tmp_path)
     odd = [b"{}", b'{"event":"news","id":"row-1"}', b'{"event": "sent", "id": "row-2"}', b"\xff\xfe", b"[1]"]
     paths.journal.write_bytes(paths.journal.read_bytes() + b"".join(line + b"\n" for line in odd))
-    compact(paths, read_state(paths), Disk(), own=is_own)
+    compact(paths, read_state(paths), Disk(), own=looks_own)
     there = paths.journal.read_bytes().splitlines()
     assert [line in there for line in odd] == [True, False, True, True, True]
     assert read_state(paths).index.has("row-2", DONE)

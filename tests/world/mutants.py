@@ -76,7 +76,7 @@ def _without(**given: Any) -> Callable[[Patch], None]:
 
 
 def _post_before_sync(patch: Patch) -> None:
-    async def sent(self: Ledger, row_id: str, *, user: str, mode: str, server: float | None = None) -> int:
+    async def sent(self: Ledger, row_id: str, *, user: str, mode: str, **_: Any) -> int:
         row = self.row(row_id)
         self._note(row, "sent", row_id, attempt=row.posts + 1, user=user, mode=mode)
         return row.posts
