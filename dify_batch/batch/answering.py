@@ -12,6 +12,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from tenacity import AsyncRetrying, retry_if_result, wait_fixed
+
+from dify_batch import backoff
 from dify_batch.batch.opened import Opened
 from dify_batch.dify.client import DifyClient
 from dify_batch.errors import ServerError
@@ -136,11 +139,12 @@ async def until_resumed(client: DifyClient, refs: Iterable[RunRef | None], withi
     """Waits until none of the runs says that it is paused, or so many seconds."""
 
     async def resumed(ref: RunRef) -> None:
-        while True:
-            outcome = (await client.run_detail(ref)).outcome
-            if not isinstance(outcome, Paused | Unreachable):
-                return
-            await asyncio.sleep(LOOK_EVERY)
+        looking = AsyncRetrying(
+            retry=retry_if_result(lambda detail: isinstance(detail.outcome, Paused | Unreachable)),
+            wait=wait_fixed(LOOK_EVERY),
+            sleep=backoff.pause,
+        )
+        await looking(client.run_detail, ref)
 
     tasks = [asyncio.create_task(resumed(ref)) for ref in dict.fromkeys(refs) if ref is not None]
     if tasks:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 
-from dify_batch.backoff import Backoff
+from dify_batch import backoff
 from dify_batch.batch.appkind import kind_told, require_fitting
 from dify_batch.batch.control import Control
 from dify_batch.batch.surface import AppClient
@@ -102,16 +101,16 @@ async def _patiently(
 ) -> T:
     """Asks until there is an answer. Retry-After is waited for; one that goes past --max-outage is told at once, as a
     server that is asked again too early may wait for longer."""
-    backoff = Backoff(settings.initial_retry_delay, settings.max_retry_delay)
+    waits = backoff.Backoff(settings.initial_retry_delay, settings.max_retry_delay)
     until = clock.monotonic() + settings.max_outage
 
     def wait(state: RetryCallState) -> float:
-        asked = _asked(state)
-        return min(backoff(state), max(0.0, until - clock.monotonic())) if asked is None else asked
+        asked = backoff.asked(state)
+        return min(waits(state), max(0.0, until - clock.monotonic())) if asked is None else asked
 
     def stop(state: RetryCallState) -> bool:
         left = until - clock.monotonic()
-        return left <= 0 or (_asked(state) or 0.0) > left
+        return left <= 0 or (backoff.asked(state) or 0.0) > left
 
     def tell(state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome is not None else None
@@ -126,7 +125,7 @@ async def _patiently(
         wait=wait,
         stop=stop,
         before_sleep=tell,
-        sleep=lambda seconds: control.unless_halted(asyncio.sleep(seconds)),
+        sleep=lambda seconds: control.unless_halted(backoff.pause(seconds)),
         reraise=True,
     )
 
@@ -134,10 +133,3 @@ async def _patiently(
         return await control.unless_halted(ask())
 
     return await asking(once)
-
-
-def _asked(state: RetryCallState) -> float | None:
-    """Seconds that the server asked to wait."""
-    error = state.outcome.exception() if state.outcome is not None else None
-    asked = error.details.get("retry_after") if isinstance(error, DifyBatchError) else None
-    return float(asked) if isinstance(asked, (int, float)) else None

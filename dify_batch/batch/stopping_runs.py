@@ -10,6 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from tenacity import AsyncRetrying, retry_if_result, stop_after_attempt, wait_fixed
+
+from dify_batch import backoff
 from dify_batch.batch.opened import Opened
 from dify_batch.dify.client import DifyClient
 from dify_batch.errors import DifyBatchError
@@ -104,12 +107,15 @@ async def _stop(opened: Opened, client: DifyClient, row_id: str, row: RowState) 
         await client.stop(ref.task_id, user=row.user)
     except DifyBatchError:
         return "not reached"
-    for _ in range(int(ENDS_WITHIN / LOOK_EVERY)):
-        end = await _look(opened, client, row_id, ref, row.user, by_us=True)
-        if end != "runs on":
-            return end
-        await asyncio.sleep(LOOK_EVERY)
-    return "runs on"
+    looking = AsyncRetrying(
+        retry=retry_if_result(lambda end: end == "runs on"),
+        stop=stop_after_attempt(int(ENDS_WITHIN / LOOK_EVERY)),
+        wait=wait_fixed(LOOK_EVERY),
+        sleep=backoff.pause,
+        retry_error_callback=backoff.last,
+    )
+    settled: End = await looking(_look, opened, client, row_id, ref, row.user, by_us=True)
+    return settled
 
 
 async def _look(opened: Opened, client: DifyClient, row_id: str, ref: RunRef, user: str, *, by_us: bool) -> End:

@@ -124,14 +124,21 @@ def _complete(inputs: Mapping[str, str], form: Mapping[str, Any]) -> dict[str, s
 
 async def _end(runner: Runner, app_id: str, mode: str, run_id: str, token: str) -> RunAnswer:
     """The run's end, or its next pause: right after the answer the server can still tell of the same form."""
-    import asyncio
+    from tenacity import AsyncRetrying, retry_if_result, stop_after_attempt, wait_fixed
 
-    answer = await runner.follow(app_id, mode, run_id)
-    for _ in range(_AGAIN):
-        if answer.status != "paused" or all(form.token != token for form in answer.forms):
-            break
-        await asyncio.sleep(0.5)
-        answer = await runner.follow(app_id, mode, run_id)
+    from dify_batch import backoff
+
+    def waits_for_it_still(answer: RunAnswer) -> bool:
+        return answer.status == "paused" and any(form.token == token for form in answer.forms)
+
+    following = AsyncRetrying(
+        retry=retry_if_result(waits_for_it_still),
+        stop=stop_after_attempt(_AGAIN + 1),
+        wait=wait_fixed(0.5),
+        sleep=backoff.pause,
+        retry_error_callback=backoff.last,
+    )
+    answer: RunAnswer = await following(runner.follow, app_id, mode, run_id)
     return answer
 
 

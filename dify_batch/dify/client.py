@@ -15,9 +15,9 @@ from types import TracebackType
 from typing import Any, Literal
 from urllib.parse import quote, urlencode
 
-from tenacity import AsyncRetrying, RetryCallState, retry_if_result, stop_after_attempt
+from tenacity import AsyncRetrying, retry_if_result, stop_after_attempt
 
-from dify_batch.backoff import Backoff
+from dify_batch import backoff as waits
 from dify_batch.dify import http
 from dify_batch.dify.answers import Detail, LogEntry, LogPage, detail_of, retry_after
 from dify_batch.dify.breaks import broken_off, silent, unfinished
@@ -136,23 +136,18 @@ class DifyClient(Endpoints, RunEvents):
         files: Sequence[Mapping[str, Any]] | None = None,
         timeout: float,
         max_retries: int = 3,
-        backoff: Backoff | None = None,
+        backoff: waits.Backoff | None = None,
     ) -> Outcome:
         """As `run`, for callers without a batch: sent again only while it certainly did not start (Unreachable,
         Throttled), at most `max_retries` times. Gives the last outcome. A Lost one wants to be looked up by its `user`,
         and is not repeated here.
         """
-        wait = backoff or Backoff()
-
-        def seconds(state: RetryCallState) -> float:
-            outcome = state.outcome.result() if state.outcome is not None else None
-            return wait.seconds(state.attempt_number, getattr(outcome, "retry_after", None))
-
         repeating = AsyncRetrying(
             retry=retry_if_result(lambda outcome: isinstance(outcome, Unreachable | Throttled)),
             stop=stop_after_attempt(max_retries + 1),
-            wait=seconds,
-            retry_error_callback=lambda state: state.outcome.result() if state.outcome is not None else None,
+            wait=backoff or waits.Backoff(),
+            sleep=waits.pause,
+            retry_error_callback=waits.last,
         )
         outcome: Outcome = await repeating(self.run, inputs, user=user, mode=mode, files=files, timeout=timeout)
         return outcome

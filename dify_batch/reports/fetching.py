@@ -9,10 +9,10 @@ import re
 from pathlib import Path
 from urllib.parse import parse_qs, urljoin, urlsplit, urlunsplit
 
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
+from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt
 
+from dify_batch import backoff
 from dify_batch._version import __version__
-from dify_batch.backoff import Backoff
 from dify_batch.dify import http
 from dify_batch.dify.answers import retry_after
 from dify_batch.dify.bodies import read_head
@@ -41,13 +41,13 @@ _NONE = "0"  # the tag of what cannot be gone on with
 
 
 class NotFetched(Exception):
-    """A file cannot be had. `again`: it may be, a little later; `wait`: seconds that the server asks for."""
+    """A file cannot be had. `again`: it may be, a little later; `retry_after`: seconds that the server asks for."""
 
-    def __init__(self, reason: str, *, again: bool = False, wait: float | None = None) -> None:
+    def __init__(self, reason: str, *, again: bool = False, retry_after: float | None = None) -> None:
         super().__init__(reason)
         self.reason = reason
         self.again = again
-        self.wait = wait
+        self.retry_after = retry_after
 
 
 class Fetcher:
@@ -57,9 +57,9 @@ class Fetcher:
     (FILES_URL is empty) gives such.
     """
 
-    def __init__(self, server: str, backoff: Backoff, clock: Clock) -> None:
+    def __init__(self, server: str, waits: backoff.Backoff, clock: Clock) -> None:
         self._server = server.partition("/")[0]
-        self._backoff = backoff
+        self._waits = waits
         self._clock = clock
         self._disk = Disk()
         self._transports: dict[str, Transport] = {}
@@ -73,15 +73,11 @@ class Fetcher:
 
         Raises NotFetched; OSError where it cannot be written.
         """
-
-        def seconds(state: RetryCallState) -> float:
-            failed = state.outcome.exception() if state.outcome is not None else None
-            return self._backoff.seconds(state.attempt_number, failed.wait if isinstance(failed, NotFetched) else None)
-
         repeating = AsyncRetrying(
             retry=retry_if_exception(lambda error: isinstance(error, NotFetched) and error.again),
             stop=stop_after_attempt(TRIES),
-            wait=seconds,
+            wait=self._waits,
+            sleep=backoff.pause,
             reraise=True,
         )
         size: int = await repeating(self._try, file, path)
@@ -215,7 +211,7 @@ class Fetcher:
         if status in (401, 403, 404, 410) and late is not None and late > _LATE:
             text = f"its link has expired, {duration(late)} after it was made ({text})"
         again = status in _PASSES or status >= 500
-        return NotFetched(text, again=again, wait=retry_after(response.headers, self._clock.wall()))
+        return NotFetched(text, again=again, retry_after=retry_after(response.headers, self._clock.wall()))
 
 
 class _NoConnection(NotFetched):

@@ -12,6 +12,9 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
+from tenacity import AsyncRetrying, retry_if_result, stop_after_attempt, wait_incrementing
+
+from dify_batch import backoff
 from dify_batch.errors import UsageError
 from dify_batch.reports.notification import Notification
 
@@ -66,18 +69,25 @@ class Notifier:
         return all(await asyncio.gather(*tasks))
 
     async def _tried(self, name: str, attempt: Any) -> bool:
-        why = ""
-        for number in range(TRIES):
-            if number:
-                await asyncio.sleep(self._pause * number)
+        async def why_not() -> str:
             try:
-                why = await asyncio.wait_for(attempt(), self._timeout)
+                why: str = await asyncio.wait_for(attempt(), self._timeout)
             except TimeoutError:
-                why = f"no answer within {self._timeout:g} s"
+                return f"no answer within {self._timeout:g} s"
             except Exception as error:  # noqa: BLE001 - whatever it is, the batch is none of its business
-                why = type(error).__name__  # its text may hold the URL
-            if not why:
-                return True
+                return type(error).__name__  # its text may hold the URL
+            return why
+
+        trying = AsyncRetrying(
+            retry=retry_if_result(bool),
+            stop=stop_after_attempt(TRIES),
+            wait=wait_incrementing(self._pause, self._pause),
+            sleep=backoff.pause,
+            retry_error_callback=backoff.last,
+        )
+        why: str = await trying(why_not)
+        if not why:
+            return True
         log.warning("--notify: %s was not told: %s (%d tries)", name, why, TRIES)
         return False
 

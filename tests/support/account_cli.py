@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from dify_batch.cli.main import main
-from dify_batch.dify.account.exchange import AccountExchange
 from dify_batch.simulator import Simulator
 from dify_batch.simulator.apps import APPS
 from tests.support.accounts import sign_in
@@ -80,14 +79,15 @@ class AccountCli:
         return self.token
 
 
-def no_waiting(patch: pytest.MonkeyPatch) -> list[float | None]:
-    """Repetitions come at once; gives the waits that the server asked for."""
-    waits: list[float | None] = []
+def no_waiting(patch: pytest.MonkeyPatch, then: Callable[[], None] = lambda: None) -> list[float]:
+    """Repetitions come at once, after `then`; gives the seconds that they would have waited."""
+    waits: list[float] = []
 
-    async def wait(self: AccountExchange, tried: int, told: float | None) -> None:
-        waits.append(told)
+    async def pause(seconds: float) -> None:
+        waits.append(seconds)
+        then()
 
-    patch.setattr(AccountExchange, "_wait", wait)
+    patch.setattr("dify_batch.backoff.pause", pause)
     return waits
 
 

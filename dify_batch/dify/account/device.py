@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from tenacity import AsyncRetrying, RetryCallState, retry_if_result
+
+from dify_batch import backoff
 from dify_batch.dify.account.client import AccountClient
-from dify_batch.dify.account.exchange import Sleep
 from dify_batch.errors import AuthError, DifyBatchError
 from dify_batch.seams import Clock
 
@@ -19,6 +20,7 @@ INTERVAL = 5.0
 SLOWER = 5.0
 """Seconds that `slow_down` adds to the time between two polls (RFC 8628, section 3.5)."""
 
+_WAITS = frozenset({"authorization_pending", "slow_down"})
 _AGAIN = "dify-batch auth login"
 
 
@@ -37,7 +39,6 @@ async def sign_in(
     *,
     shown: Callable[[Code], None],
     clock: Clock,
-    sleep: Sleep = asyncio.sleep,
 ) -> dict[str, Any]:
     """The answer with the token. `shown` is called once with the code, before the first poll.
 
@@ -50,22 +51,27 @@ async def sign_in(
     check_address(client.host, code.address)
     shown(code)
     told = begun.get("interval")
-    pause = float(told) if isinstance(told, (int, float)) else INTERVAL
+    interval = float(told) if isinstance(told, (int, float)) else INTERVAL
     until = clock.monotonic() + code.expires_in
-    while clock.monotonic() < until:
-        await sleep(pause)
-        answer = await client.device_token(str(begun["device_code"]))
-        match answer.get("error"):
-            case None:
-                return answer
-            case "authorization_pending":
-                continue
-            case "slow_down":
-                pause += SLOWER
-            case "access_denied":
-                raise AuthError("the sign-in was refused on the page", code="access_denied", hint=f"again: {_AGAIN}")
-            case _:
-                break
+
+    def seconds(state: RetryCallState) -> float:
+        nonlocal interval
+        interval += SLOWER if backoff.last(state).get("error") == "slow_down" else 0.0
+        return interval
+
+    polling = AsyncRetrying(
+        retry=retry_if_result(lambda answer: answer.get("error") in _WAITS),
+        stop=lambda _: clock.monotonic() >= until,
+        wait=seconds,
+        sleep=backoff.pause,
+        retry_error_callback=backoff.last,
+    )
+    await backoff.pause(interval)
+    answer: dict[str, Any] = await polling(client.device_token, str(begun["device_code"]))
+    if answer.get("error") is None:
+        return answer
+    if answer["error"] == "access_denied":
+        raise AuthError("the sign-in was refused on the page", code="access_denied", hint=f"again: {_AGAIN}")
     raise AuthError("the code has expired, and nobody approved it", code="auth_expired", hint=f"again: {_AGAIN}")
 
 

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode
 
+from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt
+
+from dify_batch import backoff
 from dify_batch._version import __version__
 from dify_batch.dify import http
 from dify_batch.dify.account.refusals import LOGIN, STALE, code_of, refusal, wait_of
@@ -37,7 +40,14 @@ _FIRST_WAIT = 0.5
 _STALE_REPEATS = 2
 """How often a `catalog_stale` is followed: with replicas of two versions it could go on for ever."""
 
-Sleep = Callable[[float], Awaitable[None]]
+
+class _Passing(Exception):
+    """An error that may pass by itself; `retry_after`: seconds that the server asks for."""
+
+    def __init__(self, error: DifyBatchError, retry_after: float | None = None) -> None:
+        super().__init__(error.message)
+        self.error = error
+        self.retry_after = retry_after
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +75,6 @@ class AccountExchange:
         shape: the shape that the host had last; asked of the server where None.
         on_shape: told of a shape that is new.
         transport: in place of the built-in one. It is closed with this.
-        sleep: how a wait passes.
     """
 
     def __init__(
@@ -77,7 +86,6 @@ class AccountExchange:
         on_shape: Callable[[Shape], None] | None = None,
         transport: http.AsyncBaseTransport | None = None,
         seams: Seams = REAL,
-        sleep: Sleep = asyncio.sleep,
     ) -> None:
         self.host = host
         self._token = token
@@ -85,7 +93,7 @@ class AccountExchange:
         self._on_shape = on_shape
         self._transport = transport or Transport(host)
         self._seams = seams
-        self._sleep = sleep
+        self._waits = backoff.Backoff(_FIRST_WAIT, LONGEST_WAIT, seams.chance)
         self._catalog: str | None = None
         self._date: tuple[str, float] | None = None
 
@@ -151,18 +159,31 @@ class AccountExchange:
 
     async def _settled(self, ask: Ask, *, stream: bool) -> tuple[http.Response, bytes, Route]:
         """The good answer to a request, after whatever may be repeated has been."""
-        stale, looked, tried = 0, False, 0
+        repeating = AsyncRetrying(
+            retry=retry_if_exception(lambda error: isinstance(error, _Passing)),
+            stop=stop_after_attempt(REPEATS + 1),
+            wait=self._waits,
+            sleep=backoff.pause,
+            reraise=True,
+        )
+        try:
+            answer: tuple[http.Response, bytes, Route] = await repeating(self._once, ask, stream=stream)
+        except _Passing as passing:
+            raise passing.error from passing.__cause__
+        return answer
+
+    async def _once(self, ask: Ask, *, stream: bool) -> tuple[http.Response, bytes, Route]:
+        """The good answer, after what proves that nothing was executed. Raises _Passing for what may be repeated."""
+        stale, looked = 0, False
         while True:
             asked = await self._route(ask)
             repeatable = asked.method != "POST"
             try:
                 response, body = await self._whole(ask, asked, stream=stream)
-            except ConnectionFailed:
-                if not repeatable or tried >= REPEATS:
-                    raise
-                await self._wait(tried, None)
-                tried += 1
-                continue
+            except ConnectionFailed as failed:
+                if repeatable:
+                    raise _Passing(failed) from failed.__cause__
+                raise
             if response.is_success:
                 return response, body, asked
             status = response.status_code
@@ -185,15 +206,7 @@ class AccountExchange:
             limited = isinstance(error, RateLimited) and code_of(body) != "rate_limit_error"
             again = (limited and (repeatable or ask.on_limit)) or (repeatable and isinstance(error, ServerError))
             again = again and (limited or status >= 500) and (wait is None or wait <= LONGEST_WAIT)
-            if not again or tried >= REPEATS:
-                raise error
-            await self._wait(tried, wait)
-            tried += 1
-
-    async def _wait(self, tried: int, told: float | None) -> None:
-        """As long as the server asks for, else twice as long each time, half of it by chance."""
-        limit = _FIRST_WAIT * 2**tried
-        await self._sleep(told if told is not None else self._seams.chance.uniform(limit / 2, limit))
+            raise _Passing(error, wait) if again else error
 
     async def _token_is_dead(self, ask: Ask) -> bool:
         """A dead token is answered with 500 by servers of A and B [27d3, 27o4]: so is GET account then, while the

@@ -223,14 +223,7 @@ def test_an_unpublished_app(cli: AccountCli, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_the_limit_is_waited_for_only_where_asked(cli: AccountCli, monkeypatch: pytest.MonkeyPatch) -> None:
     cli("describe", "app", DEMO)
-    waits: list[float | None] = []
-    from dify_batch.dify.account.exchange import AccountExchange
-
-    async def wait(self: AccountExchange, tried: int, told: float | None) -> None:
-        waits.append(told)
-        cli.sim.configure(account_rate=None)
-
-    monkeypatch.setattr(AccountExchange, "_wait", wait)
+    waits = no_waiting(monkeypatch, then=lambda: cli.sim.configure(account_rate=None))
     cli.sim.configure(account_rate=0)
     done = cli("run", "app", DEMO, "--input", "query=x", "-o", "json")
     assert (done.status, done.error["code"], waits) == (7, "rate_limited", [])
