@@ -109,6 +109,10 @@ FLAGS: tuple[Flag, ...] = (
          help="only N rows, drawn by the hash of their ids",
          doc="The same N each time, whatever their order: a pilot on the same output. The same command without it does "
          "the rest."),
+    Flag(dest="dedupe", names=("--dedupe",), action="on", group=WHAT, default=False,
+         help="run rows with equal inputs once, and give the others the same result",
+         doc="Equal but for the id. The results of the others have `copy_of`. If the first fails, they fail. Not for "
+         "workflows that do something with each run, such as sending a mail."),
     Flag(dest="ids", names=("--ids",), metavar="FILE", group=WHAT, parse=Path, shown="all",
          help="only the rows whose ids FILE lists",
          doc="One id a line, as in PATH.retry. Ids that are not in the input are told."),

@@ -110,6 +110,7 @@ class Settings:
     sample: int | None = None
     ids: Path | None = None
     shard: Shard | None = None
+    dedupe: bool = _default("dedupe")
     keep_order: bool = _default("keep_order")
     overwrite: bool = _default("overwrite")
     rerun_changed: bool = _default("rerun_changed")
@@ -241,6 +242,12 @@ def _check_together(settings: Settings) -> None:
         raise UsageError(
             "--max-cost and --mode blocking contradict each other: a blocking answer tells no price",
             hint="leave --mode out, or limit the tokens in place of the cost: --max-tokens N",
+            code="usage_invalid_flag",
+        )
+    if settings.dedupe and settings.user is not None and "{" in settings.user:
+        raise UsageError(
+            "--dedupe and a --user that names columns contradict each other: the runs of two users are two runs",
+            hint="leave one of them out",
             code="usage_invalid_flag",
         )
     if settings.retry_unknown and not settings.retry:

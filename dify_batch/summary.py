@@ -41,6 +41,7 @@ class Summary:
     """What became of the rows. Each row is counted in exactly one of the states, so they add up to `rows`.
 
     `invalid`: rows whose answers miss --expect.
+    `copied`: results that are those of other rows with the same inputs (--dedupe).
     `recovered`: results taken from runs that were looked up. `posts`: POSTs that left for the server.
     `total_price`: currency → exact amount, of the runs that told one. `elapsed_time`: seconds. `paused_rows`: the
     first PAUSED_SHOWN of those that wait for a person.
@@ -61,6 +62,7 @@ class Summary:
     retry_waiting: int = 0
     untouched: int = 0
     recovered: int = 0
+    copied: int = 0
     posts: int = 0
     total_tokens: int = 0
     total_price: Mapping[str, str] = field(default_factory=dict)
@@ -149,6 +151,7 @@ class Stats:
     running: int = 0
     left_out: int = 0
     recovered: int = 0
+    copied: int = 0
     posts: int = 0
     lookups: int = 0
     total_tokens: int = 0
@@ -205,6 +208,7 @@ class Stats:
             running=self.running,
             untouched=max(0, self.rows - counted),
             recovered=self.recovered,
+            copied=self.copied,
             posts=self.posts,
             total_tokens=self.total_tokens,
             total_price=exact_prices(self.used.prices),

@@ -23,8 +23,10 @@ from dify_batch.engine.work import Work
 from dify_batch.errors import DifyBatchError, StorageError
 from dify_batch.ids import IN_INPUT, RETRY, SELECTED, IdIndex
 from dify_batch.ledger.compaction import compact, worth_it
+from dify_batch.ledger.held import Held
+from dify_batch.ledger.shared import read_shared
 from dify_batch.ledger.state import Phase, claimed_runs, read_state
-from dify_batch.ledger.store import Held, Ledger, set_aside
+from dify_batch.ledger.store import Ledger, set_aside
 from dify_batch.ledger.supersede import supersede
 from dify_batch.outcomes import SettledRow
 from dify_batch.summary import Summary
@@ -156,11 +158,15 @@ class Execution:
             budget=await frame.seams.threads.run(lambda: budget_of(frame.share, frame.paths)),
             rows=prepared.selection.new_rows(ledger),
             recovered=open_works,
-            repeat=prepared.selection.repeated if settings.retry_pass else None,
+            repeat=prepared.selection.repeated,
+            retry_pass=settings.retry_pass,
+            copies=prepared.selection.shared.waiting,
+            numbers=await frame.seams.threads.run(prepared.selection.numbers) if settings.keep_order else None,
         )
         if frame.expectation is not None:
             frame.expectation.trusted = prepared.state.done > 0
         self._tell_the_past(engine, works, delays)
+        await self._copy_results(engine)
         log.info("batch %s: %d rows to run, %d runs of before to collect", batch, prepared.to_run, len(open_works))
         frame.control.attach(engine)
         timer = self._runtime_timer(engine)
@@ -203,6 +209,18 @@ class Execution:
         for runs in prepared.selection.claims.values():
             for run_id in runs:
                 engine.claims.resume_settled(run_id)
+
+    async def _copy_results(self, engine: Engine) -> None:
+        """--dedupe: rows whose inputs are those of a row that has its result get the same."""
+        done, paths, copies = self._prepared.selection.shared.done, self._frame.paths, engine.books.copies
+        if not done:
+            return
+        found = await self._frame.seams.threads.run(lambda: list(read_shared(paths.results, done)))
+        for first, answer in found:
+            for row_id in done[first]:
+                copies.give(row_id, answer.inputs, answer.result, first=answer.first)
+        given = {first for first, _ in found}
+        copies.orphans.update(row_id for first, ids in done.items() if first not in given for row_id in ids)
 
     def _runtime_timer(self, engine: Engine) -> asyncio.TimerHandle | None:
         limit = self._frame.settings.max_runtime

@@ -127,6 +127,7 @@ async def run_batch(
                 frame.target,
                 frame.share,
                 to_run=prepared.to_run,
+                copies=len(prepared.selection.shared.copies),
                 first=first,
                 warnings=tuple(stats.notices),
             )

@@ -24,8 +24,9 @@ from dify_batch.text import count, show
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Counts of rows; `seconds`, `tokens`, `price` (currency → amount) are estimates for the rows to run, None or
-    empty where no earlier run tells; `estimate` has them with their ranges."""
+    """Counts of rows; `copies`: those that share the run of another (--dedupe), so that so many runs are saved.
+    `seconds`, `tokens`, `price` (currency → amount) are estimates for the rows to run, None or empty where no earlier
+    run tells; `estimate` has them with their ranges."""
 
     rows: int
     done: int
@@ -34,6 +35,7 @@ class Plan:
     to_collect: int
     paused: int
     invalid: int
+    copies: int
     concurrency: int | str
     rate: float | None
     wait: float
@@ -65,6 +67,10 @@ class Plan:
             + (f", {self.invalid} invalid" if self.invalid else ""),
             f"mode {self.mode}, {pace}",
         ]
+        if self.copies:
+            have = count(self.copies, "row has", "rows have")
+            saved = count(self.copies, "run is", "runs are")
+            lines.append(f"{have} the inputs of another and will share its result: {saved} saved")
         if self.estimate is not None and (text := self.estimate.text()):
             lines.append(text)
         lines += [f"warning: {warning.message}" for warning in self.warnings]
@@ -107,6 +113,7 @@ def make_plan(
     share: Share,
     *,
     to_run: int,
+    copies: int,
     first: list[Work],
     warnings: tuple[Notice, ...],
 ) -> Plan:
@@ -137,6 +144,7 @@ def make_plan(
         to_collect=counts["open"],
         paused=counts["paused"],
         invalid=counts["invalid"],
+        copies=copies,
         concurrency=share.concurrency,
         rate=share.rate,
         wait=share.wait,

@@ -4,12 +4,13 @@ and which rows this invocation works on."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Container, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from dify_batch.batch.appkind import with_message
 from dify_batch.batch.belonging import Comparison, identify, notices
+from dify_batch.batch.doubles import Doubles, Shared, share
 from dify_batch.batch.elsewhere import require_whole_journal
 from dify_batch.batch.enginesettings import most_in_flight
 from dify_batch.batch.frame import Frame
@@ -21,13 +22,14 @@ from dify_batch.ids import DONE, IN_INPUT, INVALID, IdIndex
 from dify_batch.input.bound import BoundForm
 from dify_batch.input.check import CheckReport, check
 from dify_batch.input.choice import choose, only, read_ids
+from dify_batch.input.files import Inputs
 from dify_batch.input.form import Form
 from dify_batch.input.identity import check_known_ids
 from dify_batch.input.records import ADDED_ALWAYS
 from dify_batch.ledger.answered import Answered
 from dify_batch.ledger.identity import Identity
 from dify_batch.ledger.place import require_ours
-from dify_batch.ledger.state import State, read_state
+from dify_batch.ledger.state import Phase, State, read_state
 from dify_batch.summary import Notice
 from dify_batch.text import count, listed
 
@@ -66,6 +68,8 @@ class Preparation:
         self._comparison = Comparison(self._index, Answered())
         self._again: frozenset[str] = frozenset()
         self._asked = 0
+        self._changed: frozenset[str] = frozenset()
+        self._doubles: Doubles | None = None
         self._fits = room(most_in_flight(frame.share))
 
     async def run(self) -> Prepared:
@@ -103,15 +107,32 @@ class Preparation:
             self._frame.warn(Notice("open_files", fewer))
         await self._choose_again(state, selection.chosen)
         selection.wanted = selection.ids_to_retry(state) | self._again if settings.retry else None
-        to_run = 0 if self._collect else selected(self._index, selection.limit, selection.wanted, chosen)
+        if self._doubles is not None and not self._collect:
+            selection.shared = self._shared(self._doubles, selection, state)
+        copies = len(selection.shared.copies)
+        to_run = 0 if self._collect else selected(self._index, None, selection.wanted, chosen) - copies
+        to_run = to_run if selection.limit is None else min(to_run, selection.limit)
         # The table need not be read once more; rows that do not pass are noted on the way.
         selection.any_new = to_run > 0 or self._index.count(INVALID) > 0
         stats.rows = self._index.count(IN_INPUT) + stats.left_out
-        stats.to_run = to_run
+        stats.to_run = to_run + (copies if selection.limit is None else 0)
         stats.done_before = sum(1 for row_id in self._index.ids(IN_INPUT) if self._index.has(row_id, DONE))
         stats.state = ""
         self._frame.warn(*self._frame.target.before_sending(to_run, self._seams.clock.wall()))
         return Prepared(selection, state, self._index, self._identity, to_run, self._asked, self._again, self._fits)
+
+    def _shared(self, doubles: Doubles, selection: Selection, state: State) -> Shared:
+        """--dedupe: which rows share the run of another."""
+        rows = state.rows
+        known = (Phase.SENT, Phase.STARTED, Phase.PAUSED)
+        return share(
+            doubles.groups(),
+            self._index,
+            selected=selection.selects,
+            stale=self._changed | self._again,
+            open_before=lambda row_id: row_id in rows and rows[row_id].phase in known,
+            alone=lambda row_id: row_id in state.asked or (row_id in rows and rows[row_id].kind == "unknown"),
+        )
 
     async def _ask(self) -> Form:
         """The app's form, with the message of an app that is asked with one. From then on its kind is known."""
@@ -155,8 +176,16 @@ class Preparation:
             )
         self._stats.state = f"checking {self._source.name}"
         self._comparison = Comparison(self._index, state.answered)
+        look = self._comparison.look
+        if settings.dedupe:
+            doubles = self._doubles = Doubles(takes_id=bound.takes("id"))
+
+            def look(row_id: str, inputs: Inputs, compare: Callable[[str, Inputs], None] = look) -> None:
+                compare(row_id, inputs)
+                doubles.look(row_id, inputs)
+
         report = await self._seams.threads.run(
-            lambda: check(self._source, bound, self._index, other_ids=settings.other_ids, look=self._comparison.look)
+            lambda: check(self._source, bound, self._index, other_ids=settings.other_ids, look=look)
         )
         report.raise_if_any(skip_invalid=settings.skip_invalid)
         part = set(self._source.header) >= ADDED_ALWAYS  # what export --failed wrote holds only the failed ones
@@ -182,6 +211,7 @@ class Preparation:
         have changed. They count as done no more; their old lines are kept once the batch begins."""
         settings, index = self._settings, self._index
         changed = await self._seams.threads.run(lambda: self._comparison.changed(self._paths.results))
+        self._changed = frozenset(changed)
         rerun = [i for i in changed if chosen is None or i in chosen] if settings.rerun_changed else []
         rerun = rerun[: self._frame.share.limit]
         asked = [i for i in state.asked if index.has(i, IN_INPUT) and not index.has(i, INVALID)]

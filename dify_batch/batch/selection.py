@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Container, Iterator, Mapping
 
+from dify_batch.batch.doubles import Shared
 from dify_batch.engine.resume import asked_for, may_share, resumed
 from dify_batch.engine.row import Ask
 from dify_batch.engine.work import Work
@@ -44,6 +45,7 @@ class Selection:
         self.sends = True  # False: only what is under way is collected
         self.any_new = True  # False: no row is left that an earlier invocation has not begun
         self.outlived: frozenset[str] = frozenset()
+        self.shared: Shared = Shared()
 
     def check_user_template(self) -> None:
         """Raises UsageError where --user names a column that is not there."""
@@ -72,13 +74,14 @@ class Selection:
         barred = DONE | OPEN | SELECTED | (0 if wanted is not None else RETRY)
         if left <= 0 or not self.sends or not self.any_new:
             return
+        copies = frozenset(self.shared.copies)
         for entry in valid_rows(self._source, self._bound, index, self.chosen, barred=barred):
             if isinstance(entry, Problem):
                 if ledger is not None:
                     self._note_invalid(entry, ledger)
                 continue
             row, inputs = entry
-            if index.has(row.id, barred) or (wanted is not None and row.id not in wanted):
+            if index.has(row.id, barred) or (wanted is not None and row.id not in wanted) or row.id in copies:
                 continue
             index.add(row.id, SELECTED)
             work = Work(row.id, row.number, inputs, cells=row.values)
@@ -98,12 +101,30 @@ class Selection:
         work.known_runs = self.claims.get(known.user, frozenset())
         work.outlived, work.shared = work.id in self.outlived, may_share(known)
 
-    def repeated(self, ids: frozenset[str]) -> Iterator[Work]:
-        """Rows of this invocation that have failed, to go once more. Raises InputChanged."""
+    def repeated(self, ids: frozenset[str], have_failed: bool) -> Iterator[Work]:
+        """Rows of this invocation to go beside the new ones: those that have failed, once more; and those whose run was
+        to be another's. Raises InputChanged."""
         for entry in valid_rows(self._source, self._bound, self._index, ids):
             if not isinstance(entry, Problem) and entry[0].id in ids:
                 row, inputs = entry
-                yield Work(row.id, row.number, inputs, cells=row.values, repeated=True)
+                yield Work(row.id, row.number, inputs, cells=row.values, repeated=have_failed)
+
+    def selects(self, row_id: str) -> bool:
+        """Whether a valid row is to be sent in this invocation, --limit aside."""
+        if self.wanted is not None:
+            if row_id not in self.wanted:
+                return False
+            barred = DONE | OPEN
+        else:
+            barred = DONE | OPEN | RETRY
+        chosen = self.chosen
+        return not self._index.has(row_id, barred) and (chosen is None or row_id in chosen)
+
+    def numbers(self) -> dict[str, int]:
+        """The places in the input of the rows that share another's run, by a pass of its own."""
+        copies = frozenset(self.shared.copies)
+        found = valid_rows(self._source, self._bound, self._index, copies) if copies else ()
+        return {entry[0].id: entry[0].number for entry in found if not isinstance(entry, Problem)}
 
     def _note_invalid(self, problem: Problem, ledger: Ledger) -> None:
         """--skip-invalid: the ids of bad rows go into `.retry`, with the reason in the journal."""

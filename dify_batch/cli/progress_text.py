@@ -112,6 +112,7 @@ def summary_text(
     facts = [fact for fact in facts if fact]
     facts.append(count(summary.posts, "request"))
     facts += [f"{summary.recovered:,} recovered"] if summary.recovered else []
+    facts += [f"{summary.copied:,} copied"] if summary.copied else []
     if summary.mode:
         facts.append(f"mode {summary.mode}" + (f" ({summary.mode_why})" if summary.mode_why else ""))
     lines.append(", ".join([*facts, duration(summary.elapsed_time)]))

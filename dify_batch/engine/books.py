@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
+from dify_batch.engine.copies import Copies
 from dify_batch.engine.facts import Absent, Answered, Fact, NotSent, Seen, Sent, Started, Unavailable, Unproven
 from dify_batch.engine.order import Order
 from dify_batch.engine.steps import GiveUp, Keep
 from dify_batch.engine.work import Work
 from dify_batch.ids import SELECTED
 from dify_batch.input.files import described
+from dify_batch.ledger.held import Held
 from dify_batch.ledger.state import Phase
-from dify_batch.ledger.store import Held, Ledger
+from dify_batch.ledger.store import Ledger
 from dify_batch.outcomes import (
     CUT_OFF,
     OUTPUTS_INVALID,
@@ -44,6 +46,7 @@ class Books:
         on_failure: called for each row that has come to `.retry`. `on_change`: for each row whose turn has
             come. `on_use`: with what each run used. `on_end`: for each run that has ended.
         remember: which rows have failed, for `repeatable`.
+        copies, numbers: see Copies.
     """
 
     def __init__(
@@ -58,6 +61,8 @@ class Books:
         on_end: Callable[[Outcome], None],
         on_change: Callable[[], None],
         remember: bool = False,
+        copies: Mapping[str, Sequence[str]] | None = None,
+        numbers: Mapping[str, int] | None = None,
     ) -> None:
         self._ledger = ledger
         self._stats = stats
@@ -69,6 +74,9 @@ class Books:
         self._on_change = on_change
         self._remember = remember
         self._failed: dict[str, tuple[str, str]] = {}
+        self.copies: Copies = Copies(
+            ledger, stats, order, of=copies or {}, numbers=numbers or {}, on_failure=on_failure
+        )
 
     @property
     def repeatable(self) -> frozenset[str]:
@@ -77,8 +85,8 @@ class Books:
 
     @property
     def held(self) -> int:
-        """Results that wait for an earlier row."""
-        return len(self._order) if self._order is not None else 0
+        """Results that wait for an earlier row, but for copies, which come all at once."""
+        return len(self._order) - self.copies.held if self._order is not None else 0
 
     # ---------------------------------------------------------------- a row begins
 
@@ -114,6 +122,7 @@ class Books:
         """A result that an earlier invocation left in the journal: written now, or when its turn comes."""
         if self._order is not None and number:
             self._order.open(number)
+            self.copies.held += held.first is not None
             self._order.hold(number, row_id, held)
         else:
             self._ledger.release(row_id, held)
@@ -183,6 +192,7 @@ class Books:
         if not work.row.pending or self._ledger.news(work.id, outcome):
             self._ledger.paused(work.id, outcome)
             log.info("paused: it waits for a person; see %s", self._ledger.paths.paused, extra={"row": work.id})
+        self.copies.left(work)
         self._settled(work)
 
     def _succeeded(self, work: Work, outcome: Succeeded, *, recovered: bool) -> None:
@@ -200,9 +210,11 @@ class Books:
         stats.finished += 1
         if self._order is not None:
             self._order.hold(work.number, work.id, self._ledger.held(work.id, values, result))
+            self.copies.result(work, values, outcome)
             self._write_due()
         else:
             self._ledger.succeeded(work.id, values, result)
+            self.copies.result(work, values, outcome)
 
     def given_up(self, work: Work, step: GiveUp) -> None:
         """To `.retry`."""
@@ -222,11 +234,13 @@ class Books:
         if kind_of not in stats.failures and len(stats.failures) >= _TEXTS:
             kind_of = (code, "…")
         stats.failures[kind_of] += 1
-        if self._remember and kind in ("failed", "invalid"):
+        again = self._remember and kind in ("failed", "invalid")
+        if again:
             self._failed[work.id] = kind_of
         stats.recent_failures.append((work.id, code, message))
         where = f" (node {step.node})" if step.node is not None else ""
         log.warning("%s: %s%s", code, message, where, extra={"row": work.id})
+        self.copies.failed(work, code, again=again and not work.repeated)
         self._settled(work)
         if not work.repeated:  # it was counted then
             self._on_failure()
@@ -237,6 +251,7 @@ class Books:
             kind_of = self._failed[work.id]
             self._count_failed(work, kind_of[0], 1)
             self._stats.failures[kind_of] += 1
+        self.copies.left(work)
         self._settled(work, finished=work.repeated)
 
     def goes_on(self, work: Work, yes: bool) -> None:
@@ -255,5 +270,6 @@ class Books:
     def _write_due(self) -> None:
         assert self._order is not None
         for row_id, held in self._order.due():
+            self.copies.held -= held.first is not None
             self._ledger.release(row_id, held)
         self._on_change()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterator
 
-from dify_batch.ledger.store import Held
+from dify_batch.ledger.held import Held
 
 
 class Order:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -97,7 +97,10 @@ class Engine:
         new_limit: Callable[[int], Limit] | None = None,
         rows: Iterator[Work],
         recovered: list[Work],
-        repeat: Callable[[frozenset[str]], Iterator[Work]] | None = None,
+        repeat: Callable[[frozenset[str], bool], Iterator[Work]],
+        retry_pass: bool = False,
+        copies: Mapping[str, Sequence[str]] | None = None,
+        numbers: Mapping[str, int] | None = None,
     ) -> None:
         clock = seams.clock
         self._options = options
@@ -130,7 +133,9 @@ class Engine:
             on_failure=stopping.count_failure,
             on_use=lambda use: budget.told(use) if budget is not None else None,
             on_end=self._run_ended,
-            remember=repeat is not None,
+            remember=retry_pass,
+            copies=copies,
+            numbers=numbers,
             on_change=self.changed,
         )
         self._following = Following(
@@ -227,10 +232,15 @@ class Engine:
         try:
             for work in self._recovered:
                 self.conductor.resume(work)
+            self.books.copies.open()
             await self._work()
-            if self._repeat is not None and self.stopping.taking and (failed := self.books.repeatable):
+            if self.stopping.taking and (orphans := frozenset(self.books.copies.orphans)):
+                log.info("%d rows have to run by themselves, as the run that they share had other inputs", len(orphans))
+                self.pool.more(self._repeat(orphans, False))
+                await self._work()
+            if self.stopping.taking and (failed := self.books.repeatable):
                 log.info("%d rows that have failed go once more", len(failed))
-                self.pool.more(self._repeat(failed))
+                self.pool.more(self._repeat(failed, True))
                 await self._work()
             self.conductor.leave_watched()
         finally:

@@ -197,6 +197,10 @@ class BoundForm:
         message = f"column {show(column)} is no input of the app, and Dify drops it silently{cure}"
         return Notice("unknown_column", message)
 
+    def takes(self, name: str) -> bool:
+        """Whether the app's form has an input of this name."""
+        return name in self._by_name
+
     def inputs(self, row: Row) -> tuple[Inputs, list[Problem]]:
         """What the run of a row is given, and what is wrong with it; with problems the inputs are incomplete.
 

@@ -38,7 +38,7 @@ def drawn(paths: formats.Paths) -> list[Drawn]:
 
     for line, _ in lines_of(paths.results):
         row_id = formats.result_id(line)
-        if row_id is not None:
+        if row_id is not None and not formats.is_copy(line):
             use, worked, waited = figures_of_line(line)
             total = failed.pop(row_id, Total())
             total.add(use)

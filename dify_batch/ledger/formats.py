@@ -146,11 +146,12 @@ def result_line(
     now: float,
     trace_id: str | None = None,
     queue_time: float | None = None,
+    copy_of: str | None = None,
     not_finite: Callable[[], object] | None = None,
 ) -> bytes:
-    """A line of the results. `now` stands in for the end of the run where the server gave none that is a time.
-    `queue_time`: seconds from the POST to the start, where they are known. `not_finite` is called where a number had to
-    become a text."""
+    """A line of the results. `copy_of`: the row whose run it shares. `now` stands in for the end of the run where the
+    server gave none that is a time. `queue_time`: seconds from the POST to the start, where they are known.
+    `not_finite` is called where a number had to become a text."""
     return json_line(
         {
             "id": row_id,
@@ -170,6 +171,7 @@ def result_line(
             "workflow_id": result.workflow_id,
             "trace_id": trace_id,
             "queue_time": queue_time,
+            **({} if copy_of is None else {"copy_of": copy_of}),
         },
         not_finite=not_finite,
     )
@@ -229,6 +231,15 @@ def result_version(line: bytes, guess: bytes | None = None) -> bytes | None:
         return None
     rest = line[end:].rstrip()  # numbers and names; an output that holds the same words has more braces after them
     return line[start:end] if rest.find(b"}") == len(rest) - 1 else None
+
+
+_COPY = re.compile(rb', "queue_time": null, "copy_of": "(?:[^"\\]|\\.)*"\}\s*\Z')
+_COPY_WITHIN = 7000  # bytes: an id has 1,000 characters at most, each in six bytes at most
+
+
+def is_copy(line: bytes) -> bool:
+    """Whether a line of the results is the result of another row (--dedupe)."""
+    return line.endswith(b'"}') and _COPY.search(line, max(0, len(line) - _COPY_WITHIN)) is not None
 
 
 _PLAIN_HEAD = re.compile(rb'\{"id": "([^"\\]*)", "status": "(?:success|partial-success)", "inputs": ')

@@ -101,6 +101,8 @@ class RowState:
             case "held":
                 self.phase = Phase.HELD
                 self.line = record.get("line")
+            case "done" if "copy_of" in record:
+                self.phase = Phase.FREE  # it ran nothing that could be fetched again
             case "done":
                 # Only met where the result line is missing: someone cut the results. The run is known, so it can be
                 # fetched again.

@@ -25,6 +25,9 @@ _END = re.compile(
 _GLANCE = 600  # bytes: more than the figures and names at the end of a line ever take
 
 
+_NOTHING = Use(0)
+
+
 def spent(paths: formats.Paths, *, but_results: bool = False) -> Total:
     """The sum; raises StorageError where a file cannot be read. `but_results`: for whoever reads the results anyway,
     and adds the `use_of_line` of each."""
@@ -49,6 +52,8 @@ def use_of_line(line: bytes) -> Use:
 
 def figures_of_line(line: bytes) -> tuple[Use, float | None, float | None]:
     """What a line of the results tells of its run: its use, seconds that it worked, and that it waited to start."""
+    if formats.is_copy(line):
+        return _NOTHING, None, None
     match = _END.search(line, max(0, len(line) - _GLANCE))
     if match is None:
         record = json_object(line) or {}

@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from dify_batch._version import __version__
@@ -21,6 +20,7 @@ from dify_batch.ledger import formats
 from dify_batch.ledger.appendfile import AppendFile
 from dify_batch.ledger.disk import PRIVATE, Disk
 from dify_batch.ledger.formats import Paths, json_line
+from dify_batch.ledger.held import Held
 from dify_batch.ledger.retryfile import RetryFile, put
 from dify_batch.ledger.setaside import set_aside as set_aside
 from dify_batch.ledger.state import Phase, RowState, State
@@ -33,20 +33,6 @@ from dify_batch.usage import Use
 
 # `.retry` is written whole each time, so it is written at most so often while rows go on failing.
 _RETRY_FILE_EVERY = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """A result that waits for its turn: its line, and what the journal says of it."""
-
-    line: bytes
-    run_id: str
-    status: str
-
-    @classmethod
-    def of_journal(cls, line: Mapping[str, Any]) -> Held:
-        """From the record of an earlier batch."""
-        return cls(json_line(line), str(line["workflow_run_id"]), str(line["status"]))
 
 
 def _nobody(row: SettledRow) -> None:
@@ -200,26 +186,41 @@ class Ledger:
     def succeeded(self, row_id: str, inputs: Mapping[str, Any], result: RunResult) -> None:
         """The row has its result."""
         self._know_run(row_id, result.ref)
-        self._write_result(row_id, self._result_line(row_id, inputs, result), result.ref.run_id, result.status)
+        self._write_result(row_id, Held(self._result_line(row_id, inputs, result), result.ref.run_id, result.status))
         self._on_row(SettledRow(row_id, formats.STATUS_WORDS[result.status], result))
 
     def held(self, row_id: str, inputs: Mapping[str, Any], result: RunResult) -> Held:
         """The row has its result, which waits in the journal until its turn comes (`release`)."""
         self._know_run(row_id, result.ref)
-        line = self._result_line(row_id, inputs, result)
+        held = Held(self._result_line(row_id, inputs, result), result.ref.run_id, result.status)
+        self._hold(row_id, held)
+        self._on_row(SettledRow(row_id, formats.STATUS_WORDS[result.status], result))
+        return held
+
+    def copied(
+        self, row_id: str, inputs: Mapping[str, Any], result: RunResult, *, first: str, waits: bool
+    ) -> Held | None:
+        """The row has the result of another, whose inputs are the same. `waits`: until its turn comes; it is given back
+        then."""
+        line = self._result_line(row_id, inputs, result, copy_of=first)
+        held = Held(line, result.ref.run_id, result.status, first)
+        self._hold(row_id, held) if waits else self._write_result(row_id, held)
+        self._on_row(SettledRow(row_id, formats.STATUS_WORDS[result.status], result))
+        return held if waits else None
+
+    def _hold(self, row_id: str, held: Held) -> None:
         row = self.row(row_id)
         if row.phase is Phase.PAUSED:
             self._paused_dirty = True
             self.index.remove(row_id, PAUSED)
         row.phase = Phase.HELD
+        self._forget_retry(row_id)
         head = json_line({"event": "held", "id": row_id}, compact=True)[:-2]
-        self._writer.record(head + b',"line":' + line[:-1] + b"}\n")
-        self._on_row(SettledRow(row_id, formats.STATUS_WORDS[result.status], result))
-        return Held(line, result.ref.run_id, result.status)
+        self._writer.record(head + b',"line":' + held.line[:-1] + b"}\n")
 
     def release(self, row_id: str, held: Held) -> None:
         """Writes a held result; its turn has come."""
-        self._write_result(row_id, held.line, held.run_id, held.status)
+        self._write_result(row_id, held)
 
     def _know_run(self, row_id: str, ref: RunRef) -> None:
         """A blocking answer tells the run together with its end. The journal has it before the next intent all the
@@ -227,22 +228,27 @@ class Ledger:
         if self.row(row_id).run_id != ref.run_id:
             self.started(row_id, ref)
 
-    def _result_line(self, row_id: str, inputs: Mapping[str, Any], result: RunResult) -> bytes:
+    def _result_line(
+        self, row_id: str, inputs: Mapping[str, Any], result: RunResult, copy_of: str | None = None
+    ) -> bytes:
         row = self.row(row_id)
+        own = copy_of is None
         return formats.result_line(
             row_id,
             inputs,
             result,
             retry_count=max(0, row.posts - 1),
-            trace_id=row.trace or None,
-            queue_time=row.queue_time,
+            trace_id=(row.trace or None) if own else None,
+            queue_time=row.queue_time if own else None,
+            copy_of=copy_of,
             now=self._clock.wall(),
             not_finite=lambda: self._not_finite.append(row_id),
         )
 
-    def _write_result(self, row_id: str, line: bytes, run_id: str, status: str) -> None:
-        done = self._line("done", row_id, run=run_id, status=formats.STATUS_WORDS.get(status, status))
-        self._writer.result(line, done)
+    def _write_result(self, row_id: str, held: Held) -> None:
+        facts = {"run": held.run_id, "status": formats.STATUS_WORDS.get(held.status, held.status)}
+        facts |= {} if held.first is None else {"copy_of": held.first}
+        self._writer.result(held.line, self._line("done", row_id, **facts))
         was = self.state.rows.pop(row_id, None)
         if was is not None and was.phase is Phase.PAUSED:
             self._paused_dirty = True

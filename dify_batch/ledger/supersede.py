@@ -39,8 +39,11 @@ def _to_superseded(paths: formats.Paths, ids: Collection[str], disk: Disk) -> di
                 row_id = formats.result_id(line)
                 if row_id is not None and row_id in ids:
                     old.write(line + b"\n")
-                    again = (formats.line_object(line) or {}).get("retry_count")
+                    record = formats.line_object(line) or {}
+                    again = record.get("retry_count")
                     found[row_id] = 1 + again if isinstance(again, int) and again >= 0 else 1
+                    if "copy_of" in record:
+                        found[row_id] -= 1  # it was never sent
         old.sync()
     finally:
         old.close()

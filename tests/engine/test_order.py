@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dify_batch.engine.order import Order
-from dify_batch.ledger.store import Held
+from dify_batch.ledger.held import Held
 
 
 def held(number: int) -> Held:

@@ -19,8 +19,9 @@ from dify_batch.errors import StorageError
 from dify_batch.ids import OPEN, RETRY, parse_ids
 from dify_batch.ledger.disk import Disk
 from dify_batch.ledger.formats import BOM, Paths
+from dify_batch.ledger.held import Held
 from dify_batch.ledger.state import Phase, claimed_runs, read_state
-from dify_batch.ledger.store import Held, Ledger, set_aside
+from dify_batch.ledger.store import Ledger, set_aside
 from dify_batch.outcomes import Paused, PausedForm, RunRef, RunResult
 from tests.support.crashdisk import CrashDisk, Fault
 from tests.support.harness import places, results

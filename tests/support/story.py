@@ -15,8 +15,9 @@ from dify_batch.ids import DONE as DONE_FLAG
 from dify_batch.ids import IdIndex, parse_ids
 from dify_batch.ledger.disk import Disk
 from dify_batch.ledger.formats import Paths
+from dify_batch.ledger.held import Held
 from dify_batch.ledger.state import Phase, read_state
-from dify_batch.ledger.store import Held, Ledger
+from dify_batch.ledger.store import Ledger
 from dify_batch.outcomes import Paused, PausedForm, RunRef, RunResult
 from tests.support.harness import places, results
 

@@ -100,6 +100,8 @@ def generate(seed: int, *, tame: bool = False) -> History:
     flags = _flags(draw, tame)
     if twins:  # nobody can tell them apart under one user, and then they stay unknown
         flags = tuple((name, value) for name, value in flags if name != "user")
+        if random.Random(f"dedupe {seed}").random() < 0.6:  # apart, so that seeds mean what they meant
+            flags = (*flags, ("dedupe", True))
     invocations = tuple(_invocation(draw, nth, number, count, server, flags, tame) for nth in range(number))
     history = History(
         seed=seed,

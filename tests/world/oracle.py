@@ -126,12 +126,15 @@ class Oracle:
             yield Violation("files", f"the journal says done, and the results lack {early}")
         runs = {run.run_id: run for run in self._ledger}
         for line in files.results:
-            row, run = line["id"], runs.get(line["workflow_run_id"])
+            run = runs.get(line["workflow_run_id"])
+            row = line.get("copy_of", line["id"])  # --dedupe: the run is that of a row with the same inputs
             if run is None or run.row != row:
                 owner = None if run is None else run.row
                 yield Violation("mixed", f"the result of {row} is of a run of {owner}")
                 continue
             sent = json.loads(run.inputs)
+            if row != line["id"]:
+                sent["id"] = line["id"]
             if any(line["inputs"].get(name) != value for name, value in sent.items()):
                 yield Violation("mixed", f"the result of {row} has inputs that were not sent: {line['inputs']}")
             if run.status in SUCCEEDED and line["outputs"] != json.loads(run.outputs):
@@ -157,7 +160,7 @@ class Oracle:
         count = {place: sum(1 for at in where.values() if at == place) for place in set(where.values())}
         told = {
             "done": summary.done_before + summary.success + summary.partial_success,
-            "retry": summary.failed + summary.unknown + summary.retry_waiting,
+            "retry": summary.failed + summary.invalid + summary.unknown + summary.retry_waiting,
             "paused": summary.paused,
             "open": summary.running,
             "untouched": summary.untouched,
@@ -177,9 +180,9 @@ class Oracle:
         both = [row for row in files.retry if files.where(row) in ("done", "open", "paused")]
         if both:
             yield Violation("summary", f"rows are in .retry and elsewhere: {[(r, files.where(r)) for r in both]}")
-        unfinished = count.get("open", 0) + (
-            0 if span.flags.get("retry") or span.flags.get("limit") else count.get("untouched", 0)
-        )
+        waits = span.flags.get("dedupe") and count.get("paused")  # copies of a paused row wait with it
+        some = span.flags.get("retry") or span.flags.get("limit") or waits
+        unfinished = count.get("open", 0) + (0 if some else count.get("untouched", 0))
         if ended.status == 0 and (unfinished or count.get("retry", 0)):
             yield Violation("status", f"invocation {span.number} ends with 0, and {where}")
         if ended.error == "rows_failed" and not count.get("retry", 0):

@@ -221,7 +221,7 @@ class _Reader:
             at, seconds = moment(record.get("executed_at")), seconds_of(record.get("elapsed_time"))
             waited = seconds_of(record.get("queue_time"))
             self._times.add(seconds, waited)
-            self._points.add(at, True, seconds, use.tokens, waited)
+            self._points.add(at, True, seconds, None if "copy_of" in record else use.tokens, waited)
             name = PARTIAL if record.get("status") == "partial-success" else SUCCESS
             run = record.get("workflow_run_id")
             run = run if isinstance(run, str) else ""

@@ -198,7 +198,7 @@ class Follow:
         memory.used.add(use)
         waited = seconds_of(record.get("queue_time"))
         memory.times.add(seconds, waited)
-        memory.points.add(at, True, seconds, use.tokens, waited)
+        memory.points.add(at, True, seconds, None if "copy_of" in record else use.tokens, waited)
         state = PARTIAL if record.get("status") == "partial-success" else SUCCESS
         self._stands(source, row_id, state)
         run = record.get("workflow_run_id")
