@@ -144,7 +144,8 @@ class Lookups:
                 if verdict is not None:
                     return verdict
             except (AuthError, AppError) as error:
-                return Unavailable(f"{reason}; the server's log is closed to this key: {error.message}")
+                closed = "the server's log is closed to this key: " if "http_status" in error.details else ""
+                return Unavailable(f"{reason}; {closed}{error.message}")
             except (ConnectionFailed, ServerError, RateLimited) as error:
                 self._health.outage.begin(error.message)
                 seen.both_since, seen.missing = None, f"the server's log does not answer: {error.message}"

@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from dify_batch.simulator import DEMO_KEYS
 from tests.world.generate import generate
 from tests.world.history import History
 from tests.world.run import Verdict, play
@@ -33,6 +34,7 @@ def main() -> int:
     parser.add_argument("-j", type=int, default=1, help="processes")
     parser.add_argument("-v", action="count", default=0, help="tell the whole history; twice: with the log")
     parser.add_argument("--control", action="store_true", help="no queue and no faults: must find nothing")
+    parser.add_argument("--kind", choices=DEMO_KEYS, default="workflow", help="of the app that is asked")
     parser.add_argument("--keep-going", action="store_true", help="show each kind of violation, not only the first")
     parser.add_argument("--mutants", nargs="*", metavar="NAME")
     parser.add_argument("--coverage", action="store_true")
@@ -47,8 +49,10 @@ def main() -> int:
 
         return show(seeds)
     if options.history or options.seed is not None:
-        return _one(_read(options.history) if options.history else generate(options.seed), tell=options.v)
-    return _many(seeds, options.j, tame=options.control, keep_going=options.keep_going)
+        return _one(
+            _read(options.history) if options.history else generate(options.seed, kind=options.kind), tell=options.v
+        )
+    return _many(seeds, options.j, options.kind, tame=options.control, keep_going=options.keep_going)
 
 
 def _read(name: str) -> History:
@@ -66,12 +70,12 @@ def _one(history: History, *, tell: int) -> int:
     return 1 if verdict.violations else 0
 
 
-def played(work: tuple[int, bool]) -> tuple[int, Verdict]:
-    seed, tame = work
-    return seed, play(generate(seed, tame=tame))
+def played(work: tuple[int, bool, str]) -> tuple[int, Verdict]:
+    seed, tame, kind = work
+    return seed, play(generate(seed, tame=tame, kind=kind))
 
 
-def results(works: Iterable[tuple[int, bool]], processes: int) -> Iterator[tuple[int, Verdict]]:
+def results(works: Iterable[tuple[int, bool, str]], processes: int) -> Iterator[tuple[int, Verdict]]:
     """Verdicts as they come."""
     if processes == 1:
         yield from map(played, works)
@@ -80,13 +84,13 @@ def results(works: Iterable[tuple[int, bool]], processes: int) -> Iterator[tuple
         yield from pool.imap_unordered(played, works, chunksize=8)
 
 
-def _many(seeds: range, processes: int, *, tame: bool, keep_going: bool) -> int:
+def _many(seeds: range, processes: int, of: str, *, tame: bool, keep_going: bool) -> int:
     began = time.perf_counter()
     kinds: Counter[str] = Counter()
     first: dict[str, int] = {}
     states: set[str] = set()
     executed = invocations = histories = violations = 0
-    for seed, verdict in results(((seed, tame) for seed in seeds), processes):
+    for seed, verdict in results(((seed, tame, of) for seed in seeds), processes):
         histories += 1
         executed += verdict.executed
         invocations += verdict.invocations
@@ -100,7 +104,7 @@ def _many(seeds: range, processes: int, *, tame: bool, keep_going: bool) -> int:
     for kind, seed in sorted(first.items()):
         print(f"--- {kind}: {kinds[kind]} histories, the first with --seed {seed}")
         if keep_going or kind == min(first):
-            history = shrink(generate(seed, tame=tame), lambda h, kind=kind: kind in play(h).kinds)  # type: ignore[misc]
+            history = shrink(generate(seed, tame=tame, kind=of), lambda h, kind=kind: kind in play(h).kinds)  # type: ignore[misc]
             print(story(history, play(history)))
             print(again(history))
     seconds = time.perf_counter() - began

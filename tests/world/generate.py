@@ -20,6 +20,7 @@ from tests.world.history import (
     Row,
     Server,
     Weather,
+    of_kind,
 )
 
 T = TypeVar("T")
@@ -86,8 +87,13 @@ EDITS: dict[str, int] = {
 }
 
 
-def generate(seed: int, *, tame: bool = False) -> History:
-    """`tame`: the control, without a queue and without faults."""
+def generate(seed: int, *, tame: bool = False, kind: str = "workflow") -> History:
+    """`tame`: the control, without a queue and without faults. `kind`: of the app that is asked."""
+    history = _generate(seed, tame=tame)
+    return history if kind == "workflow" else of_kind(history, kind)
+
+
+def _generate(seed: int, *, tame: bool) -> History:
     draw = Draw(seed)
     count = draw.pick((3, 4, 6, 8, 12), (2, 3, 4, 3, 1))
     server = _server(draw, tame)

@@ -8,8 +8,10 @@ from __future__ import annotations
 import json
 import types
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+from dify_batch.simulator import DEMO_KEYS
 
 T = TypeVar("T")
 
@@ -36,7 +38,7 @@ class Row:
 class Server:
     """The server's shape. `workers`: places of each of its worker `processes`, which reserve `prefetch` tasks more;
     `overtaking`: seconds by which a task may come later into the queue; `spread`: sigma of the run times around
-    `latency`; `lag`: run detail says running for so long after the end."""
+    `latency`; `lag`: run detail says running for so long after the end; `user_creation`: a new user takes so long."""
 
     app: str = "app-demo"
     latency: float = 5.0
@@ -49,6 +51,7 @@ class Server:
     max_active: int | None = None
     lag: float = 0.0
     keep_alive: float = 2.0
+    user_creation: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,6 +151,33 @@ class History:
     def from_json(cls, text: str) -> History:
         history: History = _read(cls, json.loads(text))
         return history
+
+
+def fitting(app: str, flags: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+    """The flags that go with an app: one that talks is asked in one mode only."""
+    talks = app.startswith("app-demo-")
+    return tuple((name, value) for name, value in flags.items() if not (talks and name == "mode"))
+
+
+def of_kind(history: History, kind: str) -> History:
+    """The same history over an app of another kind. No conversation proves anything of the day before, so there is no
+    such pause."""
+    app = DEMO_KEYS[kind]
+    # Nobody can fetch a completion again that a person has deleted: asked with --retry, it is paid once more.
+    kept = ("results_lose",) if kind == "completion" else ()
+    invocations = tuple(
+        replace(
+            one,
+            flags=fitting(app, dict(one.flags)),
+            pause=min(one.pause, 3600.0),
+            edits=tuple(edit for edit in one.edits if edit.what not in kept),
+        )
+        for one in history.invocations
+    )
+    # What is put together of pieces cannot tell a piece that arrives twice; the network of this world may double them.
+    network = replace(history.network, doubled=()) if kind == "agent" else history.network
+    server = replace(history.server, app=app, user_creation=1.0)
+    return replace(history, server=server, network=network, invocations=invocations)
 
 
 def _plain(value: Any) -> Any:

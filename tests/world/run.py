@@ -17,8 +17,9 @@ from typing import Any
 
 import aiohttp
 
+from dify_batch.simulator import DEMO_KEYS
 from tests.world.disk import Machine
-from tests.world.history import Deed, History, Invocation, Network, Weather
+from tests.world.history import Deed, History, Invocation, Network, Weather, fitting
 from tests.world.loop import Stalled, WorldLoop
 from tests.world.network import WorldNetwork
 from tests.world.oracle import Oracle, Span, Violation
@@ -183,11 +184,12 @@ class World:
             self.server.answer_forms()
             await asyncio.sleep(pause)
             was_done = not self.oracle.left()
-            if not await self.invoke(Invocation(flags=tuple(flags.items()))):
+            if not await self.invoke(Invocation(flags=fitting(self.history.server.app, flags))):
                 return
             if was_done and not self.oracle.left():
                 break
-        self.verdict.violations += self.oracle.at_last(forgot=self.server.forgot)
+        unlisted = self.history.server.app == DEMO_KEYS["completion"]
+        self.verdict.violations += self.oracle.at_last(forgot=self.server.forgot, unlisted=unlisted)
 
     async def invoke(self, invocation: Invocation) -> bool:
         """One invocation to its end. Whether all is well after it."""

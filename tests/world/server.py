@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -18,6 +18,7 @@ from dify_batch.simulator import Config
 from dify_batch.simulator.apps import APPS
 from dify_batch.simulator.exchange import Connection, Request
 from dify_batch.simulator.faults import Fault
+from dify_batch.simulator.kinds import KINDS
 from dify_batch.simulator.ledger import Execution as Executed
 from dify_batch.simulator.lookups import ROUTES
 from dify_batch.simulator.means import Means
@@ -25,6 +26,7 @@ from dify_batch.simulator.routes import answer, reach
 from dify_batch.simulator.runs import Run
 from dify_batch.simulator.served.http import HttpServer
 from dify_batch.simulator.site import Site
+from dify_batch.simulator.talks import Message
 from dify_batch.simulator.task import Task
 from dify_batch.simulator.wire import Answer, answer_json
 from tests.world.history import History
@@ -62,12 +64,19 @@ FORGETS = 25 * 3600.0
 @dataclass(slots=True)
 class Execution:
     """One execution of a row as the oracle wants it. Times are the world's. `status`: None while it goes on; for ever
-    so if it is `dead`: what executed it was killed. `pauses`: it waits for a person on its way."""
+    so if it is `dead`: what executed it was killed. `pauses`: it waits for a person on its way. `names`: what a client
+    may call it by, beside its run id."""
 
     told: Executed
     posted: float
-    dead: bool = False
+    died: bool = False
     pauses: bool = False
+    names: Callable[[], Sequence[str]] = tuple
+
+    @property
+    def dead(self) -> bool:
+        """It will never end."""
+        return self.died or self.told.killed
 
     @property
     def row(self) -> str:
@@ -143,9 +152,10 @@ class WorldServer:
             connections=shape.connections,
             max_active_requests=shape.max_active,
             keep_alive=shape.keep_alive,
+            user_creation=shape.user_creation,
         )
         self.site = Site(config, self._means)
-        self.site.apps[KEY] = replace(APPS[shape.app], key=KEY)
+        self.site.apps[KEY] = replace((APPS | KINDS)[shape.app], key=KEY)
         for row in history.rows:
             if row.fates:
                 self.site.plan.rows[row.id] = [Fault(fate.name, fate.seconds, fate.latency) for fate in row.fates]
@@ -182,17 +192,31 @@ class WorldServer:
             told = self.site.ledger.executions[-1]
             dead = task.fault.name in ("zombie", "zombie_blocking")
             pauses = task.app.human or task.fault.name == "paused"
-            self.executions.append(Execution(told, posted.pop(id(task), told.begun), dead, pauses))
+            names = partial(self._names_of, lambda message: message.run is run)
+            self.executions[-1:] = [Execution(told, posted.pop(id(task), told.begun), dead, pauses, names)]
             return run
 
         engine.enqueue, engine.begin = noted_enqueue, noted_begin  # type: ignore[method-assign]
+        note = self.site.ledger.begin
+
+        def noted(told: Executed) -> None:
+            note(told)
+            names = partial(self._names_of, lambda message: message.id == told.run_id)
+            self.executions.append(Execution(told, told.begun, names=names))
+
+        self.site.ledger.begin = noted  # type: ignore[method-assign,assignment]
+
+    def _names_of(self, owns: Callable[[Message], bool]) -> Sequence[str]:
+        """The conversation and message of an execution, of an app that talks."""
+        messages = [message for message in self.site.talks.messages.values() if owns(message)]
+        return [name for message in messages for name in (message.id, message.conversation_id)]
 
     async def _handle(self, request: Request, connection: Connection) -> Answer | None:
         """One request: by what stands in front, or by Dify."""
         if self._gateways:
             status, body = GATEWAYS[self._gateways[-1]]
             return Answer(status, body, "text/html", dify=False)
-        if self._slow_log and request.path.endswith("/workflows/logs"):
+        if self._slow_log and request.path.endswith(("/workflows/logs", "/conversations")):
             await asyncio.sleep(self._slow_log)
         if self._lag and request.method == "GET" and "/workflows/run/" in request.path:
             run = self.site.registry.by_id.get(request.path.rpartition("/")[2])
@@ -259,9 +283,9 @@ class WorldServer:
         """What is executed in this mode ends nowhere: it says running for ever. A form that waits does not
         die."""
         for execution in self.executions:
-            run = self.site.registry.by_id.get(execution.run_id)
-            if execution.mode == mode and execution.ended is None and run is not None and run.status == "running":
-                execution.dead = True
+            run = self.site.registry.by_id.get(execution.run_id)  # what no workflow runs dies with the API by itself
+            if run is not None and execution.mode == mode and execution.ended is None and run.status == "running":
+                execution.died = True
 
     def _set_workers(self, workers: int | None) -> None:
         self.site.configure(replace(self.site.config, workers=workers))

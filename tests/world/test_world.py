@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.world.generate import generate
-from tests.world.history import Cut, Deed, DiskTrouble, History, Invocation, Network, Row, Server
+from tests.world.history import Cut, Deed, DiskTrouble, History, Invocation, Network, Row, Server, of_kind
 from tests.world.reader import read
 from tests.world.run import play
 from tests.world.shrink import shrink
@@ -37,6 +37,27 @@ def test_the_control_finds_nothing(seed: int) -> None:
     verdict = play(generate(seed, tame=True))
     assert verdict.violations == []
     assert verdict.executed > 0
+
+
+@pytest.mark.parametrize("kind", ["chatflow", "chat", "agent", "completion"])
+@pytest.mark.parametrize("seed", range(8))
+def test_every_kind_of_app_keeps_what_it_promises(kind: str, seed: int) -> None:
+    verdict = play(generate(seed, kind=kind))
+    assert verdict.violations == []
+    assert verdict.executed > 0
+
+
+def test_a_user_that_is_not_made_known_first_costs_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The world finds it, so that its silence means something."""
+
+    async def at_once(*_: object) -> None:
+        return None
+
+    impatient = (Invocation(flags=(("timeout", 0.4),)),)  # it is looked up while the server still makes its user
+    history = of_kind(History(seed=1, rows=ROWS, server=Server(latency=5.0), invocations=impatient), "chat")
+    assert play(history).violations == []
+    monkeypatch.setattr("dify_batch.dify.kinds.users.KnownUsers.make", at_once)
+    assert play(history).kinds == {"twice"}
 
 
 @pytest.mark.parametrize("path", KEPT, ids=lambda path: path.stem)

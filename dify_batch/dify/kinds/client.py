@@ -264,8 +264,10 @@ class KindClient(DifyClient):
         return Succeeded(replace(result, ref=ref, outputs={**result.outputs, **names}))
 
     async def _message_detail(self, ref: RunRef, user: str | None) -> Detail:
-        if not self.kind.lists or user is None:
-            return Detail(Running(ref, f"the server tells nothing of a {self.kind.name} after its answer"))
+        if not self.kind.lists:
+            return Detail(None)  # no completion is told again, its text the less
+        if user is None:
+            return Detail(Running(ref, "its message is told to its own user only, who is not known"))
         query = urlencode({"user": user, "conversation_id": ref.conversation_id or ref.run_id}, quote_via=quote)
         try:
             answer = await self._json("GET", f"/messages?{query}")
