@@ -124,7 +124,7 @@ class Oracle:
         early = [row for row, place in files.place.items() if place == "done" and row not in files.done]
         if early and not self._results_edited():
             yield Violation("files", f"the journal says done, and the results lack {early}")
-        runs = {name: run for run in self._ledger for name in (run.run_id, *run.names())}
+        runs = {name: run for run in self._ledger for name in (run.run_id, *run.names)}
         for line in files.results:
             run = runs.get(line["workflow_run_id"])
             row = line.get("copy_of", line["id"])  # --dedupe: the run is that of a row with the same inputs

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import json
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -61,17 +62,26 @@ SLOW_LOG = 20.0
 FORGETS = 25 * 3600.0
 
 
+ARRIVED: contextvars.ContextVar[float] = contextvars.ContextVar("arrived")
+"""When the request came that is being answered."""
+
+
 @dataclass(slots=True)
 class Execution:
     """One execution of a row as the oracle wants it. Times are the world's. `status`: None while it goes on; for ever
-    so if it is `dead`: what executed it was killed. `pauses`: it waits for a person on its way. `names`: what a client
-    may call it by, beside its run id."""
+    so if it is `dead`: what executed it was killed. `pauses`: it waits for a person on its way. `message`: its own, of
+    an app that talks; `names`: what a client may call it by, beside its run id."""
 
     told: Executed
     posted: float
     died: bool = False
     pauses: bool = False
-    names: Callable[[], Sequence[str]] = tuple
+    message: Callable[[], Message | None] = lambda: None
+
+    @property
+    def names(self) -> Sequence[str]:
+        message = self.message()
+        return () if message is None else (message.id, message.conversation_id)
 
     @property
     def dead(self) -> bool:
@@ -104,7 +114,11 @@ class Execution:
 
     @property
     def inputs(self) -> str:
-        return self.told.inputs
+        """With the message of an app that is asked with one."""
+        message = self.message()
+        if message is None or not message.query:
+            return self.told.inputs
+        return json.dumps({**json.loads(self.told.inputs), "query": message.query})
 
     @property
     def outputs(self) -> str:
@@ -184,7 +198,7 @@ class WorldServer:
         enqueue, begin = engine.enqueue, engine.begin
 
         def noted_enqueue(task: Task) -> None:
-            posted[id(task)] = self._loop.time()
+            posted[id(task)] = ARRIVED.get()
             enqueue(task)
 
         def noted_begin(task: Task, inputs: dict[str, Any]) -> Run:
@@ -192,8 +206,8 @@ class WorldServer:
             told = self.site.ledger.executions[-1]
             dead = task.fault.name in ("zombie", "zombie_blocking")
             pauses = task.app.human or task.fault.name == "paused"
-            names = partial(self._names_of, lambda message: message.run is run)
-            self.executions[-1:] = [Execution(told, posted.pop(id(task), told.begun), dead, pauses, names)]
+            message = partial(self._message, lambda message: message.run is run)
+            self.executions[-1:] = [Execution(told, posted.pop(id(task), told.begun), dead, pauses, message)]
             return run
 
         engine.enqueue, engine.begin = noted_enqueue, noted_begin  # type: ignore[method-assign]
@@ -201,18 +215,18 @@ class WorldServer:
 
         def noted(told: Executed) -> None:
             note(told)
-            names = partial(self._names_of, lambda message: message.id == told.run_id)
-            self.executions.append(Execution(told, told.begun, names=names))
+            message = partial(self._message, lambda message: message.id == told.run_id)
+            self.executions.append(Execution(told, ARRIVED.get(told.begun), message=message))
 
         self.site.ledger.begin = noted  # type: ignore[method-assign,assignment]
 
-    def _names_of(self, owns: Callable[[Message], bool]) -> Sequence[str]:
-        """The conversation and message of an execution, of an app that talks."""
-        messages = [message for message in self.site.talks.messages.values() if owns(message)]
-        return [name for message in messages for name in (message.id, message.conversation_id)]
+    def _message(self, owns: Callable[[Message], bool]) -> Message | None:
+        """The message of an execution, of an app that talks."""
+        return next((message for message in self.site.talks.messages.values() if owns(message)), None)
 
     async def _handle(self, request: Request, connection: Connection) -> Answer | None:
         """One request: by what stands in front, or by Dify."""
+        ARRIVED.set(self._loop.time())
         if self._gateways:
             status, body = GATEWAYS[self._gateways[-1]]
             return Answer(status, body, "text/html", dify=False)
