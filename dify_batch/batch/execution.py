@@ -9,7 +9,7 @@ import logging
 import os
 from collections.abc import Callable
 
-from dify_batch.batch.elsewhere import new_batch_name
+from dify_batch.batch.elsewhere import Lookout, new_batch_name
 from dify_batch.batch.ending import closing_error, next_steps, summarise
 from dify_batch.batch.enginesettings import budget_of, first_limit, later_limits, options_of
 from dify_batch.batch.frame import Frame
@@ -171,7 +171,7 @@ class Execution:
         frame.control.attach(engine)
         timer = self._runtime_timer(engine)
         try:
-            await engine.run()
+            await self._watched(engine, batch)
         finally:
             if timer is not None:
                 timer.cancel()
@@ -238,6 +238,25 @@ class Execution:
                 )
 
         return asyncio.get_running_loop().call_later(limit, too_long)
+
+    async def _watched(self, engine: Engine, batch: str) -> None:
+        """The engine's work, while the server's log is watched for a copy of this output that runs elsewhere."""
+        frame, state = self._frame, self._prepared.state
+        if frame.settings.allow_other_app:
+            await engine.run()
+            return
+        known = {*state.batches, batch}
+        lookout = Lookout(frame.client, self._prepared.identity, frame.settings.shard, known, frame.seams.clock)
+        watching = asyncio.ensure_future(lookout.watch(engine.stopping.fail))
+        try:
+            await engine.run()
+        finally:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+        # A short batch ends before the first look. Where there was no output before, there is hardly a copy of it.
+        ended_well = engine.stopping.error is None
+        if state.before and frame.stats.posts and ended_well and (error := await lookout.look()) is not None:
+            engine.stopping.fail(error)
 
     # ---------------------------------------------------------------- after it
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from dify_batch.batch import elsewhere
 from dify_batch.dify import results as told
 from dify_batch.errors import Exit, ServerError, UsageError
 from dify_batch.reports.export import export
@@ -411,6 +412,27 @@ async def test_a_journal_that_was_continued_elsewhere_stops_the_batch(folder: Ba
     assert set(folder.executions().values()) == {1}
     allowed = await folder.run(allow_other_app=True)
     assert allowed.exit_status == 0
+
+
+@pytest.mark.parametrize("first_look", [0.2, 60.0])
+async def test_copies_that_are_begun_in_the_same_moment_notice_each_other(
+    folder: BatchFolder, first_look: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While rows run, or at the end of a short batch."""
+    monkeypatch.setattr(elsewhere, "_FIRST_LOOK", first_look)
+    await folder.run(limit=2)
+    copy = copy_of(folder, "copy")
+    folder.server.configure(latency=0.4)
+    reports = await asyncio.gather(*(one.run(concurrency=1, mode="streaming") for one in (folder, copy)))
+    for report in reports:
+        assert report.error is not None
+        assert (report.error.code, report.exit_status) == ("batch_stopped", 1)
+        assert "a copy of this output is run elsewhere" in report.error.message
+        assert (report.summary.untouched > 0) == (first_look < 1)
+    for one in (folder, copy):
+        with pytest.raises(UsageError, match="a copy of it was gone on with elsewhere"):
+            await one.run()
+    assert (await copy.run(allow_other_app=True)).exit_status == 0
 
 
 async def test_outputs_of_their_own_on_one_app_do_not_disturb_each_other(folder: BatchFolder) -> None:
