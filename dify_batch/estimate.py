@@ -9,13 +9,13 @@ wide where the sample is small or its rows differ much, and says nothing of rows
 from __future__ import annotations
 
 import math
-import random
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Context, Decimal
 from typing import Any
 
+from dify_batch.seams import drawing
 from dify_batch.text import count, duration
 from dify_batch.usage import amount, exact
 
@@ -129,7 +129,7 @@ def estimate(
     if not sample or rows <= 0:
         return None
     if len(sample) > MOST:
-        sample = random.Random(MOST).sample(sample, MOST)  # noqa: S311  # the same tomorrow
+        sample = drawing(MOST).sample(sample, MOST)  # the same tomorrow
     tokens = bootstrap([one.tokens for one in sample if one.tokens is not None], rows)
     names = sorted({name for one in sample for name in one.prices or {}})
     told = [one.prices for one in sample if one.prices is not None]
@@ -159,7 +159,7 @@ def bootstrap(values: Sequence[float], rows: int) -> Range | None:
     """The sum of `rows` more values like these; None for none. The same each time."""
     if not values:
         return None
-    chance = random.Random(len(values))  # noqa: S311
+    chance = drawing(len(values))
     spread = statistics.pstdev(values) * math.sqrt(rows)
     number = len(values)
     sums = sorted(

@@ -42,6 +42,11 @@ class Chance(Protocol):
         """`size` random bytes as lower-case hexadecimal digits: names that must not be guessed or met twice."""
 
 
+def drawing(number: int) -> random.Random:
+    """Draws that are the same each time for the same number: no chance, but what an estimate is made with."""
+    return random.Random(number)  # noqa: S311  # nothing is to be kept from guessing
+
+
 class Threads(Protocol):
     """Where blocking work is done, so that the event loop goes on."""
 

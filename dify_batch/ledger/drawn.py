@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import random
-
 from dify_batch.estimate import Drawn
 from dify_batch.ledger import formats
 from dify_batch.ledger.records import journal_record
 from dify_batch.ledger.spent import figures_of_line
 from dify_batch.ledger.state import lines_of
+from dify_batch.seams import drawing
 from dify_batch.usage import Total, Use
 
 MOST = 2000
@@ -24,7 +23,7 @@ def drawn(paths: formats.Paths) -> list[Drawn]:
             record = journal_record(line)
             if record is not None and isinstance(row_id := record.get("id"), str):
                 failed.setdefault(row_id, Total()).add(Use.of(record))
-    chance = random.Random(MOST)  # noqa: S311  # the same each time
+    chance = drawing(MOST)  # the same each time
     found: list[Drawn] = []
     seen = 0
 

@@ -200,7 +200,7 @@ def test_two_processes_on_one_output_and_kill_9(tmp_path: Path) -> None:
     output = tmp_path / OUT
     output.parent.mkdir()
     with SimulatorProcess(CONFIG) as server:
-        server.configure(latency=1.0)
+        server.configure(latency=8.0)  # it is not through before the second has begun, however slow the machine
         with batch(tmp_path, server) as first:
             until(lambda: Paths.of(output).journal.exists() and server.state(False)["executions"] != {}, "a run")
             second = run(tmp_path, environment(server.base_url), *CALL)
