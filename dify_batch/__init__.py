@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from dify_batch.batch.plan import Plan
     from dify_batch.dify.answers import Detail, LogEntry, LogPage
     from dify_batch.dify.client import DifyClient
+    from dify_batch.dify.kinds.client import KindClient
     from dify_batch.dify.watching import RunEvent
     from dify_batch.errors import (
         AppError,
@@ -67,6 +68,7 @@ _HOME = {
     "run_batch": "batch.invocation",
     "run_batch_sync": "batch.blocking",
     "DifyClient": "dify.client",
+    "KindClient": "dify.kinds.client",
     "Detail": "dify.answers",
     "LogEntry": "dify.answers",
     "LogPage": "dify.answers",
@@ -120,6 +122,7 @@ __all__ = [
     "Fatal",
     "InputChanged",
     "InvalidInput",
+    "KindClient",
     "LogEntry",
     "LogPage",
     "Lost",

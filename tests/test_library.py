@@ -15,7 +15,7 @@ import pytest
 
 import dify_batch
 from dify_batch import Settings, SettledRow, UsageError, run_batch, run_batch_sync
-from dify_batch.simulator import Config, Simulator
+from dify_batch.simulator import DEMO_KEYS, Config, Simulator
 from tests.support import harness
 
 ROOT = Path(__file__).parent.parent
@@ -136,28 +136,34 @@ def test_the_page_names_every_public_name() -> None:
 
 
 def test_the_page_names_every_method_of_the_client() -> None:
-    methods = {name for name in dir(dify_batch.DifyClient) if name[:1] != "_"}
-    internal = {"aclose", "base_url", "clock_offset", "probe", "server_time_known"}
+    methods = {name for name in dir(dify_batch.KindClient) if name[:1] != "_"}
+    internal = {"aclose", "base_url", "clock_offset", "probe", "server_time_known", "of", "kind_by_answers"}
     text = set(re.findall(r"(?:`|client\.)(\w+)\(", PAGE))
     assert methods - internal <= text
 
 
-@pytest.mark.parametrize("number", range(4))
+@pytest.mark.parametrize("number", range(5))
 def test_each_program_of_the_page_runs(number: int, server: Simulator, tmp_path: Path) -> None:
     programs = re.findall(r"^```python\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
-    assert len(programs) == 4
+    assert len(programs) == 5
     harness.write_csv(tmp_path / "data.csv", 2)
     done = subprocess.run(
         [sys.executable, "-c", programs[number]],
         cwd=tmp_path,
-        env=harness.environment(server.base_url, key="app-demo"),
+        env=harness.environment(server.base_url, key="app-demo", CHAT_API_KEY=DEMO_KEYS["chat"]),
         capture_output=True,
         text=True,
         timeout=harness.LIMIT,
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
-    said = ("2 done; all well", "1 success {'answer': 'Echo: What is 1 + 1?'}", "'Echo: hello'", "'Echo: hello'")
+    said = (
+        "2 done; all well",
+        "1 success {'answer': 'Echo: What is 1 + 1?'}",
+        "'Echo: hello'",
+        "'Echo: hello'",
+        "Echo: hello 0.0000210",
+    )
     assert said[number] in done.stdout
 
 

@@ -148,7 +148,7 @@ class _Kept:
             found = _USER.search(line)
             shared = self._talks or self._given or _SHARED in line
             return shared or not found or found[1] in self._users or not self._own(found[1].decode())
-        return event == b"started" and self._talks
+        return event == b"started" and (self._talks or b'"conversation":' in line)
 
     def _keeps_other(self, line: bytes) -> bool:
         if line.startswith(_BATCH):

@@ -17,7 +17,7 @@ from dify_batch.dify import http
 from dify_batch.dify.answers import Detail, LogPage
 from dify_batch.dify.client import DifyClient
 from dify_batch.dify.hearing import detail_heard, outcome_heard
-from dify_batch.dify.kinds.kind import CHAT, CHATFLOW, COMPLETION, QUERY, WORKFLOW, Kind
+from dify_batch.dify.kinds.kind import CHAT, CHATFLOW, COMPLETION, KINDS, QUERY, WORKFLOW, Kind, KindName
 from dify_batch.dify.kinds.reading import Flowing, Talking
 from dify_batch.dify.kinds.stored import conversation_page, message_detail, with_message
 from dify_batch.dify.kinds.users import KnownUsers
@@ -51,12 +51,13 @@ goes on and succeeds seconds later [31ab]; stopped by its user its detail says r
 class KindClient(DifyClient):
     """The service API of an app of `kind`. Arguments beyond those of `DifyClient`:
 
+    kind: workflow, chatflow, chat, agent or completion.
     message: the key of the message among a row's inputs. `keep_message`: the app's form has an input of that name, too.
     """
 
     def __init__(
         self,
-        kind: Kind,
+        kind: Kind | KindName,
         base_url: str,
         api_key: str,
         *,
@@ -67,6 +68,7 @@ class KindClient(DifyClient):
         connect_timeout: float = 10,
         seams: Seams = REAL,
     ) -> None:
+        kind = KINDS[kind] if isinstance(kind, str) else kind
         pinned = workflow_id if kind is WORKFLOW else None
         super().__init__(
             base_url,

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
+
+KindName: TypeAlias = Literal["workflow", "chatflow", "chat", "agent", "completion"]
 
 QUERY = "query"
 """The column of the message, unless --query-column names another."""

@@ -14,6 +14,9 @@ from typing import Any
 MISSING = object()
 """Stands for the value of a field that one side does not have. No value of JSON is it."""
 
+_NAMES_OF_A_TALK = ("conversation_id", "message_id")
+"""What a row's answer is called on the server: another one each time, so that it is no change."""
+
 _DEPTH = 60  # of nested values; deeper ones are compared as text
 
 
@@ -64,11 +67,20 @@ def changes(a: Mapping[str, Any], b: Mapping[str, Any], tolerance: float = 0.0) 
     if a.get("status") != b.get("status"):
         found.append(Change("status", a.get("status"), b.get("status")))
     left, right = outputs(a), outputs(b)
+    if _talk(left) and _talk(right):
+        left, right = (
+            {name: value for name, value in side.items() if name not in _NAMES_OF_A_TALK} for side in (left, right)
+        )
     for name in (*left, *(name for name in right if name not in left)):
         x, y = left.get(name, MISSING), right.get(name, MISSING)
         if not same(x, y, tolerance):
             found.append(Change(name, x, y))
     return found
+
+
+def _talk(outputs: Mapping[str, Any]) -> bool:
+    """Whether these are the outputs of an app that talks."""
+    return "answer" in outputs and "message_id" in outputs
 
 
 def same_inputs(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:

@@ -77,3 +77,13 @@ def test_the_id_is_no_input_unless_it_is_a_column_of_its_own() -> None:
     assert same_inputs(record({}, q="x"), {"id": "r", "inputs": {"q": "x"}})
     assert not same_inputs(record({}, q="x"), record({}, q="y"))
     assert not same_inputs({"id": "r", "inputs": {"id": "1"}}, {"id": "r", "inputs": {"id": "2"}})
+
+
+def test_the_names_of_an_answer_are_no_change() -> None:
+    a: dict[str, Any] = {"outputs": {"answer": "yes", "conversation_id": "c1", "message_id": "m1"}}
+    b: dict[str, Any] = {"outputs": {"answer": "yes", "conversation_id": "c2", "message_id": "m2"}}
+    assert changes(a, b) == []
+    b["outputs"]["answer"] = "no"
+    assert changes(a, b) == [Change("answer", "yes", "no")]
+    own = {"outputs": {"message_id": "m1"}}, {"outputs": {"message_id": "m2"}}
+    assert [change.field for change in changes(*own)] == ["message_id"], "a workflow's own output is one like any other"
