@@ -95,9 +95,16 @@ def closing_error(
 
 
 def next_steps(
-    summary: Summary, settings: Settings, error: DifyBatchError | None, *, left_out: int = 0, asked: int = 0
+    summary: Summary,
+    settings: Settings,
+    error: DifyBatchError | None,
+    *,
+    left_out: int = 0,
+    asked: int = 0,
+    dead: int = 0,
 ) -> tuple[str, ...]:
-    """Sentences that say what to type next. `asked`: done rows that wait in `.retry`, as a person put them there."""
+    """Sentences that say what to type next. `asked`: done rows that wait in `.retry`, as a person put them there;
+    `dead`: runs that are probably dead."""
     if error is not None and error.code not in _GO_ON:
         return ()  # the error's own hint says what to do
     call = Call(settings.input, str(settings.output), settings.again(), str(settings.results))
@@ -105,6 +112,7 @@ def next_steps(
         to_retry=waiting(summary, left_out=left_out, asked=asked),
         to_answer=summary.paused,
         under_way=summary.running,
+        dead=dead,
         untouched=0 if settings.retry else summary.untouched,
         see_why=True,
     )

@@ -82,7 +82,8 @@ class Execution:
         elif settings.sample is not None or settings.limit is not None:
             summary = await threads.run(lambda: self._with_rest(summary))
         left_out, asked = frame.stats.left_out, self._prepared.asked
-        return summary, error, next_steps(summary, settings, error, left_out=left_out, asked=asked)
+        dead = sum(row.dead for row in state.rows.values())
+        return summary, error, next_steps(summary, settings, error, left_out=left_out, asked=asked, dead=dead)
 
     # ---------------------------------------------------------------- before the engine
 

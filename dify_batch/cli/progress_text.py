@@ -54,6 +54,7 @@ def details(snap: Snapshot, *, places: bool = False) -> list[str]:
     parts += [f"{snap.invalid:,} invalid"] if snap.invalid else []
     parts += [f"{snap.unknown:,} unknown"] if snap.unknown else []
     parts += [f"{snap.paused:,} paused"] if snap.paused else []
+    parts += [f"{snap.dead:,} probably dead"] if snap.dead else []
     parts.append(in_flight(snap, places=places))
     if snap.rate and not snap.state:
         parts.append(rate_text(snap.rate))

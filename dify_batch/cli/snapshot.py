@@ -55,6 +55,7 @@ class Snapshot:
     invalid: int = 0
     unknown: int = 0
     paused: int = 0
+    dead: int = 0
     state: str = ""
     rate: float | None = None
     finished: int = 0
@@ -155,6 +156,7 @@ def snapshot(stats: Stats, rate: float | None = None) -> Snapshot:
         invalid=stats.invalid,
         unknown=stats.unknown,
         paused=stats.paused,
+        dead=stats.dead,
         state=one_line(stats.state),
         rate=rate,
     )

@@ -6,7 +6,18 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 
 from dify_batch.engine.copies import Copies
-from dify_batch.engine.facts import Absent, Answered, Fact, NotSent, Seen, Sent, Started, Unavailable, Unproven
+from dify_batch.engine.facts import (
+    Absent,
+    Answered,
+    Fact,
+    NotSent,
+    ProbablyDead,
+    Seen,
+    Sent,
+    Started,
+    Unavailable,
+    Unproven,
+)
 from dify_batch.engine.order import Order
 from dify_batch.engine.steps import GiveUp, Keep
 from dify_batch.engine.work import Work
@@ -157,6 +168,8 @@ class Books:
                 ledger.lost(work.id, reason)
             case Absent(reason=reason):
                 ledger.absent(work.id, reason)
+            case ProbablyDead():
+                ledger.probably_dead(work.id)
             case _:
                 pass
 
@@ -253,6 +266,10 @@ class Books:
             self._stats.failures[kind_of] += 1
         self.copies.left(work)
         self._settled(work, finished=work.repeated)
+
+    def dead(self, number: int) -> None:
+        """So many runs are probably dead by now."""
+        self._stats.dead = number
 
     def goes_on(self, work: Work, yes: bool) -> None:
         """Its run has outlived --timeout, or is probably dead; or (`yes` is false) that is over."""

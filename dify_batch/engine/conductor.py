@@ -89,6 +89,7 @@ class Conductor:
                 case Watch():
                     if work.row.dead:
                         self.watched[work.id] = work
+                        books.dead(len(self.watched))
                 case LookUp(reason=reason):
                     log.info("the answer was lost (%s): looked up in the server's log", reason, extra={"row": work.id})
                     self._beside(self._look_up(work, reason), looks=True)
@@ -120,6 +121,8 @@ class Conductor:
         self.parts.books.begun_before(work)
         work.known_at = self._clock.monotonic()
         self.tell(work, Begun())
+        if work.row.dead:
+            self.parts.books.goes_on(work, True)
 
     def drop(self, work: Work) -> None:
         """A row that waits to be sent is not sent any more."""
@@ -275,6 +278,7 @@ class Conductor:
         fact = await self.parts.following.look(work)
         over = isinstance(fact, Gone) or fact.stuck or not isinstance(fact.outcome, Running | Unreachable)
         if over and self.watched.pop(work.id, None) is not None:
+            self.parts.books.dead(len(self.watched))
             self.parts.books.goes_on(work, False)
             if isinstance(fact, Seen):
                 self.parts.health.ended(fact.outcome, work.mode)

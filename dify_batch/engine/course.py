@@ -137,7 +137,7 @@ def _first_step(row: Row) -> tuple[Step, ...]:
         case Stage.NEW:
             return (Send(),)
         case Stage.KNOWN:
-            return (Follow("known from before"),)
+            return (Watch(),) if row.dead else (Follow("known from before"),)
         case Stage.LOST | Stage.SENT:
             return (LookUp("sent by an earlier invocation"),)
         case _:

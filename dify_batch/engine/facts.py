@@ -163,6 +163,8 @@ def to_record(fact: Fact) -> Record | None:
             return {"event": "lost", "reason": reason}
         case Absent(reason=reason):
             return {"event": "absent", "reason": reason}
+        case ProbablyDead():
+            return {"event": "probably_dead"}
         case Answered(outcome=Paused(ref=ref)) | Seen(outcome=Paused(ref=ref)):
             return {"event": "paused", "run": ref.run_id, "task": ref.task_id}
         case GivenUp(kind=kind, code=code, message=message, run_id=run_id):
@@ -196,6 +198,8 @@ def from_record(record: Mapping[str, Any], wall: float) -> Fact | None:
             return Answered(Lost(str(record.get("reason", ""))))
         case "absent":
             return Absent(str(record.get("reason", "")))
+        case "probably_dead":
+            return ProbablyDead()
         case "paused":
             return Seen(Paused(_ref(record)))
         case "failed":

@@ -26,6 +26,7 @@ def resumed(known: RowState, *, may_send: bool, ask: Ask = Ask.NOTHING) -> Row:
         before=True,
         pending=known.phase is Phase.PAUSED,
         recovered=True,
+        dead=known.dead,
     )
 
 

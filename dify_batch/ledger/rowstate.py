@@ -41,6 +41,7 @@ class RowState:
     task_id: str | None = None
     conversation_id: str | None = None
     started_at: float = 0.0
+    dead_since: float = 0.0  # since when its run is taken for dead; 0.0: it is not
     queue_time: float | None = None
     kind: str = ""
     code: str = ""
@@ -55,6 +56,11 @@ class RowState:
     def ref(self) -> RunRef | None:
         return RunRef(self.run_id, self.task_id, self.conversation_id) if self.run_id else None
 
+    @property
+    def dead(self) -> bool:
+        """Whether its run goes on as far as is known, and is probably dead."""
+        return self.phase is Phase.STARTED and self.dead_since > 0
+
     def apply(self, record: Mapping[str, Any]) -> None:
         """Folds one journal record into the state. Unknown events change nothing: a newer version may write them."""
         match record["event"]:
@@ -66,6 +72,7 @@ class RowState:
                 self.trace = str(record.get("trace", ""))
                 self.sent_at = event_time(record)
                 server = record.get("server")
+                self.dead_since = 0.0
                 self.server_at = float(server) if isinstance(server, int | float) else None
                 self.run_id = self.task_id = self.conversation_id = self.queue_time = None
                 self.cut = False
@@ -78,6 +85,8 @@ class RowState:
                 self.queue_time = record.get("delay")
                 self.kind = self.code = self.message = ""
                 self.node = None
+            case "probably_dead":
+                self.dead_since = event_time(record)
             case "unsent":
                 self._rest()
                 self.posts = max(0, self.posts - 1)

@@ -324,6 +324,11 @@ class Ledger:
 
     # ---------------------------------------------------------------- the disk
 
+    def probably_dead(self, row_id: str) -> None:
+        """What executes its run was away, and it has said running ever since."""
+        row = self.row(row_id)
+        self._note(row, "probably_dead", row_id, run=row.run_id)
+
     async def flush(self) -> None:
         """Makes all of it durable, `.retry` and `.paused` included. Raises StorageError."""
         self._tidy(now=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dify_batch.text import count
 
@@ -46,18 +46,28 @@ class Call:
         command = shlex.join(["dify-batch", "-i", self.source, "-o", self.output, *self.flags, *more])
         return f"… | {command}" if self.source == "-" else command  # only the person knows what it was
 
+    def without(self, flag: str) -> Call:
+        """The same without a flag that has a value."""
+        flags = list(self.flags)
+        while flag in flags:
+            at = flags.index(flag)
+            del flags[at : at + 2]
+        return replace(self, flags=flags)
+
     def status(self) -> str:
         return shlex.join(["dify-batch", "status", self.file])
 
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """How many rows are left, by what they wait for. `killed`: the last batch did not end by itself."""
+    """How many rows are left, by what they wait for. `dead`: of those under way, how many have a run that is probably
+    dead. `killed`: the last batch did not end by itself."""
 
     to_retry: int = 0
     to_answer: int = 0
     expired: int = 0
     under_way: int = 0
+    dead: int = 0
     untouched: int = 0
     killed: bool = False
     see_why: bool = False
@@ -77,6 +87,10 @@ def steps(call: Call, left: Left) -> list[Step]:
     if left.under_way:
         goes = count(left.under_way, "row", "rows")
         found.append(Step(f"{goes} under way; collect with, later", call.again()))
+    if left.dead:
+        are = count(left.dead, "run is", "runs are")
+        words = f"{are} probably dead, as the server or a worker was away; to give up now what began over a minute ago"
+        found.append(Step(words, call.without("--stuck-after").again("--stuck-after", "1m")))
     if left.killed:
         found.append(Step("the last batch did not end by itself; go on with", call.again()))
     elif left.untouched:

@@ -37,11 +37,13 @@ class PausedRow:
 
 @dataclass(frozen=True, slots=True)
 class InFlight:
-    """A row whose end is not known. Without a run id its request was sent and not answered. `since`: ISO 8601, UTC."""
+    """A row whose end is not known. Without a run id its request was sent and not answered. `since`: ISO 8601, UTC;
+    `probably_dead_since`: what executes its run was seen to be away, and it has said running for too long."""
 
     id: str
     workflow_run_id: str | None
     since: str
+    probably_dead_since: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -272,7 +272,8 @@ def _paused(row_id: str, row: RowState, now: float) -> PausedRow:
 
 
 def _in_flight(row_id: str, row: RowState) -> InFlight:
-    return InFlight(row_id, row.run_id, formats.utc((row.run_id and row.started_at) or row.sent_at))
+    dead = formats.utc(row.dead_since) if row.dead else None
+    return InFlight(row_id, row.run_id, formats.utc((row.run_id and row.started_at) or row.sent_at), dead)
 
 
 def writer_of(path: Path) -> Holder | None:

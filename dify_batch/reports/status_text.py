@@ -47,6 +47,7 @@ def next_steps(report: Standing, *, running: bool) -> Iterator[str]:
         to_answer=answerable,
         expired=len(report.paused) - answerable,
         under_way=len(report.in_flight) + report.held,
+        dead=sum(flight.probably_dead_since is not None for flight in report.in_flight),
         untouched=(batch.untouched or 0) if batch else 0,
         killed=killed,
     )
@@ -155,7 +156,8 @@ def _lines(report: Standing) -> Iterator[str]:
     flying = _List()
     for flight in report.in_flight:
         run = f"run {flight.workflow_run_id}" if flight.workflow_run_id else "sent, no run known yet"
-        flying.add(f"  {one_line(flight.id)}  {run}  since {flight.since}")
+        dead = f", probably dead since {flight.probably_dead_since}" if flight.probably_dead_since else ""
+        flying.add(f"  {one_line(flight.id)}  {run}  since {flight.since}{dead}")
     yield from flying.whole("In flight:")
     for warning in report.warnings:
         yield f"Warning: {one_line(warning, 300)}"

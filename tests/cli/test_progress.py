@@ -63,9 +63,9 @@ def test_a_line_before_and_after_anything_is_known() -> None:
 
 
 def test_a_line_tells_of_an_outage_and_of_what_is_unusual() -> None:
-    snap = Snapshot(5, 10, 1, 2, 5, 0, unknown=2, paused=1, state="waiting for the server: refused")
+    snap = Snapshot(5, 10, 1, 2, 5, 0, unknown=2, paused=1, dead=3, state="waiting for the server: refused")
     assert plain_line(snap, "t") == (
-        "t 5/10 done, 1 failed, 2 unknown, 1 paused, 2 in flight; waiting for the server: refused"
+        "t 5/10 done, 1 failed, 2 unknown, 1 paused, 3 probably dead, 2 in flight; waiting for the server: refused"
     )
 
 

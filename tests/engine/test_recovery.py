@@ -17,6 +17,7 @@ from dify_batch.dify.sameness import contradicts, same_inputs
 from dify_batch.errors import DifyBatchError
 from dify_batch.ledger.formats import utc
 from dify_batch.outcomes import Paused, PausedForm, RunRef
+from dify_batch.reports.status import status_report
 from dify_batch.simulator import Config, Simulator
 from tests.support.batchfolder import BatchFolder, soon
 from tests.support.harness import executed_more_than_once, places, results, write_csv
@@ -225,6 +226,35 @@ async def test_runs_that_are_probably_dead_leave_their_places_long_before_the_ti
         report = await batch
     assert (report.summary.success, report.summary.running, report.exit_status) == (2, 2, 75)
     assert executed_more_than_once(folder.server) == {}
+
+
+async def test_runs_that_are_probably_dead_are_called_so_and_hold_up_no_later_invocation(
+    folder: BatchFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dify_batch.engine.health._DEAD_AFTER", 0.5)
+    folder.server.faults(rows={"r1": [{"latency": 60}], "r2": [{"latency": 60}]})
+    batch = asyncio.create_task(folder.run(mode="blocking", concurrency=2, timeout=120, limit=2, stuck_after=3600))
+    await soon(lambda: folder.server.state(runs=False)["running"] == 2, "both places are taken")
+    folder.server.crash("api", seconds=1.0)
+    async with asyncio.timeout(30):
+        first = await batch
+    assert (first.summary.running, first.exit_status) == (2, 75)
+    told = "\n".join(first.next_steps)
+    assert "2 runs are probably dead" in told
+    assert told.count("--stuck-after 1m") == 1
+    assert "--stuck-after 3600 --stuck-after" not in told
+    text = status_report(folder.output).text()
+    assert text.count(", probably dead since 20") == 2
+    assert "2 runs are probably dead" in text
+    async with asyncio.timeout(30):
+        second = await folder.run(mode="blocking", concurrency=2, timeout=120)
+    assert (second.summary.success, second.summary.running, second.exit_status) == (2, 2, 75)
+    given_up = await folder.run(stuck_after=0.01)
+    assert (given_up.summary.unknown, given_up.exit_status) == (2, 1)
+    retried = await folder.run(retry=True, stuck_after=0.01)
+    assert (retried.summary.success, retried.exit_status) == (2, 0)
+    assert folder.executions() == {"r1": 2, "r2": 2, "r3": 1, "r4": 1}
+    places(folder.output)
 
 
 async def test_keep_order_and_an_abandoned_batch_add_up(folder: BatchFolder) -> None:
