@@ -70,14 +70,17 @@ class Comparison:
         return changed(self._suspects, lines_of(results))
 
 
-def notices(index: IdIndex, state: State, changed_ids: list[str], *, rerun: bool, source: str) -> list[Notice]:
-    """What a person should know of results and rows that do not fit each other."""
+def notices(
+    index: IdIndex, state: State, changed_ids: list[str], *, rerun: bool, part: bool, source: str
+) -> list[Notice]:
+    """What a person should know of results and rows that do not fit each other. `part`: the input is known to hold only
+    some rows."""
     found = []
     if changed_ids:
         what = count(len(changed_ids), "row has changed since its result", "rows have changed since their results")
         cure = "it is run again" if rerun else "--rerun-changed runs what has changed again"
         found.append(Notice("rows_changed", f"{what}: {listed(changed_ids)}; {cure}"))
-    gone = [row_id for row_id in index.ids(DONE) if not index.has(row_id, IN_INPUT)]
+    gone = [] if part else [row_id for row_id in index.ids(DONE) if not index.has(row_id, IN_INPUT)]
     if gone:
         what = count(len(gone), "result is of a row that is", "results are of rows that are")
         found.append(Notice("rows_gone", f"{what} not in {source} any more and stay: {listed(gone)}"))

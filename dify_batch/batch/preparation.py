@@ -188,10 +188,14 @@ class Preparation:
             lambda: check(self._source, bound, self._index, other_ids=settings.other_ids, look=look)
         )
         report.raise_if_any(skip_invalid=settings.skip_invalid)
-        part = set(self._source.header) >= ADDED_ALWAYS  # what export --failed wrote holds only the failed ones
-        if not settings.other_ids and not part:
+        if not settings.other_ids and not self._part:
             check_known_ids(self._index, state.rows, name=self._source.name, output=str(self._paths.results))
         return report
+
+    @property
+    def _part(self) -> bool:
+        """Whether the input is what `export --failed` wrote, which holds only the failed rows."""
+        return set(self._source.header) >= ADDED_ALWAYS
 
     def _count_left_out(self, report: CheckReport) -> None:
         """--skip-invalid: bad rows whose id is blank or another row's. They cannot stand in `.retry`, and are told and
@@ -217,7 +221,9 @@ class Preparation:
         asked = [i for i in state.asked if index.has(i, IN_INPUT) and not index.has(i, INVALID)]
         self._asked = 0 if settings.retry else len(asked)
         self._again = frozenset(rerun) | frozenset(asked if settings.retry else ())
-        self._frame.warn(*notices(index, state, changed, rerun=settings.rerun_changed, source=self._source.name))
+        self._frame.warn(
+            *notices(index, state, changed, rerun=settings.rerun_changed, part=self._part, source=self._source.name)
+        )
         if self._asked:
             ids = count(self._asked, "row that has a result stands", "rows that have a result stand")
             text = f"{ids} in {self._paths.retry}: {listed(asked)}; --retry runs what is in it again"

@@ -198,7 +198,7 @@ def _batch_line(batch: LastBatch, holder: Holder | None) -> str:
 
 _REASONS = {
     "rows_failed": "some rows have no result",
-    "batch_stopped": "stopped by --max-failures",
+    "batch_stopped": "stopped by --max-failures or --max-outage, or as all answers missed --expect",
     "budget_reached": "stopped by --max-tokens or --max-cost",
     "not_finished": "not finished",
     "input_changed": "the input was changed meanwhile",
