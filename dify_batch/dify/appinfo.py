@@ -13,6 +13,7 @@ from urllib.parse import quote
 from dify_batch.dify import http
 from dify_batch.dify.answers import error_of
 from dify_batch.dify.exchanges import Exchanges
+from dify_batch.dify.requests import Reply
 from dify_batch.dify.transport import Broken, drop, pieces, whole_body
 from dify_batch.errors import ConnectionFailed
 
@@ -40,7 +41,7 @@ class AppInfo(Exchanges):
         """
         url = f"{self.base_url}/files/{quote(file_id, safe='')}/preview"
         request = self._request("GET", http.URL(url + ("?as_attachment=true" if as_attachment else "")))
-        response: http.Response | None = None
+        response: Reply | None = None
         try:
             response = await self._send(request)
             if not response.is_success:

@@ -25,6 +25,7 @@ from dify_batch.dify.endpoints import Endpoints
 from dify_batch.dify.exchanges import ENCODE, LOOK_UP_TIMEOUT
 from dify_batch.dify.hearing import detail_heard, outcome_heard
 from dify_batch.dify.protocol import Events, Reader, follow_outcome
+from dify_batch.dify.requests import Asked, Reply
 from dify_batch.dify.sse import EventStream
 from dify_batch.dify.transport import Broken, drop, stream_or_whole
 from dify_batch.dify.watch import Silence
@@ -72,7 +73,7 @@ class DifyClient(Endpoints, RunEvents):
     ) -> None:
         super().__init__(base_url, api_key, transport=transport, connect_timeout=connect_timeout, seams=seams)
         path = f"/workflows/{quote(workflow_id, safe='')}/run" if workflow_id else "/workflows/run"
-        self._run_url = http.URL(self.base_url + path)
+        self._run_url = str(http.URL(self.base_url + path))
         self._probe_path = "/info"
 
     def __repr__(self) -> str:
@@ -164,14 +165,14 @@ class DifyClient(Endpoints, RunEvents):
         outcome = await self._attempt(request, Events(ref=ref), timeout, silence, None, follows=True)
         return outcome_heard(outcome, self._key)
 
-    def _events_of(self, ref: RunRef, user: str) -> http.Request:
+    def _events_of(self, ref: RunRef, user: str) -> Asked:
         query = urlencode({"user": user, "include_state_snapshot": "true"}, quote_via=quote)
         url = f"{self.base_url}/workflow/{quote(ref.run_id, safe='')}/events?{query}"
         return self._request("GET", http.URL(url), streaming=True)
 
     async def _attempt(
         self,
-        request: http.Request,
+        request: Asked,
         events: Reader,
         timeout: float,
         silence: float,
@@ -179,7 +180,7 @@ class DifyClient(Endpoints, RunEvents):
         *,
         follows: bool = False,
     ) -> Outcome:
-        response: http.Response | None = None
+        response: Reply | None = None
         watch: Silence | None = None
         scope = asyncio.timeout(timeout)
         try:
@@ -238,7 +239,7 @@ class DifyClient(Endpoints, RunEvents):
             raise broken
         return events.end("the stream ended before workflow_finished")
 
-    def _whole(self, response: http.Response, body: bytes, events: Reader, follows: bool) -> Outcome:
+    def _whole(self, response: Reply, body: bytes, events: Reader, follows: bool) -> Outcome:
         status, headers = response.status_code, response.headers
         first = self._first(status, body)
         if follows and events.ref is not None:

@@ -128,7 +128,7 @@ class Endpoints(AppInfo):
             request = http.Request(
                 "POST",
                 url,
-                headers=self._headers(),
+                headers=self._packed_headers,
                 data={"user": user},
                 files={"file": (Path(path).name, file, mime)},
                 extensions={"timeout": self._timeout},

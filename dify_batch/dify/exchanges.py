@@ -16,6 +16,7 @@ from dify_batch.dify import certificates, http
 from dify_batch.dify.answers import checked_key, checked_url, error_of, http_date
 from dify_batch.dify.hearing import error_heard
 from dify_batch.dify.proxies import proxy_for
+from dify_batch.dify.requests import Asked, Reply
 from dify_batch.dify.transport import Broken, Transport, drop, whole_body
 from dify_batch.dify.word import word_of
 from dify_batch.errors import ConnectionFailed, DifyBatchError
@@ -29,7 +30,7 @@ LOOK_UP_TIMEOUT = 30.0
 ENCODE = encoder(compact=True)
 
 
-_USER_AGENT = f"dify-batch/{__version__}".encode()
+_USER_AGENT = f"dify-batch/{__version__}"
 
 
 class Exchanges:
@@ -50,7 +51,15 @@ class Exchanges:
         self._origin = http.URL(self.base_url)
         self._transport = transport or Transport(self.base_url)
         self._key = checked_key(api_key)
-        self._authorization = f"Bearer {self._key}".encode()
+        always = [
+            ("Host", self._origin.netloc.decode("ascii")),
+            ("Authorization", f"Bearer {self._key}"),
+            ("User-Agent", _USER_AGENT),
+            ("Accept", "*/*"),
+        ]
+        # A proxy that compresses a stream holds its events back.
+        self._plain_headers = [*always, ("Accept-Encoding", "identity")]
+        self._packed_headers = [*always, ("Accept-Encoding", "gzip, deflate")]
         self._timeout = {"connect": connect_timeout, "pool": connect_timeout}
         self._date: tuple[str, float] | None = None
         self.server_version: str | None = None
@@ -81,49 +90,43 @@ class Exchanges:
         passed = self._clock.monotonic() - then
         return server + 0.5 + passed - self._clock.wall()  # the header leaves out the part below a second
 
-    def _headers(self, *, compressed: bool = True) -> list[tuple[bytes, bytes]]:
-        return [
-            (b"Host", self._origin.netloc),
-            (b"Authorization", self._authorization),
-            (b"User-Agent", _USER_AGENT),
-            (b"Accept", b"*/*"),
-            # A proxy that compresses a stream holds its events back.
-            (b"Accept-Encoding", b"gzip, deflate" if compressed else b"identity"),
-        ]
-
     def _request(
         self,
         method: str,
-        url: http.URL,
+        url: http.URL | str,
         content: bytes | None = None,
         *,
         streaming: bool = False,
         trace_id: str | None = None,
-    ) -> http.Request:
-        headers = self._headers(compressed=not streaming)
+    ) -> Asked:
+        headers = list(self._plain_headers if streaming else self._packed_headers)
         if trace_id is not None:
-            headers.append((b"X-Trace-Id", trace_id.encode("ascii")))
+            headers.append(("X-Trace-Id", trace_id))
         if content is not None:
-            headers += (b"Content-Type", b"application/json"), (b"Content-Length", b"%d" % len(content))
-        # A ready stream and ready headers: httpx would otherwise copy the headers twice more.
-        stream = http.ByteStream(content or b"")
-        return http.Request(method, url, headers=headers, stream=stream, extensions={"timeout": self._timeout})
+            headers += ("Content-Type", "application/json"), ("Content-Length", str(len(content)))
+        return Asked(method, str(url), headers, content or b"", self._timeout)
 
-    async def _send(self, request: http.Request) -> http.Response:
+    async def _send(self, request: Asked | http.Request) -> Reply:
+        transport = self._transport
+        response: Reply
         try:
-            response = await self._transport.handle_async_request(request)
+            if not isinstance(request, Asked):
+                response = await transport.handle_async_request(request)
+            elif isinstance(transport, Transport):
+                response = await transport.ask(request)
+            else:
+                response = await transport.handle_async_request(request.as_httpx())
         except Exception as exc:
             raise Broken(exc) from exc
-        for name, value in response.headers.raw:  # one pass; a look-up in httpx's headers is a pass as well
-            match name.lower():
-                case b"date":
-                    self._date = (value.decode("latin-1"), self._clock.monotonic())
-                case b"x-version":
-                    self.server_version = value.decode("latin-1")
+        headers = response.headers
+        if (date := headers.get("date")) is not None:
+            self._date = (date, self._clock.monotonic())
+        if (version := headers.get("x-version")) is not None and version.isascii():
+            self.server_version = version
         return response
 
-    async def _exchange(self, request: http.Request, timeout: float) -> tuple[http.Response, bytes]:
-        response: http.Response | None = None
+    async def _exchange(self, request: Asked | http.Request, timeout: float) -> tuple[Reply, bytes]:
+        response: Reply | None = None
         scope = asyncio.timeout(timeout)
         try:
             async with scope:
@@ -139,7 +142,7 @@ class Exchanges:
             if response is not None:
                 await drop(response)
 
-    async def _answer(self, request: http.Request, timeout: float) -> dict[str, Any]:
+    async def _answer(self, request: Asked | http.Request, timeout: float) -> dict[str, Any]:
         method, url = request.method, str(request.url)
         asked = f"{method} {url.partition('?')[0]}"
         try:
@@ -169,7 +172,7 @@ class Exchanges:
             names = await certificates.names_at(self._origin.host, self._origin.port or 443)
         return certificates.hint(os.environ, names)
 
-    def _refused(self, response: http.Response, body: bytes, method: str, url: str) -> DifyBatchError:
+    def _refused(self, response: Reply, body: bytes, method: str, url: str) -> DifyBatchError:
         status, now = response.status_code, self._clock.wall()
         first = self._first(status, body)
         return error_heard(error_of(status, response.headers, body, method, url, now=now, first=first), self._key)

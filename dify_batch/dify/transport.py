@@ -14,7 +14,7 @@ import errno
 import os
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from functools import lru_cache
 from typing import Literal, TypeAlias
 
@@ -26,6 +26,7 @@ from dify_batch.dify import http
 from dify_batch.dify.bodies import Chained, Unpacked, Unreadable, begins_stream, read_head, read_whole
 from dify_batch.dify.pool import Connector
 from dify_batch.dify.proxies import proxy_for
+from dify_batch.dify.requests import Answered, Asked, Reply
 from dify_batch.dify.sse import TooLarge
 from dify_batch.text import one_line
 
@@ -283,29 +284,45 @@ class Transport(http.AsyncBaseTransport):
             await session.close()
 
     async def handle_async_request(self, request: http.Request) -> http.Response:
-        session = self._session or self.session()
         limits = request.extensions.get("timeout", {})
         headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw]
+        stream = request.stream
+        data: bytes | http.AsyncByteStream | None
+        if isinstance(stream, http.ByteStream):
+            data = b"".join(stream)
+        else:
+            assert isinstance(stream, http.AsyncByteStream)
+            data = stream
+            headers = [item for item in headers if item[0].lower() != "transfer-encoding"]  # aiohttp adds it
+        response = await self._exchange(request.method, str(request.url), headers, data, limits)
+        return http.Response(response.status, headers=response.raw_headers, stream=_Body(response), request=request)
+
+    async def ask(self, asked: Asked) -> Answered:
+        """As `handle_async_request`, for what needs no httpx."""
+        response = await self._exchange(asked.method, asked.url, asked.headers, asked.content, asked.timeout)
+        return Answered(response.status, response.headers, response.raw_headers, _Body(response))
+
+    async def _exchange(
+        self,
+        method: str,
+        url: str,
+        headers: list[tuple[str, str]],
+        data: bytes | http.AsyncByteStream,
+        limits: Mapping[str, float],
+    ) -> ClientResponse:
+        session = self._session or self.session()
         proxy_headers = None
         if self._credentials is not None:
             if self._tunnel:
                 proxy_headers = {"Proxy-Authorization": self._credentials}
             else:
-                headers.append(("Proxy-Authorization", self._credentials))
-        stream = request.stream
-        data: bytes | http.AsyncByteStream | None
-        if isinstance(stream, http.ByteStream):
-            data = b"".join(stream) or None
-        else:
-            assert isinstance(stream, http.AsyncByteStream)
-            data = stream
-            headers = [item for item in headers if item[0].lower() != "transfer-encoding"]  # aiohttp adds it
+                headers = [*headers, ("Proxy-Authorization", self._credentials)]
         try:
-            response = await session.request(
-                request.method,
-                _yarl(str(request.url)),
+            return await session.request(
+                method,
+                _yarl(url),
                 headers=headers,
-                data=data,
+                data=data or None,
                 allow_redirects=False,
                 timeout=_timeouts(limits.get("connect"), limits.get("read")),
                 proxy=self._proxy,
@@ -313,7 +330,6 @@ class Transport(http.AsyncBaseTransport):
             )
         except (TimeoutError, aiohttp.ClientError, OSError) as exc:
             raise _as_httpx(exc) from exc
-        return http.Response(response.status, headers=response.raw_headers, stream=_Body(response), request=request)
 
 
 class Broken(Exception):
@@ -334,7 +350,7 @@ class Broken(Exception):
         self.garbled: bool = self.too_large or isinstance(cause, Unreadable)
 
 
-def pieces(response: http.Response) -> AsyncIterator[bytes]:
+def pieces(response: Reply) -> AsyncIterator[bytes]:
     """The body as it arrives, unpacked. Raises Unreadable."""
     stream = response.stream
     assert isinstance(stream, http.AsyncByteStream)
@@ -342,12 +358,12 @@ def pieces(response: http.Response) -> AsyncIterator[bytes]:
     return aiter(stream) if coding in ("", "identity") else Unpacked(aiter(stream), coding)
 
 
-async def whole_body(response: http.Response) -> bytes:
+async def whole_body(response: Reply) -> bytes:
     """The whole body of a good answer, up to MAX_EVENT bytes, else its first bytes. Raises TooLarge, Unreadable."""
     return await (read_whole if response.is_success else read_head)(pieces(response))
 
 
-async def stream_or_whole(response: http.Response) -> tuple[AsyncIterator[bytes] | None, bytes]:
+async def stream_or_whole(response: Reply) -> tuple[AsyncIterator[bytes] | None, bytes]:
     """An event stream's bytes as they arrive, or the whole body of another answer. Raises Broken.
 
     A media type may be written in capitals, and a gateway may have lost it: then the first bytes tell.
@@ -370,7 +386,7 @@ async def stream_or_whole(response: http.Response) -> tuple[AsyncIterator[bytes]
         raise Broken(exc) from exc
 
 
-async def drop(response: http.Response) -> None:
+async def drop(response: Reply) -> None:
     """Lets go of an answer: the connection of an unfinished one is closed at once."""
     stream = response.stream
     with contextlib.suppress(Exception):  # the outcome is known; how the connection ends changes nothing

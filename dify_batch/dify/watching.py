@@ -11,8 +11,8 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from dify_batch.dify import http
 from dify_batch.dify.exchanges import Exchanges
+from dify_batch.dify.requests import Reply
 from dify_batch.dify.sse import EventStream
 from dify_batch.dify.transport import Broken, drop, stream_or_whole, whole_body
 from dify_batch.errors import ConnectionFailed
@@ -38,7 +38,7 @@ class RunEvent:
 class RunEvents(Exchanges):
     """The part of the client that streams one run."""
 
-    _run_url: http.URL
+    _run_url: str
 
     def _body(
         self, inputs: Mapping[str, Any], user: str, mode: str, files: Sequence[Mapping[str, Any]] | None
@@ -77,7 +77,7 @@ class RunEvents(Exchanges):
         until = self._clock.monotonic() + timeout
         stream, run_id, task_id = EventStream(every=True), None, None
         ended = False
-        response: http.Response | None = None
+        response: Reply | None = None
         try:
             response = await self._send(request)
             if not response.is_success:

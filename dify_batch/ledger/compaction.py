@@ -87,6 +87,7 @@ class _Kept:
         self._head = 0
         self._head_stays = True
         self._given = False  # --user, to the invocation whose lines are read
+        self._told: tuple[bool, bool] | None = None
         self._failed = False  # since the last `retry_file`
         state.index.clear(SEEN)
         self._look(paths)
@@ -153,8 +154,11 @@ class _Kept:
     def _keeps_other(self, line: bytes) -> bool:
         if line.startswith(_BATCH):
             self._head += 1
-            self._head_stays = self._head in self._heads
             self._given = b'"--user"' in line
+            told = b'"again":' in line, self._given  # what it says of the users of the lines after it
+            self._head_stays = self._head in self._heads or told != self._told
+            if self._head_stays:
+                self._told = told
             return self._head_stays
         if line.startswith(_END):
             return self._head_stays

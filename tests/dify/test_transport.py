@@ -13,12 +13,25 @@ import aiohttp
 import httpx
 import pytest
 
+from dify_batch.dify.requests import Asked
 from dify_batch.dify.transport import KEEPALIVE, Broken, Transport, drop, in_words, meaning, pieces, whole_body
 from tests.support.raw_server import Connection, Script, self_made_certificate, serving
 
 Make = Callable[[str], httpx.AsyncBaseTransport]
+
+
+class Direct(Transport):
+    """The way that rows take: without httpx's request and answer."""
+
+    async def handle_async_request(self, request: httpx.Request) -> Any:
+        headers = [(name.decode(), value.decode()) for name, value in request.headers.raw]
+        limits = request.extensions["timeout"]
+        return await self.ask(Asked(request.method, str(request.url), headers, request.content, limits))
+
+
 MAKERS: dict[str, Make] = {
     "ours": Transport,
+    "direct": Direct,
     "httpx": lambda _: httpx.AsyncHTTPTransport(),
 }
 

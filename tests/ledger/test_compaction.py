@@ -254,6 +254,24 @@ def test_heads_of_the_last_invocations_stay_and_the_first_of_each_kind(
     assert events(paths)["batch"] == events(paths)["end"] == 6
 
 
+def test_a_head_that_tells_of_the_users_after_it_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compaction, "_HEADS", 1)
+    paths = Paths.of(tmp_path / "results.jsonl")
+    records: list[Record] = []
+    for number, again in enumerate(([], [], ["--user", "crm"], ["--user", "crm"], [], [], [])):
+        records += [batch() | {"batch": f"b{number}", "again": again}, sent(f"row-{number}")]
+    paths.journal.write_bytes(b"".join(json_line(one, compact=True) for one in records))
+    paths.results.write_bytes(BOM)
+    before = read_state(paths)
+    assert {row.shared for row in before.rows.values()} == {True, False}
+    compact(paths, before, Disk(), own=looks_own)
+    after = read_state(paths)
+    assert {row_id: row.shared for row_id, row in after.rows.items()} == {
+        row_id: row.shared for row_id, row in before.rows.items()
+    }
+    assert after.batches == {"b0", "b2", "b4", "b6"}
+
+
 # ---------------------------------------------------------------- when
 
 

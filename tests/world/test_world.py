@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from dify_batch.batch import execution
 from tests.world.generate import generate
 from tests.world.history import Cut, Deed, DiskTrouble, History, Invocation, Network, Row, Server, of_kind
 from tests.world.reader import read
@@ -58,6 +59,15 @@ def test_a_user_that_is_not_made_known_first_costs_answers(monkeypatch: pytest.M
     assert play(history).violations == []
     monkeypatch.setattr("dify_batch.dify.kinds.users.KnownUsers.make", at_once)
     assert play(history).kinds == {"twice"}
+
+
+@pytest.mark.parametrize("kind", ["workflow", "chatflow", "chat", "completion"])
+@pytest.mark.parametrize("seed", range(12))
+def test_a_journal_that_is_written_anew_at_every_beginning_loses_nothing(
+    kind: str, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(execution, "worth_it", lambda state: True)
+    assert play(generate(seed, kind=kind)).violations == []
 
 
 @pytest.mark.parametrize("path", KEPT, ids=lambda path: path.stem)

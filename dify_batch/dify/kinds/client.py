@@ -83,7 +83,7 @@ class KindClient(DifyClient):
         self._message = message
         self._keep_message = keep_message
         if kind is not WORKFLOW:
-            self._run_url = http.URL(self.base_url + kind.path)
+            self._run_url = str(http.URL(self.base_url + kind.path))
         self._users = KnownUsers(lambda user: self._conversations(user, limit=1))
         self._stopped: dict[str, tuple[RunResult, float]] = {}
         self._stops: set[str] = set()

@@ -21,6 +21,7 @@ from dify_batch.outcomes import (
     Rejected,
     RunRef,
     Succeeded,
+    Throttled,
 )
 from tests.dify.client.parts import BASE, KEY, run
 from tests.support.raw_server import Connection, serving
@@ -43,6 +44,39 @@ async def test_run_request(client: DifyClient, dify: respx.Router, mode: str) ->
     assert request.headers["host"] == "dify.test"
     # A proxy that compresses a stream holds its events back.
     assert (request.headers["accept-encoding"] == "identity") is (mode == "streaming")
+
+
+@pytest.mark.parametrize("mode", ["streaming", "blocking"])
+async def test_the_built_in_transport_and_one_that_is_handed_in_send_the_same(mode: str) -> None:
+    """Up to the order of the headers, which belongs to the transport."""
+    exchange = recorded("01-blocking-success")
+
+    async def script(connection: Connection) -> None:
+        await connection.request()
+        await connection.replay(exchange)
+
+    async with serving(script) as server:
+        for transport in (None, httpx.AsyncHTTPTransport()):
+            async with DifyClient(server.url, KEY, transport=transport) as client:
+                assert isinstance(await run(client, mode=mode), Succeeded)
+                assert client.server_time_known is False
+        first, second = server.seen
+    first.headers.pop("connection", None)
+    second.headers.pop("connection", None)
+    assert first == second
+
+
+async def test_a_refusal_s_headers_may_be_in_any_encoding() -> None:
+    async def script(connection: Connection) -> None:
+        await connection.request()
+        body = b'{"code": "too_many_requests", "message": "no", "status": 429}'
+        head = "HTTP/1.1 429 X\r\nretry-after: 7\r\nserver: \xe9\r\ncontent-type: application/json\r\ncontent-length: "
+        await connection.send(head.encode("latin-1") + str(len(body)).encode() + b"\r\n\r\n" + body)
+
+    async with serving(script) as server, DifyClient(server.url, KEY) as client:
+        outcome = await run(client)
+    assert isinstance(outcome, Throttled)
+    assert outcome.retry_after == 7
 
 
 async def test_files_are_left_out_unless_given(client: DifyClient, dify: respx.Router) -> None:
