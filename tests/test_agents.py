@@ -8,31 +8,17 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from dify_batch.simulator import Config, SimulatorProcess
+from dify_batch.simulator import SimulatorProcess
 from tests.support import harness
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "manual" / "agents.md").read_text(encoding="utf-8")
 SHELL = shutil.which("sh") or "sh"
 LOOPS = {kind: re.findall(rf"^```{kind}\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE) for kind in ("sh", "python")}
-
-
-@pytest.fixture(scope="module")
-def process() -> Iterator[SimulatorProcess]:
-    with SimulatorProcess(Config(latency=0.02)) as simulator:
-        yield simulator
-
-
-@pytest.fixture
-def server(process: SimulatorProcess) -> SimulatorProcess:
-    process.reset()
-    process.configure(latency=0.02)
-    return process
 
 
 @pytest.fixture

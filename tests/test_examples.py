@@ -11,7 +11,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,7 +20,7 @@ from dify_batch.cli.arguments import COMMANDS
 from dify_batch.errors import Exit
 from dify_batch.flags import BY_DEST, BY_NAME
 from dify_batch.flagvalues import parse_duration
-from dify_batch.simulator import Config, SimulatorProcess
+from dify_batch.simulator import SimulatorProcess
 from tests.support import harness
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -39,19 +38,6 @@ FILES = (
     "README.md",
     "python_api.py",
 )
-
-
-@pytest.fixture(scope="module")
-def process() -> Iterator[SimulatorProcess]:
-    with SimulatorProcess(Config(latency=0.02)) as simulator:
-        yield simulator
-
-
-@pytest.fixture
-def server(process: SimulatorProcess) -> SimulatorProcess:
-    process.reset()
-    process.configure(latency=0.02)
-    return process
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from typing import Protocol
 
 from dify_batch.dify import certificates
 from dify_batch.dify.protocol import Reader
@@ -28,7 +29,13 @@ def broken_off(broken: Broken, events: Reader, *, begun: bool, answered: bool) -
     return events.end(str(broken) if broken.garbled else f"connection cut: {broken}")
 
 
-def silent(events: Reader, seconds: float) -> Outcome:
+class Ends(Protocol):
+    """What reads the events of a run, as far as it is asked here."""
+
+    def end(self, reason: str) -> Running | Lost: ...
+
+
+def silent(events: Ends, seconds: float) -> Outcome:
     """Nothing was heard for so long after the start: an outcome that says so where the run is known."""
     end = events.end(f"silent for {seconds:g} s after the start")
     return replace(end, silent=True) if isinstance(end, Running) else end

@@ -8,16 +8,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from . import account_wire as wire
-from . import answers
 from .account_apps import Listed
 from .account_exchange import AccountExchange
+from .arrival import arriving, as_given, turned_away
 from .channel import Channel, Event
-from .faults import NORMAL
 from .files import multipart
 from .inputs import InputError, check_inputs
 from .posting import RUN_UNHEARD
 from .runs import Run
-from .site import OpenPost
 from .streams import NO_CACHE, send_post_stream, send_run_events
 from .task import Task
 from .wire import Answer, Refusal, compact, is_uuid
@@ -75,23 +73,12 @@ async def _workflow(
 ) -> Answer | None:
     """A run in the workers, with the faults that the plan has for its row."""
     site, app, person = exchange.site, entry.app, exchange.token.person
-    row = str(inputs.get("id", ""))
-    nth = site.posts[row] = site.posts.get(row, 0) + 1
-    site.post_total += 1
-    fault = site.plan.take(row, nth)
-    open_post = OpenPost(site.flight)
-    exchange.connection.when_lost(open_post.answered)
-    try:
-        if fault is not NORMAL:
-            if fault.name == "cut_before":
-                await exchange.connection.close()
-                return None
-            refused = answers.refused(fault, app, site.config)
-            if refused is not None:
-                return refused
-        if fault.name == "rejected":
-            required = next((f.variable for f in app.form if f.required), None)
-            inputs = {name: value for name, value in inputs.items() if name != required}
+    with arriving(site, exchange.connection, inputs) as arrival:
+        row, fault, open_post = arrival.row, arrival.fault, arrival.open_post
+        answered, early = await turned_away(exchange.connection, fault, app, site.config)
+        if answered:
+            return early
+        inputs = as_given(app, inputs, fault)
         resolver = site.files.resolver(person.id, exchange.request.base_url)
         task = Task(app, person.id, row, "streaming", inputs, resolver, fault, account=person.creator())
         if app.mode == "advanced-chat":
@@ -111,8 +98,6 @@ async def _workflow(
         head = wire.stream_headers(exchange.shape)
         await send_post_stream(exchange.connection, site.config, task.channel, fault, open_post.answered, head)
         return None
-    finally:
-        open_post.answered()
 
 
 def _talk_facts(exchange: AccountExchange, conversation_id: object, entry: Listed) -> dict[str, Any]:

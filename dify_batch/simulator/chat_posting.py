@@ -9,10 +9,11 @@ from typing import Any
 
 from . import answers, wire
 from .answers import validation_error
+from .arrival import arriving, turned_away
 from .channel import Channel
 from .chatflow import Telling
 from .exchange import Exchange, user_of
-from .faults import NORMAL, Fault
+from .faults import Fault
 from .inputs import InputError, check_inputs
 from .kinds import TALKING, prompt_of
 from .ledger import Execution
@@ -82,22 +83,13 @@ async def _post(exchange: Exchange, body: Mapping[str, Any], user: str, model: s
     inputs, query, mode, conversation = read_payload(body, model)
     if app.mode == "agent-chat" and mode == "blocking":
         return wire.refuse(400, "invalid_param", "Agent Chat App does not support blocking mode")
-    row = str(inputs.get("id", ""))
-    nth = site.posts[row] = site.posts.get(row, 0) + 1
-    site.post_total += 1
-    fault = site.plan.take(row, nth)
-    if mode == "blocking" and fault.name in BLOCKING_MEANING:
-        fault = Fault(BLOCKING_MEANING[fault.name], fault.seconds, fault.latency)
-    open_post = OpenPost(site.flight)
-    exchange.connection.when_lost(open_post.answered)
-    try:
-        if fault is not NORMAL:
-            if fault.name == "cut_before":
-                await exchange.connection.close()
-                return None
-            refused = answers.refused(fault, app, site.config)
-            if refused is not None:
-                return refused
+    with arriving(site, exchange.connection, inputs) as arrival:
+        row, fault, open_post = arrival.row, arrival.fault, arrival.open_post
+        if mode == "blocking" and fault.name in BLOCKING_MEANING:
+            fault = Fault(BLOCKING_MEANING[fault.name], fault.seconds, fault.latency)
+        answered, early = await turned_away(exchange.connection, fault, app, site.config)
+        if answered:
+            return early
         owner = await site.users.find(app.key, user)
         if app.mode == "advanced-chat":
             return await _chatflow(exchange, body, user, owner, fault, open_post, (inputs, query, mode, conversation))
@@ -112,15 +104,13 @@ async def _post(exchange: Exchange, body: Mapping[str, Any], user: str, model: s
         site.ledger.begin(execution)
         latency = site.config.latency if fault.latency is None else fault.latency
         if callable(site.config.latency_tail) and fault.latency is None:
-            latency += site.config.latency_tail(row, nth)
+            latency += site.config.latency_tail(row, arrival.nth)
         turn = Turn(
             *(message, site.means.new_id(), user, speak(prompt), prompt, latency, fault.name, execution),
             heard=lambda: mode == "blocking" or not exchange.connection.closed,
             channel=Channel() if mode == "streaming" else None,
         )
         return await (_talk(exchange, turn, fault, open_post) if mode == "streaming" else _ask(exchange, turn, fault))
-    finally:
-        open_post.answered()
 
 
 def _checked(

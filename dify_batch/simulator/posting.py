@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import Callable
 
 from . import answers, wire
+from .arrival import arriving, as_given, turned_away
 from .channel import PING, Channel
 from .exchange import Exchange, user_of
-from .faults import NORMAL, Fault
+from .faults import Fault
 from .gateway import page
 from .inputs import InputError, check_inputs
 from .runs import Ending, Run
@@ -44,29 +45,18 @@ async def run_workflow(exchange: Exchange) -> Answer | None:
     if app.mode != "workflow":
         return wire.refuse(400, "not_workflow_app", WRONG_MODE)
     inputs, mode = answers.run_payload(body)
-    row = str(inputs.get("id", ""))
-    nth = site.posts[row] = site.posts.get(row, 0) + 1
-    site.post_total += 1
-    fault = site.plan.take(row, nth)
-    open_post = OpenPost(site.flight)
-    exchange.connection.when_lost(open_post.answered)
-    try:
-        if fault is not NORMAL:
-            if fault.name == "cut_before":
-                await exchange.connection.close()
-                return None
-            refused = answers.refused(fault, app, site.config)
-            if refused is not None:
-                return refused
+    with arriving(site, exchange.connection, inputs) as arrival:
+        row, fault, open_post = arrival.row, arrival.fault, arrival.open_post
+        answered, early = await turned_away(exchange.connection, fault, app, site.config)
+        if answered:
+            return early
         limit = site.config.max_active_requests
         held = site.api.active.get(app.key, 0)
         # A streaming POST needs two free slots and keeps none (dify-wire 17g, 17k).
         if limit is not None and held + (2 if mode == "streaming" else 1) > limit:
             return wire.too_many(app.id, limit)
         answers.check_workflow(app, exchange.request.params.get("workflow_id"))
-        if fault.name == "rejected":
-            required = next((f.variable for f in app.form if f.required), None)
-            inputs = {name: value for name, value in inputs.items() if name != required}
+        inputs = as_given(app, inputs, fault)
         owner = await site.users.find(app.key, user)
         resolver = site.files.resolver(owner, exchange.request.base_url)
         mute = "mute_refusals" in site.plan.server
@@ -74,8 +64,6 @@ async def run_workflow(exchange: Exchange) -> Answer | None:
         if mode == "streaming":
             return await stream(exchange, task, open_post)
         return await block(exchange, task)
-    finally:
-        open_post.answered()
 
 
 async def stream(exchange: Exchange, task: Task, open_post: OpenPost) -> Answer | None:

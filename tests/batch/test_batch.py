@@ -20,13 +20,13 @@ from dify_batch.ledger.spent import spent
 from dify_batch.settings import Failures
 from dify_batch.simulator import Config, Simulator
 from dify_batch.summary import Stats
-from tests.support.batchfolder import BatchFolder, soon
+from tests.support.batchfolder import QUICK, BatchFolder, soon
 from tests.support.harness import executed_more_than_once, places, result_ids, results, write_csv
 
 
 @pytest.fixture
 def server() -> Iterator[Simulator]:
-    with Simulator(Config(latency=0.02, workers=None, linger_after_finish=0.1, snapshot_delay=0.01)) as simulator:
+    with Simulator(QUICK) as simulator:
         yield simulator
 
 

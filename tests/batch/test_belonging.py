@@ -17,11 +17,11 @@ from dify_batch.dify import results as told
 from dify_batch.errors import Exit, ServerError, UsageError
 from dify_batch.reports.export import export
 from dify_batch.reports.status import status_report
-from dify_batch.simulator import Config, Simulator
-from tests.support.batchfolder import BatchFolder, codes
+from dify_batch.simulator import Simulator
+from tests.support.batchfolder import QUICK, BatchFolder, codes
 from tests.support.harness import places, results
 
-CONFIG = Config(latency=0.02, workers=None, linger_after_finish=0.1, snapshot_delay=0.01)
+CONFIG = QUICK
 
 
 @pytest.fixture

@@ -20,8 +20,8 @@ from dify_batch.outcomes import Invalid, RunRef, RunResult, SettledRow, Succeede
 from dify_batch.reports.export import export
 from dify_batch.reports.html.collect import collect
 from dify_batch.reports.status import status_report
-from dify_batch.simulator import Config, Simulator
-from tests.support.batchfolder import BatchFolder
+from dify_batch.simulator import Simulator
+from tests.support.batchfolder import QUICK, BatchFolder
 from tests.support.harness import results
 from tests.support.result_tables import read_csv
 
@@ -30,7 +30,7 @@ SHORT = {"type": "object", "required": ["query"], "properties": {"query": {"type
 
 @pytest.fixture
 def server() -> Iterator[Simulator]:
-    with Simulator(Config(latency=0.02, workers=None, linger_after_finish=0.1, snapshot_delay=0.01)) as simulator:
+    with Simulator(QUICK) as simulator:
         yield simulator
 
 

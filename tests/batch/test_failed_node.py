@@ -14,15 +14,15 @@ from dify_batch.reports.export import export
 from dify_batch.reports.html.collect import collect
 from dify_batch.reports.rowstory import row_story
 from dify_batch.reports.status import status_report
-from dify_batch.simulator import Config, Simulator
-from tests.support.batchfolder import BatchFolder
+from dify_batch.simulator import Simulator
+from tests.support.batchfolder import QUICK, BatchFolder
 from tests.support.journals import batch, failed, put
 from tests.support.result_tables import read_csv
 
 
 @pytest.fixture
 def server() -> Iterator[Simulator]:
-    with Simulator(Config(latency=0.02, workers=None, linger_after_finish=0.1, snapshot_delay=0.01)) as simulator:
+    with Simulator(QUICK) as simulator:
         yield simulator
 
 

@@ -13,15 +13,15 @@ from dify_batch.cli.progress_text import summary_text
 from dify_batch.errors import UsageError
 from dify_batch.ledger.drawn import drawn
 from dify_batch.ledger.formats import Paths
-from dify_batch.simulator import Config, Simulator
-from tests.support.batchfolder import BatchFolder
+from dify_batch.simulator import Simulator
+from tests.support.batchfolder import QUICK, BatchFolder
 from tests.support.harness import result_ids, results
 from tests.support.journals import AT, Record, batch, put
 
 
 @pytest.fixture
 def server() -> Iterator[Simulator]:
-    with Simulator(Config(latency=0.02, workers=None, linger_after_finish=0.1, snapshot_delay=0.01)) as simulator:
+    with Simulator(QUICK) as simulator:
         yield simulator
 
 

@@ -13,15 +13,15 @@ from dify_batch.batch.control import Control
 from dify_batch.batch.invocation import run_batch
 from dify_batch.ids import parse_ids
 from dify_batch.settings import Failures
-from dify_batch.simulator import Config, Simulator
+from dify_batch.simulator import Simulator
 from dify_batch.summary import Stats
-from tests.support.batchfolder import BatchFolder, soon
+from tests.support.batchfolder import QUICK, BatchFolder, soon
 from tests.support.harness import places, result_ids, results
 
 
 @pytest.fixture
 def server() -> Iterator[Simulator]:
-    with Simulator(Config(latency=0.02, workers=None, linger_after_finish=0.1, snapshot_delay=0.01)) as simulator:
+    with Simulator(QUICK) as simulator:
         yield simulator
 
 

@@ -18,8 +18,8 @@ from dify_batch.reports.html.report import write_report
 from dify_batch.reports.rowstory import row_story
 from dify_batch.reports.status import status_report
 from dify_batch.scale.merge import merge
-from dify_batch.simulator import Config, Simulator
-from tests.support.batchfolder import BatchFolder
+from dify_batch.simulator import Simulator
+from tests.support.batchfolder import QUICK, BatchFolder
 from tests.support.harness import places, result_ids
 
 OF = 3
@@ -27,7 +27,7 @@ OF = 3
 
 @pytest.fixture
 def server() -> Iterator[Simulator]:
-    with Simulator(Config(latency=0.02, workers=None, linger_after_finish=0.1, snapshot_delay=0.01)) as simulator:
+    with Simulator(QUICK) as simulator:
         yield simulator
 
 

@@ -11,14 +11,14 @@ import pytest
 
 from dify_batch.ledger.formats import Paths, result_version
 from dify_batch.ledger.spent import spent
-from dify_batch.simulator import Config, Simulator
-from tests.support.batchfolder import BatchFolder
+from dify_batch.simulator import Simulator
+from tests.support.batchfolder import QUICK, BatchFolder
 from tests.support.harness import results
 
 
 @pytest.fixture
 def server() -> Iterator[Simulator]:
-    with Simulator(Config(latency=0.02, workers=None, linger_after_finish=0.1, snapshot_delay=0.01)) as simulator:
+    with Simulator(QUICK) as simulator:
         yield simulator
 
 

@@ -11,16 +11,16 @@ from dify_batch.cli.progress_text import summary_text
 from dify_batch.ledger.formats import Paths
 from dify_batch.reports.html.collect import collect
 from dify_batch.reports.status import status_report
-from dify_batch.simulator import Config, Simulator
+from dify_batch.simulator import Simulator
 from dify_batch.usage import times_text
-from tests.support.batchfolder import BatchFolder
+from tests.support.batchfolder import QUICK, BatchFolder
 from tests.support.harness import results
 from tests.support.journals import AT, batch, put
 
 
 @pytest.fixture
 def server() -> Iterator[Simulator]:
-    with Simulator(Config(latency=0.02, workers=None, linger_after_finish=0.1, snapshot_delay=0.01)) as simulator:
+    with Simulator(QUICK) as simulator:
         yield simulator
 
 

@@ -14,23 +14,10 @@ from typing import Any
 import httpx
 import pytest
 
-from dify_batch.simulator import Config, SimulatorProcess
+from dify_batch.simulator import SimulatorProcess
 from tests.support import harness
 
 BATCH = ("-i", "data.csv", "-o", "results.jsonl", "--no-bom")
-
-
-@pytest.fixture(scope="module")
-def process() -> Iterator[SimulatorProcess]:
-    with SimulatorProcess(Config(latency=0.02)) as simulator:
-        yield simulator
-
-
-@pytest.fixture
-def server(process: SimulatorProcess) -> SimulatorProcess:
-    process.reset()
-    process.configure(latency=0.02)
-    return process
 
 
 @pytest.fixture

@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from dify_batch.simulator import Config, SimulatorProcess
+from dify_batch.simulator import SimulatorProcess
 from tests.support import harness
 
 NOTES, PICTURE = b"hello\n", b"\x89PNG" + bytes(range(256)) * 500
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[SimulatorProcess]:
-    with SimulatorProcess(Config(latency=0.02)) as simulator:
-        yield simulator
-
-
 @pytest.fixture
 def env(server: SimulatorProcess) -> dict[str, str]:
-    server.reset()
-    server.configure(latency=0.02, files_access_timeout=300)
+    server.configure(files_access_timeout=300, clock_skew=0)
     return harness.environment(server.base_url, key="app-files")
 
 

@@ -5,26 +5,12 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from dify_batch.simulator import DEMO_KEYS, Config, SimulatorProcess
+from dify_batch.simulator import DEMO_KEYS, SimulatorProcess
 from tests.support import harness
-
-
-@pytest.fixture(scope="module")
-def process() -> Iterator[SimulatorProcess]:
-    with SimulatorProcess(Config(latency=0.02)) as simulator:
-        yield simulator
-
-
-@pytest.fixture
-def server(process: SimulatorProcess) -> SimulatorProcess:
-    process.reset()
-    process.configure(latency=0.02)
-    return process
 
 
 def run(folder: Path, server: SimulatorProcess, *arguments: str, key: str = "app-demo") -> harness.Ran:

@@ -18,14 +18,14 @@ from dify_batch.errors import DifyBatchError
 from dify_batch.ledger.formats import utc
 from dify_batch.outcomes import Paused, PausedForm, RunRef
 from dify_batch.reports.status import status_report
-from dify_batch.simulator import Config, Simulator
-from tests.support.batchfolder import BatchFolder, soon
+from dify_batch.simulator import Simulator
+from tests.support.batchfolder import QUICK, BatchFolder, soon
 from tests.support.harness import executed_more_than_once, places, results, write_csv
 
 
 @pytest.fixture
 def server() -> Iterator[Simulator]:
-    with Simulator(Config(latency=0.02, workers=None, linger_after_finish=0.1, snapshot_delay=0.01)) as simulator:
+    with Simulator(QUICK) as simulator:
         yield simulator
 
 

@@ -73,6 +73,24 @@ def lines(*objects: str) -> str:
     return "".join(text + "\n" for text in objects)
 
 
+def cell(name: str, column: str, written: str, says: str) -> Case:
+    """One cell that does not fit its input."""
+    content = f"id,query,{column}\n1,a,{written}\n"
+    return Case(name, content, f'line 2, column "{column}", row id "1": {says}', form=ECHO)
+
+
+def json_value(name: str, key: str, written: str, says: str) -> Case:
+    """One value of JSON lines that does not."""
+    content = lines(f'{{"id": 1, "query": "", "{key}": {written}}}')
+    return Case(name, content, f'line 1, column "{key}", row id "1": {says}', file="data.jsonl", form=ECHO)
+
+
+def file_cell(name: str, written: str, says: str, others: Mapping[str, bytes] | None = None) -> Case:
+    """One cell that names no file as it should."""
+    content, message = f"id,doc\n1,{written}\n", f'line 2, column "doc", row id "1": {says}'
+    return Case(name, content, message, form=FILES, others=others or {})
+
+
 AGAIN = "this id already stands on line 2; every row needs its own id"
 
 # fmt: off
@@ -275,37 +293,23 @@ CASES = [
          "remove or rename one", form=ECHO),
     Case("required cell empty", "id,query\n1,a\n2,\n",
          'line 3, column "query", row id "2": the input is required and is empty; fill it in', form=ECHO),
-    Case("text too long", f"id,query,language\n1,a,{'x' * 49}\n",
-         'line 2, column "language", row id "1": it has 49 characters; at most 48 are allowed', form=ECHO),
-    Case("no number", "id,query,n\n1,a,abc\n",
-         'line 2, column "n", row id "1": "abc" is not a number', form=ECHO),
-    Case("decimal comma", 'id,query,n\n1,a,"1,5"\n',
-         'line 2, column "n", row id "1": "1,5" is not a number; use a point: 1.5', form=ECHO),
-    Case("exponent", "id,query,n\n1,a,1e3\n",
-         'line 2, column "n", row id "1": "1e3" is not a number; Dify takes no exponent, write the'
-         " digits out", form=ECHO),
-    Case("not a number", "id,query,n\n1,a,NaN\n",
-         'line 2, column "n", row id "1": "NaN" is not a number', form=ECHO),
+    cell("text too long", "language", "x" * 49,
+         "it has 49 characters; at most 48 are allowed"),
+    cell("no number", "n", "abc", '"abc" is not a number'),
+    cell("decimal comma", "n", '"1,5"', '"1,5" is not a number; use a point: 1.5'),
+    cell("exponent", "n", "1e3", '"1e3" is not a number; Dify takes no exponent, write the digits out'),
+    cell("not a number", "n", "NaN", '"NaN" is not a number'),
     Case("number too large", f"id,query,n\n1,a,{'9' * 400}.0\n",
          'line 2, column "n", row id "1": '
          '"999999999999999999999999999999999999999999999999999999999999…" is too large for a '
          "number", form=ECHO),
-    Case("no option", "id,query,tone\n1,a,angry\n",
-         'line 2, column "tone", row id "1": "angry" is not an option; allowed are "formal", '
-         '"casual", "neutral"', form=ECHO),
-    Case("option in another case", "id,query,tone\n1,a,Formal\n",
-         'line 2, column "tone", row id "1": "Formal" is not an option; write it as "formal"', form=ECHO),
-    Case("option with a blank", "id,query,tone\n1,a,casual \n",
-         'line 2, column "tone", row id "1": "casual " is not an option; write it as "casual"', form=ECHO),
-    Case("no checkbox", "id,query,flag\n1,a,maybe\n",
-         'line 2, column "flag", row id "1": "maybe" is not a checkbox value; write true or false', form=ECHO),
-    Case("broken JSON cell", 'id,query,meta\n1,a,"{""a"" 1}"\n',
-         'line 2, column "meta", row id "1": the JSON breaks at character 6: Expecting \':\' delimiter',
-         form=ECHO),
-    Case("list for an object", "id,query,meta\n1,a,[1]\n",
-         'line 2, column "meta", row id "1": [1] is not a JSON object; write {"key": value}', form=ECHO),
-    Case("surrogate in an object", 'id,query,meta\n1,a,"{""a"": ""\\ud83d""}"\n',
-         'line 2, column "meta", row id "1": it contains half of a surrogate pair; remove it', form=ECHO),
+    cell("no option", "tone", "angry", '"angry" is not an option; allowed are "formal", "casual", "neutral"'),
+    cell("option in another case", "tone", "Formal", '"Formal" is not an option; write it as "formal"'),
+    cell("option with a blank", "tone", "casual ", '"casual " is not an option; write it as "casual"'),
+    cell("no checkbox", "flag", "maybe", '"maybe" is not a checkbox value; write true or false'),
+    cell("broken JSON cell", "meta", '"{""a"" 1}"', "the JSON breaks at character 6: Expecting ':' delimiter"),
+    cell("list for an object", "meta", "[1]", '[1] is not a JSON object; write {"key": value}'),
+    cell("surrogate in an object", "meta", '"{""a"": ""\\ud83d""}"', "it contains half of a surrogate pair; remove it"),
     Case("several cells", "id,query,n,flag\n1,,x,y\n",
          'line 2, column "query", row id "1": the input is required and is empty; fill it in\n'
          'line 2, column "n", row id "1": "x" is not a number\n'
@@ -320,47 +324,34 @@ CASES = [
     Case("required key missing", lines('{"id": 1}'),
          'line 1, column "query", row id "1": the input is required and is missing; write "" for '
          "an empty text", file="data.jsonl", form=ECHO),
-    Case("list for a number", lines('{"id": 1, "query": "", "n": [1]}'),
-         'line 1, column "n", row id "1": [1] is not a number', file="data.jsonl", form=ECHO),
-    Case("true for a number", lines('{"id": 1, "query": "", "n": true}'),
-         'line 1, column "n", row id "1": true is not a number', file="data.jsonl", form=ECHO),
-    Case("text for an object", lines('{"id": 1, "query": "", "meta": "{}"}'),
-         'line 1, column "meta", row id "1": "{}" is text; write the object itself, without quotes',
-         file="data.jsonl", form=ECHO),
-    Case("number for a checkbox", lines('{"id": 1, "query": "", "flag": 7}'),
-         'line 1, column "flag", row id "1": 7 is not a boolean; write true or false', file="data.jsonl", form=ECHO),
+    json_value("list for a number", "n", "[1]", "[1] is not a number"),
+    json_value("true for a number", "n", "true", "true is not a number"),
+    json_value("text for an object", "meta", '"{}"', '"{}" is text; write the object itself, without quotes'),
+    json_value("number for a checkbox", "flag", "7", "7 is not a boolean; write true or false"),
     Case("name and label", lines('{"id": 1, "query": "a", "Query": "b"}'),
          'line 1, column "Query", row id "1": "Query" and "query" both stand for the input '
          '"query"; remove one', file="data.jsonl", form=ECHO),
     # files
-    Case("file not there", "id,doc\n1,a.txt\n",
-         'line 2, column "doc", row id "1": there is no file "DIR/a.txt"; relative paths begin at '
-         "the input file's folder", form=FILES),
-    Case("file is a folder", "id,doc\n1,.\n",
-         'line 2, column "doc", row id "1": "DIR" is a folder; name a file in it', form=FILES),
-    Case("file of a wrong kind", "id,doc\n1,a.mp4\n",
-         'line 2, column "doc", row id "1": "a.mp4": .mp4 is not allowed here; allowed are '
-         "document, image, .txt, .csv, .md", form=FILES, others={"a.mp4": b"x"}),
-    Case("file without extension", "id,doc\n1,LICENSE\n",
-         'line 2, column "doc", row id "1": "LICENSE": a file without extension is not allowed here; allowed are '
-         "document, image, .txt, .csv, .md", form=FILES, others={"LICENSE": b"x"}),
-    Case("two files for one", "id,doc\n1,a.txt|b.txt\n",
-         'line 2, column "doc", row id "1": it names 2 files; at most one is allowed', form=FILES),
+    file_cell("file not there", "a.txt",
+         'there is no file "DIR/a.txt"; relative paths begin at the input file\'s folder'),
+    file_cell("file is a folder", ".", '"DIR" is a folder; name a file in it'),
+    file_cell("file of a wrong kind", "a.mp4",
+         '"a.mp4": .mp4 is not allowed here; allowed are document, image, .txt, .csv, .md', others={"a.mp4": b"x"}),
+    file_cell("file without extension", "LICENSE",
+         '"LICENSE": a file without extension is not allowed here; allowed are document, image, .txt, .csv, .md',
+         others={"LICENSE": b"x"}),
+    file_cell("two files for one", "a.txt|b.txt", "it names 2 files; at most one is allowed"),
     Case("too many files", 'id,doc,docs\n1,a.txt,"a.txt\na.txt\na.txt\na.txt"\n',
          'line 2, column "docs", row id "1": it names 4 files; at most 3 are allowed',
          form=FILES, others={"a.txt": b""}),
-    Case("image too large", "id,doc\n1,a.png\n",
-         'line 2, column "doc", row id "1": "a.png" has 10485761 bytes; the server takes at most '
-         "10485760 (10 MB)", form=FILES, others={"a.png": bytes(10 * 1024 * 1024 + 1)}),
-    Case("ftp", "id,doc\n1,ftp://host/a.txt\n",
-         'line 2, column "doc", row id "1": "ftp://host/a.txt": only http and https URLs and local'
-         " paths can be used", form=FILES),
-    Case("video by URL", "id,doc\n1,http://host/a.mp4?x=1\n",
-         'line 2, column "doc", row id "1": "http://host/a.mp4?x=1": .mp4 is not allowed here; '
-         "allowed are document, image, .txt, .csv, .md", form=FILES),
-    Case("backslash in a file name", "id,doc\n1,a\\b.txt\n",
-         'line 2, column "doc", row id "1": "a\\\\b.txt": Dify allows no backslash in a file name; '
-         "rename it", form=FILES, others={"a\\b.txt": b""}),
+    file_cell("image too large", "a.png",
+         '"a.png" has 10485761 bytes; the server takes at most 10485760 (10 MB)',
+         others={"a.png": bytes(10 * 1024 * 1024 + 1)}),
+    file_cell("ftp", "ftp://host/a.txt", '"ftp://host/a.txt": only http and https URLs and local paths can be used'),
+    file_cell("video by URL", "http://host/a.mp4?x=1",
+         '"http://host/a.mp4?x=1": .mp4 is not allowed here; allowed are document, image, .txt, .csv, .md'),
+    file_cell("backslash in a file name", "a\\b.txt",
+         '"a\\\\b.txt": Dify allows no backslash in a file name; rename it', others={"a\\b.txt": b""}),
     Case("mapping without id", lines('{"id": 1, "doc": {"transfer_method": "local_file"}}'),
          'line 1, column "doc", row id "1": {"transfer_method": "local_file"}: with "local_file" '
          'it needs "upload_file_id"', file="data.jsonl", form=FILES),

@@ -10,8 +10,11 @@ from typing import Any
 
 from dify_batch.batch.invocation import BatchReport, run_batch
 from dify_batch.settings import Settings
-from dify_batch.simulator import Simulator
+from dify_batch.simulator import Config, Simulator
 from tests.support.harness import results, write_csv
+
+QUICK = Config(latency=0.02, workers=None, linger_after_finish=0.1, snapshot_delay=0.01)
+"""A server that keeps nobody waiting."""
 
 
 class BatchFolder:

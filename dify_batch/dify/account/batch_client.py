@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +19,7 @@ from dify_batch.dify.account.client import AccountClient, RunAsk
 from dify_batch.dify.account.shapes import PREFIX, TALKS
 from dify_batch.dify.account.talk import Talk
 from dify_batch.dify.answers import Detail, LogPage, upload_outcome
+from dify_batch.dify.breaks import silent
 from dify_batch.dify.client import DifyClient
 from dify_batch.dify.protocol import Events
 from dify_batch.dify.results import ended
@@ -193,7 +193,7 @@ class BatchClient:
                 except StopAsyncIteration:
                     found, done = stream.finish(), True
                 except TimeoutError:
-                    return _silent(reader)
+                    return silent(reader, SILENCE)
                 except Exception as error:  # noqa: BLE001 - whatever broke the stream, the run is what it is
                     found, done, reason = stream.finish(), True, f"connection cut: {Broken(error)}"
                 for event in found:
@@ -312,12 +312,6 @@ def _variable(entry: Any) -> str | None:
     """The name of one entry of a form, `{type: {variable, …}}`."""
     told = next(iter(entry.values()), None) if isinstance(entry, dict) else None
     return told.get("variable") if isinstance(told, dict) else None
-
-
-def _silent(reader: Talk) -> Outcome:
-    said = f"silent for {SILENCE:g} s after the start"
-    end = reader.end(said)
-    return replace(end, silent=True) if isinstance(end, Running) else end
 
 
 def outcome_of(error: DifyBatchError) -> Outcome:
