@@ -33,6 +33,7 @@ from dify_batch.flagvalues import (
     parse_sheet,
     parse_timeout,
     parse_urls,
+    parse_workers,
 )
 
 WHAT, FAST, WRONG, STOP = "What to run", "How fast", "What to do when something goes wrong", "When to stop"
@@ -158,6 +159,10 @@ FLAGS: tuple[Flag, ...] = (
     Flag(dest="rate", names=("--rate",), metavar="N/s|N/m|N/h", env="DIFY_BATCH_RATE", group=FAST,
          parse=parse_rate, shown="none", help="upper bound on starts",
          doc="For a model provider's quota. It holds together with --concurrency: the slower one decides."),
+    Flag(dest="workers", names=("--workers",), metavar="N", group=FAST, parse=parse_workers, shown="1 process",
+         help="N processes on this machine, one coordinator over them",
+         doc="For many cores. The rows are run in parts, as with --shard. --rate, --concurrency, budgets and signals "
+         "are those of all processes together. `dify-batch merge` makes one file of the parts."),
     Flag(dest="mode", names=("--mode",), metavar="MODE", env="DIFY_BATCH_MODE", group=FAST,
          choices=("auto", "streaming", "blocking"), default="auto", shown="auto",
          help="how Dify answers: streaming, blocking, or auto",

@@ -76,6 +76,16 @@ def parse_shard(text: str) -> Shard:
     return Shard(int(match[2]), int(match[1]))
 
 
+MAX_WORKERS = 256  # processes of one machine
+
+
+def parse_workers(text: str) -> int:
+    """`4` → 4 (1 to 256)."""
+    if not re.fullmatch(r"\d{1,3}", text.strip(), re.ASCII) or not 1 <= int(text) <= MAX_WORKERS:
+        raise ValueError(f"a whole number from 1 to {MAX_WORKERS}")
+    return int(text)
+
+
 def parse_positive(text: str) -> int:
     """`100` → 100, a whole number of 1 or more."""
     if not re.fullmatch(r"\d{1,12}", text.strip(), re.ASCII) or int(text) == 0:

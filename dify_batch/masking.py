@@ -71,3 +71,30 @@ def heard(text: str, key: str = "", width: int = LONGEST) -> str:
 def reason(text: str, key: str = "", width: int = LONGEST_REASON) -> str:
     """A text from elsewhere as a reason: masked, one line, at most `width` characters."""
     return one_line(heard(text, key), width)
+
+
+class Secret:
+    """A text that does not show itself: str, repr and format give asterisks, `reveal()` the text."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str = "") -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        return self._text
+
+    def __repr__(self) -> str:
+        return "Secret('********')" if self._text else "Secret('')"
+
+    def __str__(self) -> str:
+        return "********" if self._text else ""
+
+    def __bool__(self) -> bool:
+        return bool(self._text)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and self._text == other._text
+
+    def __hash__(self) -> int:
+        return hash((Secret, self._text))

@@ -25,39 +25,13 @@ from dify_batch.ids import Shard
 from dify_batch.ledger.formats import Paths
 from dify_batch.ledger.place import Kind, kind_of, require_regular, same_file
 from dify_batch.ledger.shards import shard_path
+from dify_batch.masking import Secret
 
 __all__ = ["Failures", "Secret", "Settings", "load_settings", "mask_url", "read_base_url", "read_env_file"]
 
 ADDRESS = frozenset({"api_key", "base_url", "workflow_id"})  # of which a demo takes no notice
 WAIT_CONCURRENCY = 1  # a wait without a concurrency means one row at a time, as --wait has always meant
 NOT_GIVEN = 0  # the concurrency that stands for "by default"; no real one is 0
-
-
-class Secret:
-    """A text that does not show itself: str, repr and format give asterisks, `reveal()` the text."""
-
-    __slots__ = ("_text",)
-
-    def __init__(self, text: str = "") -> None:
-        self._text = text
-
-    def reveal(self) -> str:
-        return self._text
-
-    def __repr__(self) -> str:
-        return "Secret('********')" if self._text else "Secret('')"
-
-    def __str__(self) -> str:
-        return "********" if self._text else ""
-
-    def __bool__(self) -> bool:
-        return bool(self._text)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Secret) and self._text == other._text
-
-    def __hash__(self) -> int:
-        return hash((Secret, self._text))
 
 
 NO_KEY = Secret()
@@ -111,6 +85,7 @@ class Settings:
     ids: Path | None = None
     shard: Shard | None = None
     dedupe: bool = _default("dedupe")
+    workers: int | None = None
     keep_order: bool = _default("keep_order")
     overwrite: bool = _default("overwrite")
     rerun_changed: bool = _default("rerun_changed")
@@ -256,8 +231,8 @@ def _check_together(settings: Settings) -> None:
             hint="give both: --retry --retry-unknown",
             code="usage_invalid_flag",
         )
-    if settings.shard is not None:
-        _check_shard(settings, settings.shard)
+    if settings.shard is not None or settings.workers is not None:
+        _check_parts(settings)
     if settings.quiet and settings.verbose:
         raise UsageError("-q and -v contradict each other", hint="leave one out", code="usage_invalid_flag")
     if settings.max_retry_delay < settings.initial_retry_delay:
@@ -308,16 +283,30 @@ def _check_together(settings: Settings) -> None:
         )
 
 
-def _check_shard(settings: Settings, shard: Shard) -> None:
-    if settings.user is not None or settings.app is not None:
-        other = "--user" if settings.user is not None else "--app"
-        raise UsageError(
-            f"--shard and {other} contradict each other: the user that a request is sent with tells the parts apart "
-            "when it is looked up",
-            hint=f"leave {other} out, or run the rows in one process",
-            code="usage_invalid_flag",
-        )
-    if settings.concurrency != "auto" and settings.concurrency < shard.of:
+def _check_parts(settings: Settings) -> None:
+    """What does not go together with --shard, or with --workers."""
+    shard, workers = settings.shard, settings.workers
+    flag = "--shard" if shard is not None else "--workers"
+    against = {
+        "--user": (settings.user is not None, "the user of a request tells the parts apart when it is looked up"),
+        "--app": (settings.app is not None, "the user of a request tells the parts apart when it is looked up"),
+        "--dedupe": (settings.dedupe, "rows with equal inputs may stand in several parts"),
+    }
+    if workers is not None:
+        against |= {
+            "--shard": (shard is not None, "one is a part by itself, the other runs all parts"),
+            "--keep-order": (settings.keep_order, "each process has a file of its own; dify-batch merge puts in order"),
+            "--input -": (settings.input == "-", "each process reads the input, and standard input can be read once"),
+        }
+        flag = "--workers"
+    for other, (given, why) in against.items():
+        if given:
+            raise UsageError(
+                f"{flag} and {other} contradict each other: {why}",
+                hint="leave one out" if other != "--input -" else "write the rows to a file first",
+                code="usage_invalid_flag",
+            )
+    if shard is not None and settings.concurrency != "auto" and settings.concurrency < shard.of:
         why = "a wait means one at a time; " if settings.wait > 0 and settings.concurrency == WAIT_CONCURRENCY else ""
         raise UsageError(
             f"{why}--concurrency {settings.concurrency} is for all {shard.of} parts together, and each needs one run "

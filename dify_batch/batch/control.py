@@ -4,21 +4,33 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
-from typing import TYPE_CHECKING, TypeVar
+from typing import Protocol, TypeVar
 
 from dify_batch.errors import DifyBatchError
 
-if TYPE_CHECKING:
-    from dify_batch.engine.runner import Engine
-
 T = TypeVar("T")
+
+
+class Brakes(Protocol):
+    """What brings a batch to its end."""
+
+    def drain(self, error: DifyBatchError) -> None: ...
+    def begin_stop(self) -> None: ...
+    def abandon(self) -> None: ...
+
+
+class Stoppable(Protocol):
+    """A batch under way."""
+
+    @property
+    def stopping(self) -> Brakes: ...
 
 
 class Control:
     """The reins of a batch under way; to be used from the thread of its event loop."""
 
     def __init__(self) -> None:
-        self._engine: Engine | None = None
+        self._engine: Stoppable | None = None
         self._whole: asyncio.Task[object] | None = None
         self.halt: asyncio.Event = asyncio.Event()
         self.signal_error: DifyBatchError | None = None
@@ -67,7 +79,7 @@ class Control:
             doing.cancel()
             halted.cancel()
 
-    def attach(self, engine: Engine) -> None:
+    def attach(self, engine: Stoppable) -> None:
         self._engine = engine
         if self.signal_error is not None:
             engine.stopping.drain(self.signal_error)

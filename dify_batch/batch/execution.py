@@ -16,6 +16,7 @@ from dify_batch.batch.frame import Frame
 from dify_batch.batch.plan import rest
 from dify_batch.batch.preparation import Prepared
 from dify_batch.engine.course import RULES_VERSION
+from dify_batch.engine.limit import Limit
 from dify_batch.engine.runner import Engine
 from dify_batch.engine.slots import looks_own
 from dify_batch.engine.steps import STUCK
@@ -142,7 +143,7 @@ class Execution:
             mode=settings.mode,
             policy=settings.retry_policy,
             rules=RULES_VERSION,
-            again=settings.again(),
+            again=settings.again() if frame.placed is None else list(frame.placed.again),
             **prepared.identity.facts(),
         )
         open_works = [work for work in works if prepared.state.rows[work.id].phase is not Phase.HELD]
@@ -153,8 +154,9 @@ class Execution:
             stats,
             frame.seams,
             batch=batch,
-            limit=first_limit(frame.share, prepared.fits, frame.seams.clock),
-            new_limit=later_limits(frame.share, prepared.fits, frame.seams.clock),
+            limit=self._limit(),
+            permits=None if frame.placed is None else frame.placed.permits,
+            new_limit=None if frame.placed is not None else later_limits(frame.share, prepared.fits, frame.seams.clock),
             expectation=frame.expectation,
             budget=await frame.seams.threads.run(lambda: budget_of(frame.share, frame.paths)),
             rows=prepared.selection.new_rows(ledger),
@@ -186,6 +188,11 @@ class Execution:
         await ledger.flush()
         ledger.end(summary.counts() | {"left_out": left_out}, error.code if error is not None else "finished")
         return summary, error
+
+    def _limit(self) -> Limit:
+        share, clock = self._frame.share, self._frame.seams.clock
+        placed = self._frame.placed
+        return first_limit(share, self._prepared.fits, clock) if placed is None else placed.permits
 
     def _tell_the_past(self, engine: Engine, works: list[Work], delays: list[float]) -> None:
         """What earlier invocations have left: held results, whose run is whose, how long runs took to start."""

@@ -6,6 +6,7 @@ import logging
 from dataclasses import dataclass
 
 from dify_batch.batch.control import Control
+from dify_batch.batch.placed import Placed
 from dify_batch.batch.share import Share
 from dify_batch.batch.surface import AppClient, Target
 from dify_batch.engine.expecting import Expectation
@@ -22,8 +23,8 @@ log: logging.Logger = logging.getLogger("dify_batch")
 @dataclass(slots=True)
 class Frame:
     """`target`: the app and its server, asked as its kind is once that is known; `share`: what of the whole batch's
-    figures is this process's; `source`: the open input; `paths`: the files of the output.
-    `expectation`: of --expect."""
+    figures is this process's; `source`: the open input; `paths`: the files of the output. `expectation`: of --expect.
+    `placed`: what a coordinator says, if there is one."""
 
     target: Target
     share: Share
@@ -34,6 +35,7 @@ class Frame:
     seams: Seams
     disk: Disk
     expectation: Expectation | None = None
+    placed: Placed | None = None
 
     @property
     def settings(self) -> Settings:

@@ -15,6 +15,7 @@ from dify_batch.batch.ending import summarise
 from dify_batch.batch.execution import Execution
 from dify_batch.batch.expectation import read_expectation
 from dify_batch.batch.frame import Frame
+from dify_batch.batch.placed import Placed
 from dify_batch.batch.plan import Plan, make_plan
 from dify_batch.batch.preparation import Preparation
 from dify_batch.batch.share import share_of
@@ -42,13 +43,15 @@ _SHOWN = 3
 class BatchReport:
     """How a batch ended. `error` is None where every selected row has a result or is paused.
 
-    `plan` is there for a dry run, which has sent nothing. `next_steps`: sentences that say what to type next.
+    `plan` is there for a dry run, which has sent nothing. `next_steps`: sentences that say what to type next. `parts`:
+    how many files hold the results, where they are not one.
     """
 
     summary: Summary
     error: DifyBatchError | None = None
     plan: Plan | None = None
     next_steps: tuple[str, ...] = ()
+    parts: int = 0
 
     @property
     def exit_status(self) -> Exit:
@@ -66,12 +69,14 @@ async def run_batch(
     collect: bool = False,
     rows: Iterable[Mapping[str, Any]] | None = None,
     on_row: Callable[[SettledRow], None] | None = None,
+    placed: Placed | None = None,
 ) -> BatchReport:
     """Runs a batch, or with `settings.dry_run` says what it would do.
 
     `rows`: in place of a file: dictionaries of input → value, each with its `id`; `settings.input` is "-" then.
     `on_row`: called in the event loop for each row as it settles, perhaps before its result is safe on the disk. What
     it raises is logged, and stops nothing.
+    `placed`: what a coordinator says that has placed one part of a batch here.
     `collect`: only what earlier invocations left under way is followed to its end; nothing is sent.
 
     `transport`, `seams`, `disk`: what stands in for the network, the time, chance, threads, and the files that are
@@ -87,6 +92,8 @@ async def run_batch(
         OutputLocked: another process writes this output.
         StorageError: a file of the batch cannot be read or opened.
     """
+    if settings.workers is not None:
+        raise UsageError("workers are started by run_workers, or by the command", code="usage_invalid_flag")
     control = control or Control()
     stats = stats or Stats(clock=seams.clock)
     disk = disk or Disk()
@@ -117,8 +124,9 @@ async def run_batch(
             lock.acquire()
             stack.callback(lock.release)
         check_certificates(settings.base_url, os.environ)
-        target = await stack.enter_async_context(open_target(settings, transport, seams))
-        frame = Frame(target, share_of(settings), control, stats, source, paths, seams, disk, expectation)
+        target = await stack.enter_async_context(open_target(settings, transport, seams, simulated=placed is None))
+        share = share_of(settings, placed)
+        frame = Frame(target, share, control, stats, source, paths, seams, disk, expectation, placed)
         prepared = await Preparation(frame, collect=collect).run()
         if frame.settings.dry_run:
             first = [work for work, _ in zip(prepared.selection.new_rows(), range(_SHOWN), strict=False)]

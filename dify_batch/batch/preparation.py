@@ -26,10 +26,12 @@ from dify_batch.input.files import Inputs
 from dify_batch.input.form import Form
 from dify_batch.input.identity import check_known_ids
 from dify_batch.input.records import ADDED_ALWAYS
+from dify_batch.input.rows import RowSource
 from dify_batch.ledger.answered import Answered
 from dify_batch.ledger.identity import Identity
 from dify_batch.ledger.place import require_ours
 from dify_batch.ledger.state import Phase, State, read_state
+from dify_batch.settings import Settings
 from dify_batch.summary import Notice
 from dify_batch.text import count, listed
 
@@ -52,6 +54,33 @@ class Prepared:
     asked: int
     again: frozenset[str]
     fits: int
+
+
+async def ask_form(frame: Frame) -> tuple[Form, Mapping[str, Any]]:
+    """The app's form, with the message of an app that is asked with one, and what is told of the app. From then on the
+    frame knows its kind."""
+    settings, clock = frame.settings, frame.seams.clock
+    form, info = await app_form(frame.client, settings, frame.stats, frame.control, clock)
+    if settings.app is not None:
+        return form, info
+    kind = await app_kind(frame.client, settings, info, frame.stats, frame.control, clock)
+    frame.target = frame.target.of_kind(kind, form)
+    return with_message(settings, kind, form), info
+
+
+def bind(form: Form, source: RowSource, settings: Settings) -> BoundForm:
+    """The form, bound to the columns of the input."""
+    return form.bind(
+        source.header,
+        id_column=source.id_column,
+        files_column=settings.files_column,
+        base_dir=source.base_dir,
+        typed=source.typed,
+        files_root=files_root(settings),
+        user=settings.user,
+        constants=settings.constants,
+        renames=settings.renames,
+    )
 
 
 class Preparation:
@@ -78,18 +107,8 @@ class Preparation:
         settings, stats = self._settings, self._stats
         ids = None if settings.ids is None else read_ids(settings.ids)
         state = await self._read()
-        form = await self._ask()
-        bound = form.bind(
-            self._source.header,
-            id_column=self._source.id_column,
-            files_column=settings.files_column,
-            base_dir=self._source.base_dir,
-            typed=self._source.typed,
-            files_root=files_root(settings),
-            user=settings.user,
-            constants=settings.constants,
-            renames=settings.renames,
-        )
+        form, self._info = await ask_form(self._frame)
+        bound = bind(form, self._source, settings)
         selection = Selection(settings, self._source, bound, self._index, stats)
         selection.check_user_template()
         selection.sends = not self._collect
@@ -134,16 +153,6 @@ class Preparation:
             alone=lambda row_id: row_id in state.asked or (row_id in rows and rows[row_id].kind == "unknown"),
         )
 
-    async def _ask(self) -> Form:
-        """The app's form, with the message of an app that is asked with one. From then on its kind is known."""
-        frame, settings, clock = self._frame, self._settings, self._seams.clock
-        form, self._info = await app_form(frame.client, settings, self._stats, frame.control, clock)
-        if settings.app is not None:
-            return form
-        kind = await app_kind(frame.client, settings, self._info, self._stats, frame.control, clock)
-        frame.target = frame.target.of_kind(kind, form)
-        return with_message(settings, kind, form)
-
     async def _read(self) -> State:
         """What the files of the output say; on a thread, so that signals and display live. An output of another server
         is refused before anything, the key not either, is sent to this one."""
@@ -185,7 +194,14 @@ class Preparation:
                 doubles.look(row_id, inputs)
 
         report = await self._seams.threads.run(
-            lambda: check(self._source, bound, self._index, other_ids=settings.other_ids, look=look)
+            lambda: check(
+                self._source,
+                bound,
+                self._index,
+                other_ids=settings.other_ids,
+                look=look,
+                part=self._unchecked(),
+            )
         )
         report.raise_if_any(skip_invalid=settings.skip_invalid)
         if not settings.other_ids and not self._part:
@@ -196,6 +212,14 @@ class Preparation:
     def _part(self) -> bool:
         """Whether the input is what `export --failed` wrote, which holds only the failed rows."""
         return set(self._source.header) >= ADDED_ALWAYS
+
+    def _unchecked(self) -> Container[str] | None:
+        """The rows that are still to be checked, None for all: only those of one part where a coordinator has checked
+        the whole input, and it is the same."""
+        placed, settings = self._frame.placed, self._settings
+        if placed is None or placed.checked is None or placed.checked != self._source.stamp:
+            return None
+        return settings.shard if settings.ids is None and settings.sample is None else None
 
     def _count_left_out(self, report: CheckReport) -> None:
         """--skip-invalid: bad rows whose id is blank or another row's. They cannot stand in `.retry`, and are told and

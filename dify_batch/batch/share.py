@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal
 
+from dify_batch.batch.placed import Placed
 from dify_batch.flagvalues import Failures
 from dify_batch.settings import Settings
 
@@ -27,9 +28,12 @@ class Share:
     limit: int | None = None
 
 
-def share_of(settings: Settings) -> Share:
+def share_of(settings: Settings, placed: Placed | None = None) -> Share:
     """All of it, or with --shard one part's share: the shares of all parts together are never more than the whole,
-    but that each part may have one failed row, and use one token."""
+    but that each part may have one failed row, and use one token. Where a coordinator has placed it, nothing: that
+    holds the figures."""
+    if placed is not None:
+        return Share(concurrency=placed.most, limit=placed.limit)
     whole = Share(
         concurrency=settings.concurrency,
         rate=settings.rate,

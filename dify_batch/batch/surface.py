@@ -90,8 +90,11 @@ class Target:
 
 
 @contextlib.asynccontextmanager
-async def open_target(settings: Settings, transport: AnyTransport | None, seams: Seams) -> AsyncIterator[Target]:
-    """The surface, as long as the context lasts.
+async def open_target(
+    settings: Settings, transport: AnyTransport | None, seams: Seams, *, simulated: bool = True
+) -> AsyncIterator[Target]:
+    """The surface, as long as the context lasts. `simulated`: with --demo a simulated Dify is started for it; else the
+    settings lead to one.
 
     Raises:
         UsageError, AuthError: the settings, or that nobody is signed in.
@@ -101,7 +104,7 @@ async def open_target(settings: Settings, transport: AnyTransport | None, seams:
         if settings.app is not None:
             yield await _account(stack, settings, settings.app, transport, seams)
             return
-        if settings.demo:
+        if settings.demo and simulated:
             settings = stack.enter_context(demonstration(settings))
         client = await stack.enter_async_context(_by_key(settings, transport, seams))
         yield Target(client, settings, settings.base_url, settings.api_key.reveal())

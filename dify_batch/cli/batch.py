@@ -32,6 +32,8 @@ class Report(Protocol):
     def plan(self) -> Shown | None: ...
     @property
     def next_steps(self) -> tuple[str, ...]: ...
+    @property
+    def parts(self) -> int: ...
 
 
 def run(given: Mapping[str, Any], *, collect: bool = False) -> int:
@@ -144,6 +146,10 @@ async def _run(settings: Settings, stats: Stats, logs: Logs, seams: Seams, besid
     watch = asyncio.create_task(beside.watch())
     try:
         with signals(control, stats, say):
+            if settings.workers is not None:
+                from dify_batch.scale.running import run_workers
+
+                return await run_workers(settings, control=control, stats=stats, seams=seams)
             report: Report = await run_batch(settings, control=control, stats=stats, seams=seams, collect=collect)
             return report
     finally:
@@ -190,5 +196,8 @@ def _summary(settings: Settings, stats: Stats, report: Report, page: Path | None
     from dify_batch.masking import mask
 
     failures = sorted(FailureKinds().update(stats.failures), key=lambda kind: -kind.count)
-    text = summary_text(report.summary, settings.results, failures, report.next_steps, page=page)
+    files = settings.results
+    if report.parts:
+        files = files.with_name(f"{files.stem}.*of{report.parts}{files.suffix}")
+    text = summary_text(report.summary, files, failures, report.next_steps, page=page)
     return mask(text, settings.api_key.reveal())

@@ -12,14 +12,26 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 
+from dify_batch.dify.fence import TooLate, require_in_time
+
 if TYPE_CHECKING:
-    from aiohttp.client_reqrep import ConnectionKey
+    from aiohttp import ClientTimeout
+    from aiohttp.client_reqrep import ClientRequest, ConnectionKey
     from aiohttp.connector import Connection
     from aiohttp.tracing import Trace
 
 
 class Connector(aiohttp.TCPConnector):
     """aiohttp's, which takes a kept connection again only if it is silent."""
+
+    async def connect(self, req: ClientRequest, traces: list[Trace], timeout: ClientTimeout) -> Connection:
+        connection = await super().connect(req, traces, timeout)
+        try:
+            require_in_time()
+        except TooLate:
+            connection.close()
+            raise
+        return connection
 
     async def _get(self, key: ConnectionKey, traces: list[Trace]) -> Connection | None:
         while (connection := await super()._get(key, traces)) is not None:

@@ -24,6 +24,7 @@ from yarl import URL
 
 from dify_batch.dify import http
 from dify_batch.dify.bodies import Chained, Unpacked, Unreadable, begins_stream, read_head, read_whole
+from dify_batch.dify.fence import TooLate
 from dify_batch.dify.pool import Connector
 from dify_batch.dify.proxies import proxy_for
 from dify_batch.dify.requests import Answered, Asked, Reply
@@ -53,6 +54,7 @@ _NOT_SENT = (
     aiohttp.ServerFingerprintMismatch,
     aiohttp.InvalidURL,
     aiohttp.NonHttpUrlClientError,
+    TooLate,
     http.ConnectError,
     http.ConnectTimeout,
     http.PoolTimeout,
@@ -153,6 +155,8 @@ def in_words(exc: BaseException) -> str:
         return f"cannot connect to {exc.host}:{exc.port}: {_reason(exc.os_error)}"
     if isinstance(exc, aiohttp.ConnectionTimeoutError):
         return "no connection in time"
+    if isinstance(exc, TooLate):
+        return str(exc)
     if isinstance(exc, aiohttp.ServerDisconnectedError):
         return "the server closed the connection without an answer"
     if isinstance(exc, aiohttp.ClientPayloadError):

@@ -6,11 +6,13 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
+from dify_batch.dify.fence import fenced
 from dify_batch.engine.claims import Claims
 from dify_batch.engine.facts import Answered, Fact, NotSent, Sent, Started, run_of
 from dify_batch.engine.health import Health
 from dify_batch.engine.mode import Mode
 from dify_batch.engine.pace import Starts
+from dify_batch.engine.permits import Permits
 from dify_batch.engine.slots import Slot, Slots
 from dify_batch.engine.surface import Surface
 from dify_batch.engine.work import Work
@@ -40,6 +42,7 @@ class Attempts:
     ended: told each answer, its mode, and how long it took.
     trace: gives the X-Trace-Id of a row's attempt.
     judged: holds an outcome against --expect.
+    permits: where a coordinator lets each row go; None without one.
     posted: called with 1 for each POST that goes, and -1 for one that turned out not to have left.
     """
 
@@ -63,6 +66,7 @@ class Attempts:
         posted: Callable[[int], None],
         ended: Callable[[Outcome, Mode, float], None] = lambda *_: None,
         judged: Callable[[Outcome], Outcome] = lambda outcome: outcome,
+        permits: Permits | None = None,
     ) -> None:
         self._client = client
         self._journal = journal
@@ -78,6 +82,7 @@ class Attempts:
         self._in_flight = in_flight
         self._pause = pause
         self._trace = trace
+        self._permits = permits
         self._posted = posted
         self._ended = ended
         self._judged = judged
@@ -122,9 +127,12 @@ class Attempts:
         delay = self._gate.claim() if self._gate.spaced else 0.0
         if delay > 0:
             await self._pause(delay)
-            if not self._may_send(work):
-                self._tell(work, NotSent("the batch stopped before it was sent"))
-                return False
+        holds: Callable[[], bool] | None = None
+        if self._permits is not None:
+            holds = await self._permits.use(work, lambda: self._may_send(work), self._pause)
+        if (delay > 0 and not self._may_send(work)) or (self._permits is not None and holds is None):
+            self._tell(work, NotSent("the batch stopped before it was sent"))
+            return False
         self._tell(work, Sent(user, mode, clock.wall(), server))
         log.debug("sent as %s", user, extra={"row": work.id})
         self._posted(1)
@@ -143,18 +151,23 @@ class Attempts:
             self._tell(work, Started(ref, clock.wall(), delay=work.known_at - began))
             self._health.started(work.known_at - began, mode, self._in_flight(), began)
 
-        try:
-            outcome = await self._client.run(
-                inputs.values,
-                user=user,
-                mode=mode,
-                files=inputs.files,
-                timeout=self._timeout,
-                on_started=on_started,
-                trace_id=trace,
-            )
-        except Foreign as error:
-            outcome = error.outcome
+        with fenced(holds or always) as fence:
+            try:
+                outcome = await self._client.run(
+                    inputs.values,
+                    user=user,
+                    mode=mode,
+                    files=inputs.files,
+                    timeout=self._timeout,
+                    on_started=on_started,
+                    trace_id=trace,
+                )
+            except Foreign as error:
+                outcome = error.outcome
+        if fence.stopped and isinstance(outcome, Unreachable):  # the server has no part in it
+            self._posted(-1)
+            self._tell(work, Answered(outcome))
+            return False
         outcome = self._judged(outcome)
         seconds = clock.monotonic() - began
         ref = run_of(outcome)
@@ -210,6 +223,11 @@ def _left_behind(outcome: Outcome) -> bool:
     if isinstance(outcome, Rejected | Throttled):
         return outcome.left
     return isinstance(outcome, Succeeded | Failed) and not outcome.result.ref.run_id
+
+
+def always() -> bool:
+    """A request without a permit goes whenever its connection is there."""
+    return True
 
 
 class Foreign(Exception):

@@ -43,6 +43,7 @@ class Pool:
         budget: whether one more row may be sent: "begin", "wait" for the end of a run, or None: it has been reached,
             and the batch stops.
         begin: a new row is taken from the input; false if it needs no place now. `drop`: a row is not sent any more.
+        took: a row that is to be sent was taken; `let_go`: it is out of its place, or was put back.
         beside: how many rows wait for their turn, and how many for the server's log.
         held: results that wait for an earlier row. `read_all`: told when the input is at its end.
         fail: told the error that ends the batch.
@@ -72,6 +73,8 @@ class Pool:
         read_all: Callable[[], None],
         fail: Callable[[DifyBatchError], None],
         crashed: Callable[[BaseException, Work | None], None],
+        took: Callable[[Work], None] = lambda _: None,
+        let_go: Callable[[Work], None] = lambda _: None,
     ) -> None:
         self._rows = rows
         self._health = health
@@ -88,6 +91,8 @@ class Pool:
         self._budget = budget
         self._begin_new = begin
         self._drop = drop
+        self._took = took
+        self._let_go = let_go
         self._beside = beside
         self._held = held
         self._read_all = read_all
@@ -111,6 +116,18 @@ class Pool:
     @property
     def tasks(self) -> list[asyncio.Task[None] | asyncio.Task[tuple[Work, bool]]]:
         return [*self.running, *([self._turn] if self._turn is not None else [])]
+
+    @property
+    def waiting(self) -> int:
+        """Rows (one at most) that wait in front of a place until they may be sent."""
+        return int(self._turn is not None)
+
+    @property
+    def sends(self) -> bool:
+        """Whether there are rows that would be sent, were they let."""
+        return (
+            self._taking() and self._turn is None and (bool(self._ready) or (self._rows_left and not self._crowded()))
+        )
 
     def holds(self, work: Work) -> bool:
         """Whether a row has a place."""
@@ -202,6 +219,7 @@ class Pool:
         if self._may_send(work):
             self._begin(work, goes_first=goes_first)
         else:
+            self._let_go(work)
             with self._health.outage.first(goes_first):
                 self._drop(work)
         return True
@@ -251,20 +269,23 @@ class Pool:
             if (self._ready or self._rows_left) and self._taking() and self._budget() != "begin":
                 return None
             if self._ready:
-                return self._ready.popleft()
+                work = self._ready.popleft()
+                self._took(work)
+                return work
             if not self._rows_left or not self._taking() or self._crowded():
                 return None
             try:
-                work = next(self._rows, None)
+                new = next(self._rows, None)
             except DifyBatchError as error:
                 self._fail(error)
-                work = None
-            if work is None:
+                new = None
+            if new is None:
                 self._rows_left = False
                 self._read_all()
                 continue
-            if self._begin_new(work):
-                return work
+            if self._begin_new(new):
+                self._took(new)
+                return new
             if self._known:  # a run that was given up before is looked at once more
                 return None
 
@@ -282,7 +303,10 @@ class Pool:
         assert task is not None
         try:
             while True:
-                await self._bring_on(work, goes_first)
+                try:
+                    await self._bring_on(work, goes_first)
+                finally:
+                    self._let_go(work)
                 follower = self._follower(work)
                 if follower is None:
                     return
@@ -309,6 +333,7 @@ class Pool:
             return None
         follower = self._take()
         if follower is not None and not self._may_send(follower):
+            self._let_go(follower)
             self._ready.appendleft(follower)
             return None
         return follower

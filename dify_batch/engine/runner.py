@@ -32,17 +32,18 @@ from dify_batch.engine.mode import Mode, Modes
 from dify_batch.engine.order import Order
 from dify_batch.engine.outage import Outage
 from dify_batch.engine.pace import Starts
+from dify_batch.engine.permits import Permits
 from dify_batch.engine.pool import Pool
 from dify_batch.engine.slots import PREFIX, Slots
-from dify_batch.engine.stopping import Stopping
+from dify_batch.engine.stopping import Stopping, error_of_outage
 from dify_batch.engine.surface import Surface
 from dify_batch.engine.work import Work
-from dify_batch.errors import BatchStopped, DifyBatchError, RateLimited, ServerError
 from dify_batch.ids import trace_id
 from dify_batch.ledger.store import Ledger
 from dify_batch.outcomes import Outcome
 from dify_batch.seams import Seams
 from dify_batch.summary import Stats
+from dify_batch.usage import Use
 
 log: logging.Logger = logging.getLogger("dify_batch")
 
@@ -94,6 +95,7 @@ class Engine:
         limit: Limit,
         budget: Budget | None = None,
         expectation: Expectation | None = None,
+        permits: Permits | None = None,
         new_limit: Callable[[int], Limit] | None = None,
         rows: Iterator[Work],
         recovered: list[Work],
@@ -107,6 +109,7 @@ class Engine:
         self._budget = budget
         self._expectation = expectation
         judged = expectation.judged if expectation is not None else (lambda outcome: outcome)
+        self._permits = permits
         # Only streams tell the price.
         in_money = budget is not None and budget.max_cost is not None
         self.modes: Modes = Modes(options.mode, stay="streaming" if in_money else None)
@@ -130,8 +133,8 @@ class Engine:
             stats,
             Order() if options.keep_order else None,
             stopped_by_user=lambda: stopping.stopped_runs,
-            on_failure=stopping.count_failure,
-            on_use=lambda use: budget.told(use) if budget is not None else None,
+            on_failure=self._failed,
+            on_use=self._used,
             on_end=self._run_ended,
             remember=retry_pass,
             copies=copies,
@@ -183,6 +186,7 @@ class Engine:
             in_flight=lambda: self.pool.in_flight,
             pause=stopping.sleep,
             trace=lambda row_id, attempt: trace_id(batch, row_id, attempt),
+            permits=permits,
             posted=self._posted,
             ended=self._ended,
             judged=judged,
@@ -204,6 +208,7 @@ class Engine:
             budget=self._may_begin,
             begin=conductor.begin,
             drop=conductor.drop,
+            **({} if permits is None else {"took": permits.took, "let_go": permits.let_go}),
             beside=lambda: (conductor.delayed, conductor.looking),
             held=lambda: self.books.held,
             read_all=self.books.read_all,
@@ -233,6 +238,8 @@ class Engine:
             for work in self._recovered:
                 self.conductor.resume(work)
             self.books.copies.open()
+            if self._permits is not None:
+                self._permits.attach(self)
             await self._work()
             if self.stopping.taking and (orphans := frozenset(self.books.copies.orphans)):
                 log.info("%d rows have to run by themselves, as the run that they share had other inputs", len(orphans))
@@ -249,6 +256,8 @@ class Engine:
                 task.cancel()
             await asyncio.gather(*ending, return_exceptions=True)
             self.health.outage.close()
+            if self._permits is not None:
+                self._permits.detach()
 
     async def _work(self) -> None:
         """Until all rows are through, or the batch has stopped."""
@@ -328,7 +337,32 @@ class Engine:
     def _posted(self, more: int) -> None:
         self._stats.posts += more
 
+    # ---------------------------------------------------------------- what a coordinator's permits ask
+
+    def taken_places(self) -> int:
+        return self.pool.in_flight + self.pool.waiting + self.conductor.looking
+
+    def has_rows(self) -> bool:
+        return self.pool.sends
+
+    def outage(self) -> str:
+        outage = self.health.outage
+        return outage.reason if outage.active and (outage.confirmed or outage.throttled) else ""
+
+    def _failed(self) -> None:
+        self.stopping.count_failure()
+        if self._permits is not None:
+            self._permits.failed()
+
+    def _used(self, use: Use) -> None:
+        if self._budget is not None:
+            self._budget.told(use)
+        if self._permits is not None:
+            self._permits.told(use)
+
     def _may_begin(self) -> str | None:
+        if self._permits is not None:
+            return "begin" if self._permits.may_take() else "wait"
         if self._budget is None:
             return "begin"
         verdict = self._budget.decide(self.pool.in_flight + self.conductor.looking)
@@ -351,24 +385,6 @@ class Engine:
 
     def _outage_too_long(self) -> None:
         outage = self.health.outage
-        waited = f"{self._options.max_outage:g} s"
-        error: DifyBatchError
-        if outage.alike:
-            error = BatchStopped(
-                f"{outage.reason}; it was tried again for {waited}",
-                hint="the fault is hardly the rows': look at the workflow, or at its model provider's limits; a lower "
-                "--rate helps against those. Then run the same command again",
-            )
-        elif outage.throttled:
-            error = RateLimited(
-                f"the server refused every run for {waited}: {outage.reason}",
-                hint="run the same command again later; --max-outage sets how long it waits",
-            )
-        else:
-            error = ServerError(
-                f"the server was away for {waited}: {outage.reason}",
-                code="network_connection",
-                hint="run the same command again when the server is back; --max-outage sets how long it waits",
-            )
-        self.stopping.fail(error)
+        most = self._options.max_outage
+        self.stopping.fail(error_of_outage(outage.reason, most, alike=outage.alike, throttled=outage.throttled))
         self.stopping.leave()

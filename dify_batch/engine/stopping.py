@@ -9,7 +9,7 @@ from typing import Protocol
 
 from dify_batch.dify import cures
 from dify_batch.engine.work import Work
-from dify_batch.errors import AppError, AuthError, BatchStopped, DifyBatchError, RateLimited
+from dify_batch.errors import AppError, AuthError, BatchStopped, DifyBatchError, RateLimited, ServerError
 from dify_batch.outcomes import Fatal
 from dify_batch.seams import Clock
 from dify_batch.text import count
@@ -215,4 +215,25 @@ def error_of_fatal(outcome: Fatal) -> DifyBatchError:
         code="access_denied" if outcome.http_status == 403 else "server_4xx_other",
         http_status=outcome.http_status,
         server=server,
+    )
+
+
+def error_of_outage(reason: str, seconds: float, *, alike: bool, throttled: bool) -> DifyBatchError:
+    """The error that a batch ends with after an outage that has lasted for so long as --max-outage allows."""
+    waited = f"{seconds:g} s"
+    if alike:
+        return BatchStopped(
+            f"{reason}; it was tried again for {waited}",
+            hint="the fault is hardly the rows': look at the workflow, or at its model provider's limits; a lower "
+            "--rate helps against those. Then run the same command again",
+        )
+    if throttled:
+        return RateLimited(
+            f"the server refused every run for {waited}: {reason}",
+            hint="run the same command again later; --max-outage sets how long it waits",
+        )
+    return ServerError(
+        f"the server was away for {waited}: {reason}",
+        code="network_connection",
+        hint="run the same command again when the server is back; --max-outage sets how long it waits",
     )

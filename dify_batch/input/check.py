@@ -121,6 +121,7 @@ def check(
     *,
     other_ids: bool = False,
     look: Callable[[str, Inputs], object] | None = None,
+    part: Container[str] | None = None,
 ) -> CheckReport:
     """One streaming pass over all rows: ids, structure, and every value against the form.
 
@@ -130,6 +131,7 @@ def check(
     Args:
         other_ids: let ids pass that differ from others in what cannot be seen (--allow-other-ids).
         look: called with the id and the inputs of each row that passes.
+        part: the ids that are looked at, where the others have been: those are passed over, as if they were not there.
     """
     index.clear(IN_INPUT | INVALID)
     found = _Found()
@@ -145,6 +147,8 @@ def check(
     inputs = form.inputs
     for item in source.checking():
         records += 1
+        if part is not None and item.id not in part and not (isinstance(item, Problem) and item.fatal):
+            continue
         if isinstance(item, Problem):
             note(item)
             invalid += not item.fatal

@@ -21,7 +21,7 @@ from dify_batch.input.encodings import decode_problem, pick_encoding, utf8_probl
 from dify_batch.input.header import Reader, read_header
 from dify_batch.input.jsonlrows import jsonl_rows
 from dify_batch.input.kinds import Kind
-from dify_batch.input.opening import Opened, open_input
+from dify_batch.input.opening import Opened, Stamp, open_input
 from dify_batch.input.passes import Marks, RawPass, text_of
 from dify_batch.input.records import Notes, Problem, Row
 from dify_batch.summary import Notice
@@ -232,6 +232,11 @@ class RowSource:
         was opened: a program may have been writing it. Cheap for any other row."""
         raw = self._under_way
         return raw is not None and raw.cut_off and self._marks is not None and self.changed()
+
+    @property
+    def stamp(self) -> Stamp | None:
+        """Which state of the file was opened; None of a copy."""
+        return self._opened.stamp
 
     @property
     def checked(self) -> bool:

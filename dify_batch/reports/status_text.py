@@ -74,7 +74,7 @@ def next_steps(report: Standing, *, running: bool) -> Iterator[str]:
 def typed(output: str, flags: Sequence[str]) -> str:
     """The -o of the command that wrote an output: a part has a file of its own."""
     base, shard = part_of(Path(output))
-    return str(base) if shard is not None and "--shard" in flags else output
+    return str(base) if shard is not None and {"--shard", "--workers"} & set(flags) else output
 
 
 def any_part(flags: Sequence[str], of: int) -> list[str]:

@@ -56,8 +56,8 @@ def test_by_default_each_part_has_one_run_at_least() -> None:
 
 @pytest.mark.parametrize(
     "given",
-    [{"concurrency": 3}, {"wait": 1}, {"user": "me"}, {"app": "an-id"}],
-    ids=["too-few", "one-at-a-time", "user", "app"],
+    [{"concurrency": 3}, {"wait": 1}, {"user": "me"}, {"app": "an-id"}, {"dedupe": True}],
+    ids=["too-few", "one-at-a-time", "user", "app", "dedupe"],
 )
 def test_what_parts_cannot_share_is_refused(given: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=r"parts|--shard"):

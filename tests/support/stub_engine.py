@@ -35,6 +35,7 @@ class Report:
     error: DifyBatchError | None = None
     plan: Plan | None = None
     next_steps: tuple[str, ...] = ()
+    parts: int = 0
 
     @property
     def exit_status(self) -> Exit:
