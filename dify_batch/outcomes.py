@@ -203,11 +203,12 @@ class Unreachable:
 @dataclass(frozen=True, slots=True)
 class Running:
     """The run is known and its end is not. `reason` says how sight of it was lost; `silent`: its worker's pings
-    stopped, though the connection stood."""
+    stopped, though the connection stood; `instead`: what else it may be, where the server cannot tell."""
 
     ref: RunRef
     reason: str
     silent: bool = False
+    instead: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -254,7 +254,7 @@ def _seen(rules: Rules, row: Row, fact: Seen) -> Advance:
             if row.given_up and row.ask is not Ask.NOTHING:
                 return _again(row, "its run had been given up, and --retry asks for it")
             if fact.stuck:
-                return _stuck(row)
+                return _stuck(row, outcome.instead if isinstance(outcome, Running) else "")
             if fact.overdue:
                 return row, (Watch(),)
             return row, (Follow(outcome.reason if isinstance(outcome, Running) else outcome.message),)
@@ -264,11 +264,13 @@ def _seen(rules: Rules, row: Row, fact: Seen) -> Advance:
             return row, (Watch(),) if fact.overdue else (Follow("the server did not tell"),)
 
 
-def _stuck(row: Row) -> Advance:
+def _stuck(row: Row, instead: str = "") -> Advance:
+    """`instead`: what it may be, where the server cannot tell a run that goes on from one that has ended."""
     assert row.ref is not None
     if row.ask is not Ask.NOTHING and row.may_send:
         return _again(row, f"run {row.ref.run_id} is given up as stuck, and --retry asks for it")
-    message = f"run {row.ref.run_id} has said running, or nothing, for too long; its worker is probably dead"
+    why = instead or "its worker is probably dead"
+    message = f"run {row.ref.run_id} has said running, or nothing, for too long; {why}"
     return _conclude(row, GiveUp("unknown", STUCK, message, row.ref.run_id))
 
 

@@ -247,3 +247,16 @@ async def test_a_dry_run_shows_the_mode_of_the_kind(folder: BatchFolder) -> None
     assert report.plan is not None
     assert report.plan.mode == "blocking"
     assert report.plan.payloads[0]["response_mode"] == "blocking"
+
+
+async def test_an_empty_answer_that_was_looked_up_is_unknown_with_the_reason_in_words(folder: BatchFolder) -> None:
+    folder.server.faults(rows={"r2": ["zombie_blocking"]})
+    report = await folder.run(api_key=DEMO_KEYS["chat"], stuck_after=1.5)
+    assert (report.exit_status, report.summary.success, report.summary.unknown) == (1, 9, 1)
+    kind, code, message = reasons(folder)["r2"]
+    assert (kind, code) == ("unknown", "run_stuck")
+    assert "was lost with the server's process" in message
+    assert "is truly empty" in message
+    folder.server.faults()
+    again = await folder.run(api_key=DEMO_KEYS["chat"], retry=True)
+    assert (again.exit_status, again.summary.success) == (0, 1), reasons(folder)

@@ -19,7 +19,8 @@ from dify_batch.dify.kinds.words import failed
 from dify_batch.dify.results import form_of, items, seconds, text, whole
 from dify_batch.outcomes import Outcome, Paused, Running, RunRef, RunResult, Succeeded
 
-_UNTOLD = "its answer is not stored: it is under way, was lost, or is truly empty"
+_UNTOLD = "no answer is stored so far"
+_INSTEAD = "an answer that is stored empty was lost with the server's process, or with its stream, or is truly empty"
 
 
 def conversation_page(
@@ -71,7 +72,7 @@ def _outcome(kind: Kind, row: Mapping[str, Any], ref: RunRef) -> Outcome:
     if not answer and not kind.flows:
         answer = _by_thoughts(row)
     if not answer:
-        return Running(ref, _UNTOLD)
+        return Running(ref, _UNTOLD, instead=_INSTEAD)
     return Succeeded(RunResult(ref, "succeeded", Names.of(row).outputs(answer)))
 
 
