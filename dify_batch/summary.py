@@ -134,7 +134,8 @@ _START_BOUNDS = (0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 class Stats:
     """Live figures; the engine writes them, a display reads them when it likes. One thread only.
 
-    `dead`: runs that are probably dead, which are counted as running, too.
+    `dead`: runs that are probably dead, which are counted as running, too. `looking`: rows whose answer was lost and
+    that are looked up.
     `left_out`: bad rows without an id of their own, counted as failed. `used`: what the runs of this invocation used,
     failed ones included. `lookups`: questions to the server's log. `run_seconds`, `start_seconds`: how long runs took,
     and how long from POST to start. `mode`: the response mode of the newest request, where it changes. `budget_waits`:
@@ -151,6 +152,7 @@ class Stats:
     paused: int = 0
     running: int = 0
     dead: int = 0
+    looking: int = 0
     left_out: int = 0
     recovered: int = 0
     copied: int = 0

@@ -37,7 +37,8 @@ def state_text(snap: Snapshot) -> str:
 def state_alone(snap: Snapshot) -> str:
     """What the batch does while no row is to be sent: what it waits for, or which runs of before it collects."""
     if not snap.state and snap.in_flight:
-        return f"collecting {count(snap.in_flight, 'run', 'runs')} of before"
+        looking = f", {snap.looking:,} rows being looked up" if snap.looking else ""
+        return f"collecting {count(snap.in_flight, 'run', 'runs')} of before{looking}"
     return state_text(snap) or "starting"
 
 
@@ -55,7 +56,9 @@ def details(snap: Snapshot, *, places: bool = False) -> list[str]:
     parts += [f"{snap.unknown:,} unknown"] if snap.unknown else []
     parts += [f"{snap.paused:,} paused"] if snap.paused else []
     parts += [f"{snap.dead:,} probably dead"] if snap.dead else []
-    parts.append(in_flight(snap, places=places))
+    if snap.in_flight or not snap.looking:
+        parts.append(in_flight(snap, places=places))
+    parts += [f"{snap.looking:,} being looked up"] if snap.looking else []
     if snap.rate and not snap.state:
         parts.append(rate_text(snap.rate))
     if snap.seconds_left is not None and not snap.state:

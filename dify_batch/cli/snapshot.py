@@ -56,6 +56,7 @@ class Snapshot:
     unknown: int = 0
     paused: int = 0
     dead: int = 0
+    looking: int = 0
     state: str = ""
     rate: float | None = None
     finished: int = 0
@@ -157,6 +158,7 @@ def snapshot(stats: Stats, rate: float | None = None) -> Snapshot:
         unknown=stats.unknown,
         paused=stats.paused,
         dead=stats.dead,
+        looking=stats.looking,
         state=one_line(stats.state),
         rate=rate,
     )

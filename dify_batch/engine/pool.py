@@ -187,6 +187,7 @@ class Pool:
         stats, outage = self._stats, self._health.outage
         stats.limit = self._health.limit.current
         _, lost = self._beside()
+        stats.looking = lost
         if outage.away:
             stats.state = f"waiting for the server: {one_line(outage.reason)}"
         elif lost and not self._busy:

@@ -69,6 +69,13 @@ def test_a_line_tells_of_an_outage_and_of_what_is_unusual() -> None:
     )
 
 
+def test_rows_that_are_looked_up_are_not_called_0_in_flight() -> None:
+    snap = Snapshot(0, 3, 0, 0, 5, 0, looking=3, state="looking up 3 rows whose answer was lost")
+    assert plain_line(snap, "t") == ("t 0/3 done, 0 failed, 3 being looked up; looking up 3 rows whose answer was lost")
+    others = Snapshot(0, 9, 0, 2, 5, 0, looking=3)
+    assert plain_line(others, "t") == "t 0/9 done, 0 failed, 2 in flight, 3 being looked up"
+
+
 @pytest.mark.parametrize(("rate", "text"), [(4.12, "4.1 rows/s"), (0.5, "30.0 rows/min"), (0.01, "36.0 rows/h")])
 def test_rates(rate: float, text: str) -> None:
     assert progress_text.rate_text(rate) == text

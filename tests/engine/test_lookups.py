@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
+
+import pytest
 
 from dify_batch.dify.answers import Detail, LogEntry
 from dify_batch.engine.absence import REDELIVERED
@@ -101,6 +104,29 @@ async def test_a_log_that_ignores_the_filter_gives_away_no_run_of_another_user()
     bench.surface.logs = everything  # type: ignore[method-assign, assignment]
     bench.taking = False
     assert await bench.look_up(row) is None
+
+
+@pytest.mark.parametrize("filtered", [True, False])
+async def test_its_run_is_found_behind_the_first_page(filtered: bool) -> None:
+    """Of a shared user that has many runs; and where a server ignores the filter, behind those of others."""
+    bench = Bench()
+    user = "nightly" if filtered else USER
+    row = bench.lost(user=user)
+    bench.entry("mine", user=user, status="succeeded")
+    for number in range(250):
+        bench.entry(f"other-{number}", user=user if filtered else "somebody", status="succeeded")
+        bench.surface.details[f"other-{number}"] = Detail(
+            Running(RunRef(f"other-{number}"), ""), inputs='{"query": "x"}'
+        )
+    logs = bench.surface.logs
+
+    async def ignoring(**asked: Any) -> object:
+        return await logs(**(asked if filtered else asked | {"user": None}))
+
+    bench.surface.logs = ignoring  # type: ignore[method-assign, assignment]
+    found = await bench.look_up(row)
+    assert isinstance(found, Started)
+    assert found.ref.run_id == "mine"
 
 
 async def test_silence_is_a_proof_only_when_all_parts_hold() -> None:
