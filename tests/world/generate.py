@@ -108,6 +108,8 @@ def _generate(seed: int, *, tame: bool) -> History:
         flags = tuple((name, value) for name, value in flags if name != "user")
         if random.Random(f"dedupe {seed}").random() < 0.6:  # apart, so that seeds mean what they meant
             flags = (*flags, ("dedupe", True))
+    if not tame and random.Random(f"second pass {seed}").random() < 0.1:
+        flags = (*flags, ("retry_pass", True))
     invocations = tuple(_invocation(draw, nth, number, count, server, flags, tame) for nth in range(number))
     history = History(
         seed=seed,

@@ -112,7 +112,10 @@ class Oracle:
             return False
         # Asked once, it may take more than one invocation: what --retry had sent may have been lost.
         since = max((run.begun if run.ended is None else run.ended for run in before), default=0.0)
-        return any(asked.flags.get("retry") and asked.ended >= since for asked in self.spans)
+        if any(asked.flags.get("retry") and asked.ended >= since for asked in self.spans):
+            return True
+        dead = any(run.dead for run in before)  # its row is unknown, and goes no second time by itself
+        return not dead and any(asked.flags.get("retry_pass") and asked.ended >= since for asked in self.spans)
 
     # --- each result is its row's own
 
