@@ -120,6 +120,9 @@ class Preparation:
         selection.chosen = settings.shard if chosen is None else chosen
         selection.limit = self._frame.share.limit
         self._frame.warn(*report.warnings, *self._warnings_of(state))
+        if settings.dedupe and bound.takes("id"):
+            text = "--dedupe: the app takes the id as an input, so no two rows ask the same, and each of them runs"
+            self._frame.warn(Notice("nothing_equal", text))
         if unlisted is not None:
             self._frame.warn(Notice("ids_not_in_input", unlisted))
         if (fewer := lowered(self._frame.share.concurrency, self._fits)) is not None:

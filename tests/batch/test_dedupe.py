@@ -306,3 +306,15 @@ def _list(folder: BatchFolder, *ids: str) -> Path:
     path = folder.path / "ids.txt"
     path.write_text("\n".join(ids))
     return path
+
+
+async def test_an_app_that_takes_the_id_has_no_equal_rows(folder: BatchFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dify_batch.input.bound.BoundForm.takes", lambda _, name: name == "id")
+    report = await folder.run(dedupe=True)
+    assert (report.summary.posts, report.summary.copied) == (6, 0)
+    assert "nothing_equal" in [notice.code for notice in report.summary.warnings]
+
+
+async def test_the_page_says_whose_run_it_was(folder: BatchFolder) -> None:
+    await folder.run(dedupe=True)
+    assert "copy of" in collect([folder.output]).names

@@ -228,7 +228,7 @@ class _Reader:
             self._stands_out(source, row_id, seconds, use, run)
             self._counts[name] += 1
             if next(self._taken, True):
-                about = {"id": row_id, "run": run, "price": price_text(use.several or {})}
+                about = {"id": row_id, "run": run, "price": price_text(use.several or {})} | copied(record)
                 retries = record.get("retry_count")
                 self._columns.add(
                     source, row_id, name, "", at, seconds, use, retries if isinstance(retries, int) else 0
@@ -314,6 +314,12 @@ def moment(value: object) -> float | None:
         return formats.from_utc(value) if isinstance(value, str) else None
     except ValueError:
         return None
+
+
+def copied(record: Mapping[str, Any]) -> dict[str, str]:
+    """Whose run gave the result (--dedupe), as a field of the page."""
+    first = record.get("copy_of")
+    return {"copy of": first} if isinstance(first, str) else {}
 
 
 def object_of(record: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:

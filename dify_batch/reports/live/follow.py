@@ -31,6 +31,7 @@ from dify_batch.reports.html.collect import (
     Collected,
     Columns,
     Top,
+    copied,
     failed_state,
     moment,
     object_of,
@@ -208,7 +209,7 @@ class Follow:
             retries = record.get("retry_count")
             retries = retries if isinstance(retries, int) else 0
             parts = (object_of(record, "inputs"), object_of(record, "outputs"))
-            about = {"id": row_id, "run": run, "price": price_text(use.several or {})}
+            about = {"id": row_id, "run": run, "price": price_text(use.several or {})} | copied(record)
             self._shown(source, row_id, state, "", at, seconds, use, retries, about, *parts)
         else:
             memory.left_out += 1
