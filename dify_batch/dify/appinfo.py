@@ -13,8 +13,9 @@ from urllib.parse import quote
 from dify_batch.dify import http
 from dify_batch.dify.answers import error_of
 from dify_batch.dify.exchanges import Exchanges
+from dify_batch.dify.failures import Broken
 from dify_batch.dify.requests import Reply
-from dify_batch.dify.transport import Broken, drop, pieces, whole_body
+from dify_batch.dify.transport import drop, pieces, whole_body
 from dify_batch.errors import ConnectionFailed
 
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Protocol
 
 from dify_batch.dify import certificates
+from dify_batch.dify.failures import Broken
 from dify_batch.dify.protocol import Reader
-from dify_batch.dify.transport import Broken
 from dify_batch.outcomes import Fatal, Lost, Outcome, Running, Throttled, Unreachable
 
 

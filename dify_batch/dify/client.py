@@ -23,11 +23,12 @@ from dify_batch.dify.answers import Detail, LogEntry, LogPage, detail_of, retry_
 from dify_batch.dify.breaks import broken_off, silent, unfinished
 from dify_batch.dify.endpoints import Endpoints
 from dify_batch.dify.exchanges import ENCODE, LOOK_UP_TIMEOUT
+from dify_batch.dify.failures import Broken
 from dify_batch.dify.hearing import detail_heard, outcome_heard
 from dify_batch.dify.protocol import Events, Reader, follow_outcome
 from dify_batch.dify.requests import Asked, Reply
 from dify_batch.dify.sse import EventStream
-from dify_batch.dify.transport import Broken, drop, stream_or_whole
+from dify_batch.dify.transport import drop, stream_or_whole
 from dify_batch.dify.watch import Silence
 from dify_batch.dify.watching import RunEvents
 from dify_batch.dify.word import word_of

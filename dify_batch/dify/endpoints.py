@@ -14,8 +14,8 @@ from urllib.parse import quote, urlencode
 from dify_batch.dify import http
 from dify_batch.dify.answers import LogPage, log_page, log_time, upload_outcome
 from dify_batch.dify.appinfo import AppInfo
+from dify_batch.dify.failures import own_limit
 from dify_batch.dify.hearing import entry_heard
-from dify_batch.dify.transport import own_limit
 from dify_batch.errors import ConnectionFailed, DifyBatchError, UsageError
 from dify_batch.outcomes import Outcome, Unreachable
 

@@ -14,10 +14,11 @@ from typing import Any
 from dify_batch._version import __version__
 from dify_batch.dify import certificates, http
 from dify_batch.dify.answers import checked_key, checked_url, error_of, http_date
+from dify_batch.dify.failures import Broken
 from dify_batch.dify.hearing import error_heard
 from dify_batch.dify.proxies import proxy_for
 from dify_batch.dify.requests import Asked, Reply
-from dify_batch.dify.transport import Broken, Transport, drop, whole_body
+from dify_batch.dify.transport import Transport, drop, whole_body
 from dify_batch.dify.word import word_of
 from dify_batch.errors import ConnectionFailed, DifyBatchError
 from dify_batch.seams import Seams

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dify_batch.dify.exchanges import Exchanges
+from dify_batch.dify.failures import Broken
 from dify_batch.dify.requests import Reply
 from dify_batch.dify.sse import EventStream
-from dify_batch.dify.transport import Broken, drop, stream_or_whole, whole_body
+from dify_batch.dify.transport import drop, stream_or_whole, whole_body
 from dify_batch.errors import ConnectionFailed
 
 LAST = frozenset({"workflow_finished", "workflow_paused", "error"})

@@ -16,7 +16,8 @@ from dify_batch._version import __version__
 from dify_batch.dify import http
 from dify_batch.dify.answers import retry_after
 from dify_batch.dify.bodies import read_head
-from dify_batch.dify.transport import Broken, Transport, drop, pieces
+from dify_batch.dify.failures import Broken
+from dify_batch.dify.transport import Transport, drop, pieces
 from dify_batch.dify.word import word_of
 from dify_batch.ledger.disk import Disk
 from dify_batch.ledger.place import Kind, kind_of

@@ -13,8 +13,9 @@ import aiohttp
 import httpx
 import pytest
 
+from dify_batch.dify.failures import Broken, in_words, meaning
 from dify_batch.dify.requests import Asked
-from dify_batch.dify.transport import KEEPALIVE, Broken, Transport, drop, in_words, meaning, pieces, whole_body
+from dify_batch.dify.transport import KEEPALIVE, Transport, drop, pieces, whole_body
 from tests.support.raw_server import Connection, Script, self_made_certificate, serving
 
 Make = Callable[[str], httpx.AsyncBaseTransport]

@@ -21,10 +21,11 @@ from dify_batch.dify.account.talk import Talk
 from dify_batch.dify.answers import Detail, LogPage, upload_outcome
 from dify_batch.dify.breaks import silent
 from dify_batch.dify.client import DifyClient
+from dify_batch.dify.failures import Broken
 from dify_batch.dify.protocol import Events
 from dify_batch.dify.results import ended
 from dify_batch.dify.sse import EventStream
-from dify_batch.dify.transport import Broken, drop, pieces
+from dify_batch.dify.transport import drop, pieces
 from dify_batch.dify.word import Word, refusal
 from dify_batch.errors import AppError, AuthError, ConnectionFailed, DifyBatchError, RateLimited, UsageError
 from dify_batch.outcomes import (

@@ -21,7 +21,8 @@ from dify_batch.dify import http
 from dify_batch.dify.account.refusals import LOGIN, STALE, code_of, refusal, wait_of
 from dify_batch.dify.account.shapes import CATALOG, RELEASES, UNGUARDED, Route, Shape, kind_of_run, route, shape_of
 from dify_batch.dify.answers import http_date
-from dify_batch.dify.transport import Broken, Transport, drop, whole_body
+from dify_batch.dify.failures import Broken
+from dify_batch.dify.transport import Transport, drop, whole_body
 from dify_batch.errors import AppError, AuthError, ConnectionFailed, DifyBatchError, RateLimited, ServerError
 from dify_batch.seams import REAL, Seams
 from dify_batch.strictjson import json_object

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from dify_batch.dify import http
 from dify_batch.dify.account.answer import UNKNOWN, Fold, RunAnswer
 from dify_batch.dify.account.client import AccountClient, RunAsk
+from dify_batch.dify.failures import Broken
 from dify_batch.dify.sse import EventStream
-from dify_batch.dify.transport import Broken, drop, pieces
+from dify_batch.dify.transport import drop, pieces
 from dify_batch.errors import ConnectionFailed, DifyBatchError
 
 SILENCE = 45.0
