@@ -155,7 +155,8 @@ FLAGS: tuple[Flag, ...] = (
     Flag(dest="concurrency", names=("-c", "--concurrency"), metavar="N|auto", env="DIFY_BATCH_CONCURRENCY",
          group=FAST, parse=parse_concurrency, default=5, shown="5",
          help="runs in flight; auto finds what the server can do",
-         doc=f"1 to {MAX_CONCURRENCY}. More than Dify's workers only makes a queue on the server."),
+         doc=f"1 to {MAX_CONCURRENCY}. More than Dify's workers only makes a queue on the server. auto begins at 5, or "
+         "where the last invocation on the output stood, and leaves the server a free connection."),
     Flag(dest="rate", names=("--rate",), metavar="N/s|N/m|N/h", env="DIFY_BATCH_RATE", group=FAST,
          parse=parse_rate, shown="none", help="upper bound on starts",
          doc="For a model provider's quota. It holds together with --concurrency: the slower one decides."),

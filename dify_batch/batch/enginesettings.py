@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from dify_batch.batch.share import Share
-from dify_batch.engine.auto import MOST, AutoLimit
+from dify_batch.engine.auto import MOST, START, AutoLimit
 from dify_batch.engine.budget import Budget
 from dify_batch.engine.limit import FixedLimit, Limit
+from dify_batch.engine.room import LEAVES_ONE
 from dify_batch.engine.runner import Options
 from dify_batch.ledger.formats import Paths
 from dify_batch.ledger.spent import spent
@@ -22,10 +23,15 @@ def most_in_flight(share: Share) -> int:
     return MOST
 
 
-def first_limit(share: Share, fits: int, clock: Clock) -> Limit:
-    """The limit to begin with. `fits`: as many as this process has open files for."""
+def first_limit(share: Share, fits: int, clock: Clock, *, mode: str, before: tuple[int, str] | None) -> Limit:
+    """The limit to begin with. `fits`: as many as this process has open files for. `mode`: --mode. `before`: where the
+    search of the last invocation on this output stood, and in which mode."""
     if share.concurrency == "auto":
-        return AutoLimit(most=fits, clock=clock.monotonic)
+        start = START
+        if before is not None:
+            same = before[1] == ("streaming" if mode == "auto" else mode)  # what `auto` begins with
+            start = before[0] if same else min(before[0], LEAVES_ONE)
+        return AutoLimit(most=fits, start=start, clock=clock.monotonic)
     return FixedLimit(min(fits, share.concurrency), clock=clock.monotonic)
 
 

@@ -186,13 +186,19 @@ class Execution:
         left_out = stats.left_out
         error = closing_error(engine.stopping.error, summary, settings, left_out=left_out, asked=prepared.asked)
         await ledger.flush()
-        ledger.end(summary.counts() | {"left_out": left_out}, error.code if error is not None else "finished")
+        searched = frame.share.concurrency == "auto" and frame.placed is None
+        found = (engine.health.limit.current, engine.modes.current) if searched else None
+        counts = summary.counts() | {"left_out": left_out}
+        ledger.end(counts, error.code if error is not None else "finished", limit=found)
         return summary, error
 
     def _limit(self) -> Limit:
         share, clock = self._frame.share, self._frame.seams.clock
         placed = self._frame.placed
-        return first_limit(share, self._prepared.fits, clock) if placed is None else placed.permits
+        if placed is not None:
+            return placed.permits
+        mode, before = self._frame.settings.mode, self._prepared.state.last_limit
+        return first_limit(share, self._prepared.fits, clock, mode=mode, before=before)
 
     def _tell_the_past(self, engine: Engine, works: list[Work], delays: list[float]) -> None:
         """What earlier invocations have left: held results, whose run is whose, how long runs took to start."""

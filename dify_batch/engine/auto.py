@@ -94,9 +94,9 @@ class AutoLimit:
     def __init__(self, *, most: int = MOST, start: int = START, clock: Callable[[], float]) -> None:
         self._most = most
         self._clock = clock
-        self._current = min(start, most)
+        self._current = max(1, min(start, most))
         self._step = 1
-        self._slow_start = True
+        self._slow_start = start < LEAVES_ONE  # beyond, it is known what the server bears
         self._runs = Runs()
         self._gain = Gain(self._current)
         self._room = Room(START)

@@ -16,7 +16,7 @@ _TYPES: Mapping[str, type] = {
     **dict.fromkeys(("kind", "code", "message", "reason"), str),
     **dict.fromkeys(("batch", "version", "host", "input", "policy", "status", "server", "app", "app_mode"), str),
     **dict.fromkeys(("workflow_id", "key", "salt", "input_path", "total_price", "currency", "trace"), str),
-    **dict.fromkeys(("attempt", "pid", "count", "posts", "total_tokens"), int),
+    **dict.fromkeys(("attempt", "pid", "count", "posts", "total_tokens", "limit"), int),
     **dict.fromkeys(("demo", "found", "shared"), bool),
     "delay": float,
     **dict.fromkeys(("summary", "line", "node"), dict),

@@ -40,7 +40,8 @@ class State:
     so that it is not known what is done. `versions`: how many results each version of the workflow gave. `asked`: ids
     in `.retry` that have a result, as a person put them there to have them run again. `before`: what earlier
     invocations addressed; `sources`: the inputs that they read; `batches`: their names. `journal_size`: bytes of the
-    journal, `journal_spare`: those of lines that the results have made superfluous.
+    journal, `journal_spare`: those of lines that the results have made superfluous. `last_limit`: where
+    --concurrency auto stood at the end of the last invocation that used it, and in which mode.
     """
 
     index: IdIndex
@@ -61,6 +62,7 @@ class State:
     sources: set[str] = field(default_factory=set)
     batches: set[str] = field(default_factory=set)
     last_batch: dict[str, Any] | None = None
+    last_limit: tuple[int, str] | None = None
     journal_size: int = 0
     journal_spare: int = 0
 
@@ -210,6 +212,9 @@ def _read_journal(path: Path, state: State) -> None:
             identity = Identity.of_record(record)
             if identity not in state.before:
                 state.before.append(identity)
+        elif event == "end":
+            if (limit := record.get("limit")) is not None and limit > 0:
+                state.last_limit = limit, record.get("mode", "")
         elif event == "retry_file":
             for row in unflushed:
                 row.flushed = True

@@ -106,8 +106,10 @@ class Ledger:
             "batch", None, batch=batch, version=__version__, pid=os.getpid(), host=socket.gethostname(), **facts
         )
 
-    def end(self, summary: Mapping[str, Any], reason: str) -> None:
-        self._record("end", None, reason=reason, summary=summary)
+    def end(self, summary: Mapping[str, Any], reason: str, *, limit: tuple[int, str] | None = None) -> None:
+        """The end of one invocation. `limit`: where --concurrency auto stood, and in which mode."""
+        facts = {} if limit is None else {"limit": limit[0], "mode": limit[1]}
+        self._record("end", None, reason=reason, summary=summary, **facts)
 
     def notices(self) -> list[Notice]:
         """What a person should know of the results that were written."""

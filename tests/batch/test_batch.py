@@ -72,7 +72,7 @@ class Widening:
 
 
 async def test_a_limit_that_grows_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dify_batch.batch.execution.first_limit", lambda *_: Widening())
+    monkeypatch.setattr("dify_batch.batch.execution.first_limit", lambda *_, **__: Widening())
     with Simulator(Config(latency=0.05, workers=None, linger_after_finish=0.1)) as server:
         folder = BatchFolder(tmp_path, server)
         write_csv(folder.data, 20)
@@ -89,6 +89,18 @@ async def test_auto_grows(tmp_path: Path) -> None:
         report = await folder.run(concurrency="auto")
         assert report.summary.success == 200
         assert server.state(runs=False)["max_running"] >= 4
+
+
+async def test_auto_begins_where_the_last_invocation_stood(tmp_path: Path) -> None:
+    with Simulator(Config(latency=1.0, workers=None, linger_after_finish=0.1)) as server:
+        folder = BatchFolder(tmp_path, server, rows=40)
+        await folder.run(concurrency="auto", limit=1)
+        end = folder.journal()[-1]
+        assert (end["event"], end["limit"], end["mode"]) == ("end", 5, "streaming")
+        with Paths.of(folder.output).journal.open("a") as journal:
+            journal.write(json.dumps(end | {"limit": 30}) + "\n")
+        await folder.run(concurrency="auto")
+        assert server.state(runs=False)["max_running"] >= 25, "all at once, without a search"
 
 
 async def test_a_second_run_sends_nothing_that_is_done(folder: BatchFolder) -> None:

@@ -314,3 +314,11 @@ def test_an_unknown_event_and_a_bad_time_are_no_error() -> None:
     row.apply({"event": "sent", "at": "yesterday"})
     row.apply({"event": "from the future"})
     assert (row.phase, row.sent_at) == (Phase.SENT, 0.0)
+
+
+def test_where_the_search_for_the_concurrency_stood_last(tmp_path: Path) -> None:
+    head = {"event": "batch", "batch": "b", "at": AT}
+    end: dict[str, Any] = {"event": "end", "reason": "finished", "summary": {}, "at": AT}
+    ends = [end | {"limit": 12, "mode": "blocking"}, end, end | {"limit": -1}, end | {"limit": "many"}]
+    assert read_state(write(tmp_path, journal=[head, *ends])).last_limit == (12, "blocking")
+    assert read_state(write(tmp_path, journal=[head, end])).last_limit is None
