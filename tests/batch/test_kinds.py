@@ -260,3 +260,27 @@ async def test_an_empty_answer_that_was_looked_up_is_unknown_with_the_reason_in_
     folder.server.faults()
     again = await folder.run(api_key=DEMO_KEYS["chat"], retry=True)
     assert (again.exit_status, again.summary.success) == (0, 1), reasons(folder)
+
+
+async def test_without_a_preflight_the_kind_is_named(folder: BatchFolder) -> None:
+    report = await folder.run(api_key=DEMO_KEYS["agent"], preflight=False, app_kind="agent")
+    assert (report.exit_status, report.summary.success) == (0, 10)
+    folder.output.unlink()
+    folder.path.joinpath("results.jsonl.journal").unlink()
+    report = await folder.run(api_key=DEMO_KEYS["chat"], preflight=False)
+    assert report.error is not None
+    assert "--app-kind" in str(report.error.hint)
+
+
+async def test_one_message_for_all_rows(folder: BatchFolder) -> None:
+    folder.data.write_text("id,topic\nr1,cats\nr2,dogs\n", encoding="utf-8")
+    report = await folder.run(api_key="app-ch1", constants={"query": "Describe it."})
+    assert (report.exit_status, report.summary.success) == (0, 2)
+    assert {line["outputs"]["answer"] for line in results(folder.output)} == {"Echo: Describe it."}
+
+
+async def test_a_refused_stream_of_the_release_is_silent_and_costs_no_answer(folder: BatchFolder) -> None:
+    folder.server.faults(server=["mute_refusals"], rows={"r2": ["rejected"]})
+    report = await folder.run(api_key=DEMO_KEYS["chatflow"], timeout=1.0)
+    assert report.summary.success >= 9
+    assert executed_more_than_once(folder.server) == {}
