@@ -59,6 +59,7 @@ if TYPE_CHECKING:
         Throttled,
         Unreachable,
     )
+    from dify_batch.scale.running import run_workers
     from dify_batch.settings import Secret, Settings
     from dify_batch.summary import Stats, Summary
 
@@ -67,6 +68,7 @@ _HOME = {
     "Control": "batch.control",
     "run_batch": "batch.invocation",
     "run_batch_sync": "batch.blocking",
+    "run_workers": "scale.running",
     "DifyClient": "dify.client",
     "KindClient": "dify.kinds.client",
     "Detail": "dify.answers",
@@ -151,6 +153,7 @@ __all__ = [
     "__version__",
     "run_batch",
     "run_batch_sync",
+    "run_workers",
 ]
 
 

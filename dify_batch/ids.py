@@ -101,7 +101,7 @@ class Shard:
     number: int
 
     def __contains__(self, id_: object) -> bool:
-        return isinstance(id_, str) and shard_of(id_, self.of) == self.number
+        return isinstance(id_, str) and id_hash(id_) % self.of == self.number - 1
 
     def __str__(self) -> str:
         return f"{self.number}/{self.of}"

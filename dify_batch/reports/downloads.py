@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from dify_batch.errors import StorageError, UsageError
 from dify_batch.ledger import formats
 from dify_batch.ledger.disk import Disk
 from dify_batch.ledger.place import Kind, kind_of, require_folder
+from dify_batch.ledger.shards import outputs_of
 from dify_batch.ledger.state import lines_of, read_state
 from dify_batch.reports.attached import LIST, Attached, attached, folder_of, safe_name
 from dify_batch.reports.fetching import Fetcher, NotFetched
@@ -94,15 +95,17 @@ async def download(
 
 
 async def _download(results: Path, folder: Path, force: bool, backoff: Backoff, seams: Seams) -> FilesReport:
-    paths = formats.Paths.of(results)
-    require_batch(paths)
-    state = read_state(paths)
-    require_results(paths, state)
-    server = next((one.server for one in reversed(state.before) if one.server), "")
+    outputs = [formats.Paths.of(path) for path in outputs_of(results)]
+    server = ""
+    for paths in outputs:
+        require_batch(paths)
+        state = read_state(paths)
+        require_results(paths, state)
+        server = next((one.server for one in reversed(state.before) if one.server), server)
     batch = _Folder(folder, force=force)
     fetcher = Fetcher(server, backoff, seams.clock)
     report = FilesReport(str(folder))
-    wanted = _wanted(paths.results)
+    wanted = _wanted([paths.results for paths in outputs])
 
     async def work() -> None:
         for file, name in wanted:
@@ -131,7 +134,7 @@ async def _download(results: Path, folder: Path, force: bool, backoff: Backoff, 
     return report
 
 
-def _wanted(results: Path) -> Iterator[tuple[Attached, str]]:
+def _wanted(results: Sequence[Path]) -> Iterator[tuple[Attached, str]]:
     """Each file, and its path below the folder. Two passes, so that two rows that differ by capitals alone have
     folders that differ on every system, whichever comes first."""
     alike = Counter(safe_name(row, "row").casefold() for row, _ in _rows(results))
@@ -143,12 +146,13 @@ def _wanted(results: Path) -> Iterator[tuple[Attached, str]]:
                 yield file, f"{own}/{file.name}"
 
 
-def _rows(results: Path) -> Iterator[tuple[str, Any]]:
-    for line, _ in lines_of(results):
-        record = formats.line_object(line)
-        row = None if record is None else formats.id_of_result(record)
-        if record is not None and row is not None:
-            yield row, record.get("outputs")
+def _rows(results: Sequence[Path]) -> Iterator[tuple[str, Any]]:
+    for path in results:
+        for line, _ in lines_of(path):
+            record = formats.line_object(line)
+            row = None if record is None else formats.id_of_result(record)
+            if record is not None and row is not None:
+                yield row, record.get("outputs")
 
 
 class _Folder:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeAlias
 
-from tests.benchmarks import growth, hidden, pages, shape, size, speed
+from tests.benchmarks import growth, hidden, pages, shape, size, speed, workers
 from tests.benchmarks.lines import Line, machine, markdown, table
 
 Benchmark: TypeAlias = Callable[..., Iterator[Line]]
@@ -31,6 +31,10 @@ BENCHMARKS: dict[str, Benchmark] = {
     "auto": hidden.real,
     "shape": shape.shape,
     "rate": speed.spaced,
+    "workers": workers.workers,
+    "permits": workers.permits,
+    "shared-rate": workers.shared_rate,
+    "after-death": workers.after_death,
     "growth": growth.growth,
     "pages": pages.pages,
     "live": pages.live,

@@ -66,6 +66,20 @@ async def test_what_has_come_is_not_asked_for_again(tmp_path: Path) -> None:
         assert below(tmp_path)["r1/a.bin"] == CONTENT
 
 
+async def test_files_of_all_parts(tmp_path: Path) -> None:
+    async with serving(whole) as server:
+        results = output(tmp_path, given(root(server) + "/a"), given(root(server) + "/b"))
+        for number, line in enumerate(results.read_bytes().removeprefix(b"\xef\xbb\xbf").splitlines(), 1):
+            results.with_name(f"{results.stem}.{number}of2.jsonl").write_bytes(line + b"\n")
+            results.with_name(f"{results.stem}.{number}of2.jsonl.journal").write_bytes(
+                results.with_name(results.name + ".journal").read_bytes()
+            )
+        for path in (results, results.with_name(results.name + ".journal")):
+            path.unlink()
+        assert (await fetch(results)).downloaded == 2
+        assert set(below(tmp_path)) == {"r1/a.bin", "r2/a.bin"}
+
+
 async def test_a_row_that_was_run_again_has_its_new_file(tmp_path: Path) -> None:
     async with serving(whole) as server:
         await fetch(output(tmp_path, given(root(server) + "/old")))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from dify_batch import Secret, Settings, UsageError, run_batch, run_workers
 from dify_batch.scale.permits import LIFETIME
 from dify_batch.simulator import Config, SimulatorProcess
 from tests.support.harness import environment as environment_of
@@ -260,6 +261,23 @@ def test_the_key_is_on_no_command_line_and_in_no_file(server: SimulatorProcess, 
         batch.end()
     for path in folder.iterdir():
         assert "app-echo" not in path.read_text(encoding="utf-8-sig"), path
+
+
+async def test_from_python(server: SimulatorProcess, folder: Path) -> None:
+    server.configure(latency=0.02)
+    settings = Settings(
+        input=str(folder / "data.csv"),
+        output=folder / "results.jsonl",
+        api_key=Secret("app-echo"),
+        base_url=server.base_url,
+        workers=2,
+        concurrency=8,
+    )
+    with pytest.raises(UsageError, match="run_workers"):
+        await run_batch(settings)
+    report = await run_workers(settings)
+    assert (report.error, report.summary.success, report.parts) == (None, ROWS, 8)
+    each_once(server, folder)
 
 
 def test_the_progress_is_that_of_all(server: SimulatorProcess, folder: Path) -> None:
