@@ -95,7 +95,7 @@ class Estimate:
             if price.likely:
                 parts.append(_shown(price, lambda value: amount(Decimal(value)), f" {currency}".rstrip()))
         if self.seconds is not None:
-            parts.append(_shown(self.seconds, duration, ""))
+            parts.append(_shown(self.seconds, _time, ""))
         if not parts:
             return ""
         line = f"{count(self.rows, 'row')} to come, by {count(self.by, 'row')}: {', '.join(parts)}"
@@ -103,6 +103,11 @@ class Estimate:
             more = f"; run some more first, such as --sample {self.better}" if self.better else ""
             return f"{line}. The range is too wide to mean anything{more}"
         return line
+
+
+def _time(seconds: float) -> str:
+    """As `duration`, and minutes with a decimal: a range would else have but one value."""
+    return f"{seconds / 60:.1f} min" if 59.5 <= seconds < 3570 else duration(seconds)
 
 
 def _rounded(found: Range | None, digits: int) -> dict[str, float] | None:

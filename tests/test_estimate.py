@@ -74,6 +74,15 @@ def test_what_nobody_told_is_not_estimated() -> None:
     assert estimate([Drawn(1, {}, 2.0)] * 20, 100, places=None).seconds is None  # type: ignore[union-attr]
 
 
+def test_times_of_minutes_have_a_decimal() -> None:
+    found = estimate([Drawn(None, None, value) for value in (1.0, 1.2) * 10], 1000, places=5)
+    assert found is not None
+    assert found.text().startswith("1,000 rows to come, by 20 rows: about 3.7 min (3.")
+    long = estimate([Drawn(None, None, 60.0)] * 20, 1000, places=5)
+    assert long is not None
+    assert long.text().endswith(": about 3 h 20 min")
+
+
 def test_rate_and_wait_bound_the_time() -> None:
     quick = rows([0.1] * 30)
     by_rate = estimate(quick, 1000, places=10, rate=2.0)

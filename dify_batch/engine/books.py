@@ -144,6 +144,12 @@ class Books:
             self._order.read_up_to(1 << 62)
             self._write_due()
 
+    def close(self) -> None:
+        """No further row goes in this invocation."""
+        self.copies.close()
+        if self._order is not None:
+            self._write_due()
+
     # ---------------------------------------------------------------- what happens to it
 
     def record(self, work: Work, fact: Fact) -> None:

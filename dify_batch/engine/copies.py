@@ -121,6 +121,13 @@ class Copies:
         for row_id in self._of.pop(work.id, ()):
             self._skip(row_id)
 
+    def close(self) -> None:
+        """No further row goes: what waits for one that has not gone does not hold up others."""
+        for copies in self._of.values():
+            for row_id in copies:
+                self._skip(row_id)
+        self._of.clear()
+
     def _uncount(self, kind_of: tuple[str, str]) -> None:
         self._stats.failed -= 1
         self._stats.failures[kind_of] -= 1

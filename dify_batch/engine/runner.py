@@ -249,6 +249,7 @@ class Engine:
                 log.info("%d rows that have failed go once more", len(failed))
                 self.pool.more(self._repeat(failed, True))
                 await self._work()
+            self.books.close()
             self.conductor.leave_watched()
         finally:
             ending = [watching, singing, *self.pool.tasks, *self.conductor.beside]

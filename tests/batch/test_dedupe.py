@@ -18,6 +18,7 @@ from dify_batch.ids import parse_ids
 from dify_batch.ledger.drawn import drawn
 from dify_batch.ledger.formats import Paths, is_copy
 from dify_batch.ledger.spent import spent
+from dify_batch.outcomes import SettledRow
 from dify_batch.reports.export import export
 from dify_batch.reports.html.collect import collect
 from dify_batch.reports.status import status_report
@@ -266,12 +267,9 @@ async def test_a_sample_takes_no_row_that_is_not_in_it(tmp_path: Path, server: S
     assert Counter(firsts(folder).values())[None] == 1
 
 
-async def test_each_shard_shares_its_own(tmp_path: Path, server: Simulator) -> None:
-    folder = BatchFolder(tmp_path, server)
-    put(folder, {f"r{number}": "same" for number in range(20)})
-    for number in (1, 2):
-        report = await folder.run(dedupe=True, shard=f"{number}/2")
-        assert (report.exit_status, report.summary.posts) == (0, 1)
+async def test_parts_share_no_runs(folder: BatchFolder) -> None:
+    with pytest.raises(UsageError, match="contradict"):
+        await folder.run(dedupe=True, shard="1/2")
 
 
 async def test_what_a_user_names_is_no_copy(folder: BatchFolder) -> None:
@@ -318,3 +316,20 @@ async def test_an_app_that_takes_the_id_has_no_equal_rows(folder: BatchFolder, m
 async def test_the_page_says_whose_run_it_was(folder: BatchFolder) -> None:
     await folder.run(dedupe=True)
     assert "copy of" in collect([folder.output]).names
+
+
+async def test_a_first_whose_file_has_gone_holds_up_nobody(tmp_path: Path, server: Simulator) -> None:
+    folder = BatchFolder(tmp_path, server)
+    (tmp_path / "a.txt").write_text("a")
+    (tmp_path / "b.txt").write_text("b")
+    rows = {"1": "b.txt", "2": "a.txt", "3": "a.txt", "4": "b.txt"}
+    folder.data.write_text("id,doc\n" + "".join(f"{name},{file}\n" for name, file in rows.items()), encoding="utf-8")
+
+    def gone(row: SettledRow) -> None:
+        if row.id == "1":
+            (tmp_path / "a.txt").unlink()
+
+    settings = folder.settings(api_key="app-files", dedupe=True, keep_order=True, concurrency=1)
+    report = await run_batch(settings, on_row=gone)
+    assert result_ids(folder.output) == ["1", "4"]
+    assert (report.summary.success, report.summary.running, report.summary.failed) == (2, 0, 2)

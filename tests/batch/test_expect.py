@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -195,3 +196,10 @@ def test_outputs_without_end_are_no_crash(tmp_path: Path) -> None:
     schema = {"$defs": {"a": {"items": {"$ref": "#/$defs/a"}}}, "$ref": "#/$defs/a"}
     outcome = read_expectation(write(tmp_path, schema)).judged(Succeeded(RunResult(RunRef("r"), "succeeded", deep)))
     assert isinstance(outcome, Invalid)
+
+
+def test_without_its_extra_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "jsonschema", None)
+    with pytest.raises(UsageError, match="needs an extra") as caught:
+        read_expectation(write(tmp_path, SHORT))
+    assert "dify-batch[expect]" in str(caught.value.hint)
