@@ -15,24 +15,21 @@ from typing import Any
 
 from dify_batch._version import __version__
 from dify_batch.errors import StorageError
-from dify_batch.ids import DONE, OPEN, PAUSED, RETRY, IdIndex
+from dify_batch.ids import DONE, OPEN, PAUSED, IdIndex
 from dify_batch.ledger import formats
 from dify_batch.ledger.appendfile import AppendFile
+from dify_batch.ledger.companions import Companions
 from dify_batch.ledger.disk import PRIVATE, Disk
 from dify_batch.ledger.formats import Paths, json_line
 from dify_batch.ledger.held import Held
-from dify_batch.ledger.retryfile import RetryFile, put
 from dify_batch.ledger.setaside import set_aside as set_aside
 from dify_batch.ledger.state import Phase, RowState, State
-from dify_batch.ledger.writer import Work, Writer
+from dify_batch.ledger.writer import Writer
 from dify_batch.outcomes import FailedNode, Paused, RunRef, RunResult, SettledRow
 from dify_batch.seams import REAL, Seams
 from dify_batch.summary import Notice
 from dify_batch.text import count, listed
 from dify_batch.usage import Use
-
-# `.retry` is written whole each time, so it is written at most so often while rows go on failing.
-_RETRY_FILE_EVERY = 1.0
 
 
 def _nobody(row: SettledRow) -> None:
@@ -76,27 +73,15 @@ class Ledger:
             raise
         self._disk.sweep(paths.results.parent, {path.name for path in paths.all})
         self._writer = Writer(results, journal, on_error, seams.threads)
-        self._retry_file = RetryFile(paths.retry, self._disk, state.retry_stamp, state.retry_seen)
-        self._retry_dirty = False
-        self._retry_at = 0.0
-        self._paused_dirty = False
         self._not_finite: list[str] = []
-        self._restore_retry()
-        if any(row.phase is Phase.PAUSED for row in state.rows.values()) or paths.paused.exists():
-            self._paused_dirty = True  # told again from the journal: repairs a torn file
-
-    def _restore_retry(self) -> None:
-        """Rows that failed when the process was killed before `.retry` was written, and ids that are done, are put
-        right."""
-        state = self.state
-        wanted = dict.fromkeys(
-            row_id for row_id in state.retry if row_id in state.asked or not self.index.has(row_id, DONE)
+        self._beside = Companions(
+            paths,
+            state,
+            self._writer,
+            self._disk,
+            seams.clock,
+            lambda count: self._line("retry_file", None, count=count),
         )
-        for row_id in state.failed_ids():
-            wanted.setdefault(row_id)
-        if state.retry_stale or list(wanted) != list(state.retry):
-            self._retry_dirty = True
-        state.retry = wanted
 
     # ---------------------------------------------------------------- what happened to the batch
 
@@ -152,7 +137,7 @@ class Ledger:
             facts["shared"] = True
         self._note(row, "sent", row_id, attempt=row.posts + 1, user=user, mode=mode, **facts)
         self.index.add(row_id, OPEN)
-        self._forget_retry(row_id)
+        self._beside.forget(row_id)
         await self._writer.durable()
         return row.posts
 
@@ -163,7 +148,7 @@ class Ledger:
         if delay is not None:
             extra["delay"] = round(delay, 3)
         self.index.add(row_id, OPEN)
-        self._forget_retry(row_id)
+        self._beside.forget(row_id)
         self._note(self.row(row_id), "started", row_id, run=ref.run_id, task=ref.task_id, **extra)
 
     def unsent(self, row_id: str, reason: str) -> None:
@@ -213,10 +198,10 @@ class Ledger:
     def _hold(self, row_id: str, held: Held) -> None:
         row = self.row(row_id)
         if row.phase is Phase.PAUSED:
-            self._paused_dirty = True
+            self._beside.paused_changed()
             self.index.remove(row_id, PAUSED)
         row.phase = Phase.HELD
-        self._forget_retry(row_id)
+        self._beside.forget(row_id)
         head = json_line({"event": "held", "id": row_id}, compact=True)[:-2]
         self._writer.record(head + b',"line":' + held.line[:-1] + b"}\n")
 
@@ -253,10 +238,10 @@ class Ledger:
         self._writer.result(held.line, self._line("done", row_id, **facts))
         was = self.state.rows.pop(row_id, None)
         if was is not None and was.phase is Phase.PAUSED:
-            self._paused_dirty = True
+            self._beside.paused_changed()
         self.index.add(row_id, DONE)
         self.index.remove(row_id, OPEN | PAUSED)
-        self._forget_retry(row_id)
+        self._beside.forget(row_id)
         self.state.done += 1
 
     def spent(self, row_id: str, run_id: str, use: Use) -> None:
@@ -287,17 +272,15 @@ class Ledger:
         """
         row = self.row(row_id)
         if row.phase is Phase.PAUSED:
-            self._paused_dirty = True
+            self._beside.paused_changed()
         facts: dict[str, Any] = {"run": run_id} if run_id else {}
         if node is not None:
             facts["node"] = node.as_dict()
         self._note(row, "failed", row_id, kind=kind, code=code, message=message, **facts)
         row.message, row.node = "", None  # the journal has it; a million failures need not be in memory
         self.index.remove(row_id, OPEN | PAUSED)
-        self.index.add(row_id, RETRY)
-        self.state.retry.setdefault(row_id)
-        self._retry_dirty = True
-        self._tidy()
+        self._beside.take(row_id)
+        self._beside.tidy()
         self._on_row(SettledRow(row_id, kind, code=code, message=message, node=node))
 
     def news(self, row_id: str, paused: Paused) -> bool:
@@ -311,9 +294,9 @@ class Ledger:
         forms = formats.forms_shown(paused.forms, self._base_url, row.user) or row.forms
         self._note(row, "paused", row_id, run=paused.ref.run_id, task=paused.ref.task_id or row.task_id, forms=forms)
         self.index.add(row_id, OPEN | PAUSED)
-        self._forget_retry(row_id)
-        self._paused_dirty = True
-        self._tidy()
+        self._beside.forget(row_id)
+        self._beside.paused_changed()
+        self._beside.tidy()
         self._on_row(SettledRow(row_id, "paused"))
 
     def answering(self, row_id: str, *, token: str, action: str, inputs: Mapping[str, Any], user: str) -> None:
@@ -333,14 +316,14 @@ class Ledger:
 
     async def flush(self) -> None:
         """Makes all of it durable, `.retry` and `.paused` included. Raises StorageError."""
-        self._tidy(now=True)
+        self._beside.tidy(now=True)
         await self._writer.flush()
 
     async def close(self) -> None:
         """Flushes and closes. Raises StorageError if something that was known could not be written."""
         try:
             if self._writer.error is None:
-                self._tidy(now=True)
+                self._beside.tidy(now=True)
         finally:
             await self._writer.close()
 
@@ -360,48 +343,4 @@ class Ledger:
         """No run of the row exists now. A row that was being replayed is in `.retry` again."""
         self.index.remove(row_id, OPEN)
         if self.row(row_id).phase is Phase.FAILED:
-            self.index.add(row_id, RETRY)
-            self.state.retry.setdefault(row_id)
-            self._retry_dirty = True
-
-    def _forget_retry(self, row_id: str) -> None:
-        if self.index.has(row_id, RETRY):
-            self.index.remove(row_id, RETRY)
-            self.state.retry.pop(row_id, None)
-            self._retry_dirty = True
-            self._tidy()
-
-    def _tidy(self, *, now: bool = False) -> None:
-        """Has `.retry` and `.paused` written if they are due."""
-        moment = self._clock.monotonic()
-        if not now and moment - self._retry_at < _RETRY_FILE_EVERY:
-            return
-        if self._retry_dirty:
-            self._retry_dirty = False
-            self._writer.other(self._retry_work)
-        if self._paused_dirty:
-            self._paused_dirty = False
-            self._writer.other(self._paused_work)
-        self._retry_at = moment
-
-    def _retry_work(self) -> Work:
-        ids = list(self.state.retry)
-
-        def write() -> list[bytes]:
-            return [self._line("retry_file", None, count=self._retry_file.write(ids))]
-
-        return write
-
-    def _paused_work(self) -> Work:
-        rows = self.state.rows.items()
-        lines = [
-            json_line(formats.paused_record(row_id, row.ref, row.forms))
-            for row_id, row in rows
-            if row.phase is Phase.PAUSED
-        ]
-
-        def write() -> list[bytes]:
-            put(self._disk, self.paths.paused, b"".join(lines), PRIVATE)
-            return []
-
-        return write
+            self._beside.take(row_id)

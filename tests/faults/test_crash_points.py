@@ -14,7 +14,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import dify_batch.ledger.store as ledger_module
 from dify_batch.errors import StorageError
 from dify_batch.ledger.store import set_aside
 from tests.support.crashdisk import CrashDisk, Cut, Fault
@@ -24,7 +23,7 @@ from tests.support.story import DONE, FREE, PAUSED, RETRY, ROWS, RUNNING, SCRIPT
 @pytest.fixture(autouse=True)
 def eager(monkeypatch: pytest.MonkeyPatch) -> None:
     """`.retry` and `.paused` are written as often as they change: more operations to stop at."""
-    monkeypatch.setattr(ledger_module, "_RETRY_FILE_EVERY", 0.0)
+    monkeypatch.setattr("dify_batch.ledger.companions.RETRY_FILE_EVERY", 0.0)
 
 
 @contextmanager

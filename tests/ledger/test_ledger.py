@@ -13,7 +13,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import dify_batch.ledger.store as ledger_module
 from dify_batch.engine.order import Order
 from dify_batch.errors import StorageError
 from dify_batch.ids import OPEN, RETRY, parse_ids
@@ -176,11 +175,13 @@ async def test_a_failure_counts_as_written_only_if_the_retry_file_has_it(
     output: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever is flushed and not in `.retry` counts as taken out by hand, and is not replayed."""
-    monkeypatch.setattr(ledger_module, "_RETRY_FILE_EVERY", 0.0)
+    monkeypatch.setattr("dify_batch.ledger.companions.RETRY_FILE_EVERY", 0.0)
     ledger = opened(output)
     for number in range(5):
         ledger.failed(f"a{number}", kind="failed", code="x", message="no")
-        monkeypatch.setattr(ledger_module, "_RETRY_FILE_EVERY", 1e9)  # only the first of them asks for the file
+        monkeypatch.setattr(
+            "dify_batch.ledger.companions.RETRY_FILE_EVERY", 1e9
+        )  # only the first of them asks for the file
     await ledger._writer.durable()
     await ledger._writer.flush()
     state = read_state(ledger.paths)
