@@ -47,7 +47,7 @@ def main() -> int:
     if options.coverage:
         from tests.world.coverage import show
 
-        return show(seeds)
+        return show(seeds, options.j)
     if options.history or options.seed is not None:
         return _one(
             _read(options.history) if options.history else generate(options.seed, kind=options.kind), tell=options.v
