@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal, TypeAlias
 from urllib.parse import urlsplit
 
 from dify_batch.dify import cures
@@ -58,12 +58,17 @@ class LogEntry:
     error: str | None
 
 
+Ended: TypeAlias = Literal["succeeded", "failed", "stopped"]
+"""The statuses that the log can be filtered by; a server answers 400 to others [14l]."""
+
+
 @dataclass(frozen=True, slots=True)
 class LogPage:
-    """One page of the log, newest run first."""
+    """One page of the log, newest run first. `total`: runs on all pages; None where the server does not tell."""
 
     entries: tuple[LogEntry, ...]
     has_more: bool
+    total: int | None = None
 
 
 def checked_url(base_url: str) -> str:
@@ -178,7 +183,8 @@ def log_page(answer: Mapping[str, Any]) -> LogPage:
                 error=None if error is None else text(error),
             )
         )
-    return LogPage(tuple(entries), bool(answer.get("has_more")))
+    total = answer.get("total")
+    return LogPage(tuple(entries), bool(answer.get("has_more")), total if type(total) is int else None)
 
 
 def error_of(

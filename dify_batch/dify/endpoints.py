@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import quote, urlencode
 
 from dify_batch.dify import http
-from dify_batch.dify.answers import LogPage, log_page, log_time, upload_outcome
+from dify_batch.dify.answers import Ended, LogPage, log_page, log_time, upload_outcome
 from dify_batch.dify.appinfo import AppInfo
 from dify_batch.dify.failures import own_limit
 from dify_batch.dify.hearing import entry_heard
@@ -42,7 +42,7 @@ class Endpoints(AppInfo):
         page: int = 1,
         limit: int = 100,
         keyword: str | None = None,
-        status: Literal["succeeded", "failed", "stopped"] | None = None,
+        status: Ended | None = None,
         account: str | None = None,
     ) -> LogPage:
         """GET /workflows/logs: the runs of the app, newest first, running ones too [14, 14c].
@@ -74,7 +74,7 @@ class Endpoints(AppInfo):
         return self._page(log_page(await self._json("GET", f"/workflows/logs?{urlencode(query, quote_via=quote)}")))
 
     def _page(self, page: LogPage) -> LogPage:
-        return LogPage(tuple(entry_heard(entry, self._key) for entry in page.entries), page.has_more)
+        return LogPage(tuple(entry_heard(entry, self._key) for entry in page.entries), page.has_more, page.total)
 
     async def parameters(self) -> dict[str, Any]:
         """GET /parameters: `user_input_form` and `system_parameters` [19]; AppError for an unpublished app [19c]."""

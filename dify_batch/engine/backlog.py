@@ -7,17 +7,20 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Protocol, get_args
 
-from dify_batch.dify.answers import LogEntry, LogPage
+from dify_batch.dify.answers import Ended, LogEntry, LogPage
 from dify_batch.engine.absence import LOG_REACHES, REDELIVERED, SLACK
 from dify_batch.seams import Clock
 
-# A page has 100 runs, and a look reads at most so many pages: 3,000 runs of the time in question. A log that shows more
-# proves nothing.
-_MAX_PAGES = 30
+# Requests of one look. Of a log that is longer than a page its totals tell in which stretch of time runs still go on;
+# that one is halved, so that some 40 requests find a run among any number. A log that takes more proves nothing.
+_MAX_REQUESTS = 200
+# Seconds: a stretch so short is read page by page. The log's times are whole seconds.
+_SHORT = 2.0
 # One look serves everybody for so long, seconds: while other rows are left to run nothing is decided by it anyway.
 _FRESH, _FRESH_AT_LAST = 10.0, 1.0
+_ENDS: tuple[Ended, ...] = get_args(Ended)
 # Statuses of runs that occupy nothing: they have ended, or wait for a person.
 _AT_REST = frozenset({"succeeded", "failed", "stopped", "partial-succeeded", "paused"})
 
@@ -36,6 +39,7 @@ class Log(Protocol):
         before: datetime | None = None,
         page: int = 1,
         limit: int = 100,
+        status: Ended | None = None,
     ) -> LogPage: ...
 
 
@@ -107,38 +111,82 @@ class Backlog:
         newest, oldest = float("-inf"), now
         # The newest page first: what started lately. Then those that began before `until` and are not too old.
         for entry in (await self._log.logs()).entries:
-            newest = max(newest, self._moment(entry))
+            newest = max(newest, self._newest(entry))
             oldest = min(oldest, float(entry.created_at or now))
         if start >= until + SLACK:
             return View(at, until, 0, newest, oldest, died=False)
+        open_ones = await self._open(start, until + SLACK + 1)
+        if open_ones is None:
+            return View(at, until, None, newest, oldest, died=False)
         unfinished, died = 0, False
-        after, before = datetime.fromtimestamp(start, UTC), datetime.fromtimestamp(until + SLACK + 1, UTC)
-        for page in range(1, _MAX_PAGES + 1):
-            answer = await self._log.logs(after=after, before=before, page=page)
-            for entry in answer.entries:
-                newest = max(newest, self._moment(entry))
-                oldest = min(oldest, float(entry.created_at or now))
-                begun = entry.created_at if entry.created_at is not None else until
-                at_rest = entry.status in _AT_REST or entry.finished_at is not None
-                if at_rest or not start < begun <= until + SLACK or self._over(entry.run_id):
-                    continue
-                if begun <= too_old or self._dead(entry.run_id):
-                    died = True
-                else:
-                    unfinished += 1
-            if not answer.has_more:
-                return View(at, until, unfinished, newest, oldest, died)
-        return View(at, until, unfinished or None, newest, oldest, died)
+        for entry in open_ones:
+            begun = entry.created_at if entry.created_at is not None else until
+            if not start < begun <= until + SLACK or self._over(entry.run_id):
+                continue
+            if begun <= too_old or self._dead(entry.run_id):
+                died = True
+            else:
+                unfinished += 1
+        return View(at, until, unfinished, newest, oldest, died)
+
+    async def _open(self, start: float, end: float) -> list[LogEntry] | None:
+        """The runs begun between two moments (server's time) that have not said that they ended; None: too many to
+        tell."""
+        first = await self._log.logs(after=_moment(start), before=_moment(end))
+        found = {entry.run_id: entry for entry in first.entries}
+        asked = 1
+        # Stretches of time, and how many runs of each go on at most (None: not known).
+        stretches: list[tuple[float, float, int | None]] = []
+        if first.has_more:
+            stretches = [(start, end, None if first.total is None else await self._left(start, end))]
+        while stretches:
+            low, high, left = stretches.pop()
+            if left == 0:
+                continue
+            middle = float(int((low + high) / 2))
+            lower = None
+            if left is not None and high - low > _SHORT:
+                lower = await self._left(low, middle)
+                asked += 1 + len(_ENDS)
+            if left is not None and lower is not None:
+                stretches += [(low, middle, lower), (middle, high, max(0, left - lower))]
+                continue
+            number, more = 1, True
+            while more:
+                if asked >= _MAX_REQUESTS:
+                    return None
+                page = await self._log.logs(after=_moment(low), before=_moment(high), page=number)
+                asked += 1
+                found |= {entry.run_id: entry for entry in page.entries}
+                number, more = number + 1, page.has_more
+        return [entry for entry in found.values() if entry.status not in _AT_REST and entry.finished_at is None]
+
+    async def _left(self, low: float, high: float) -> int | None:
+        """How many runs begun between two moments have not ended, at most, by the log's totals: those that have ended
+        are asked for first, so that one that ends meanwhile counts as going on. None: the totals are not to be had, or
+        the filter is not heeded."""
+        after, before, ended = _moment(low), _moment(high), 0
+        for status in _ENDS:
+            total = (await self._log.logs(after=after, before=before, limit=1, status=status)).total
+            if total is None:
+                return None
+            ended += total
+        whole = (await self._log.logs(after=after, before=before, limit=1)).total
+        return None if whole is None or ended > whole else whole - ended
 
     async def reaches(self, moment: float) -> bool:
         """Whether the log shows a run from before a moment (server's time)."""
-        before = datetime.fromtimestamp(moment, UTC)
+        before = _moment(moment)
         return bool((await self._log.logs(before=before, limit=1)).entries)
 
-    def _moment(self, entry: LogEntry) -> float:
+    def _newest(self, entry: LogEntry) -> float:
         if self._ours(entry):
             return float("-inf")
         return float(max(entry.created_at or 0, entry.finished_at or 0))
+
+
+def _moment(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
 
 
 def must_reach(age: float) -> bool:

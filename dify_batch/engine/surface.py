@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from dify_batch.dify.answers import Detail, LogPage
+from dify_batch.dify.answers import Detail, Ended, LogPage
 from dify_batch.outcomes import Outcome, RunRef
 
 
@@ -57,9 +57,11 @@ class Surface(Protocol):
         before: datetime | None = None,
         page: int = 1,
         limit: int = 100,
+        status: Ended | None = None,
     ) -> LogPage:
         """The runs of the app, newest first, running ones too; those of one `user`, if given. A surface that cannot
-        list the runs of everybody gives an empty page without a `user`.
+        list the runs of everybody gives an empty page without a `user`. `status`: only runs that ended so; asked only
+        of a surface whose pages have a `total`.
 
         Raises AppError where nothing can be found at all; ConnectionFailed, ServerError, RateLimited.
         """

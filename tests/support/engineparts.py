@@ -49,6 +49,8 @@ class FakeSurface:
         self.details: dict[str, Detail] = {}
         self.entries: list[LogEntry] = []
         self.log_error: Exception | None = None
+        self.log_requests = 0
+        self.tells_totals, self.ignores_status = True, False
         self.uploads: list[str | DifyBatchError] = []
         self.posts: list[Mapping[str, Any]] = []
         self.asked_details: list[str] = []
@@ -88,7 +90,9 @@ class FakeSurface:
         before: datetime | None = None,
         page: int = 1,
         limit: int = 100,
+        status: str | None = None,
     ) -> LogPage:
+        self.log_requests += 1
         if self.log_error is not None:
             raise self.log_error
         found = [entry for entry in self.entries if user is None or entry.user == user]
@@ -96,7 +100,10 @@ class FakeSurface:
             found = [entry for entry in found if (entry.created_at or 0) <= before.timestamp()]
         if after is not None:
             found = [entry for entry in found if (entry.created_at or 0) >= after.timestamp()]
-        return LogPage(tuple(found[(page - 1) * limit : page * limit]), len(found) > page * limit)
+        if status is not None and not self.ignores_status:
+            found = [entry for entry in found if entry.status == status]
+        total = len(found) if self.tells_totals else None
+        return LogPage(tuple(found[(page - 1) * limit : page * limit]), len(found) > page * limit, total)
 
     async def stop(self, task_id: str, *, user: str) -> None:
         self.stopped.append(task_id)

@@ -18,7 +18,7 @@ from dify_batch.dify.account.app_runs import AppRuns
 from dify_batch.dify.account.client import AccountClient, RunAsk
 from dify_batch.dify.account.shapes import PREFIX, TALKS
 from dify_batch.dify.account.talk import Talk
-from dify_batch.dify.answers import Detail, LogPage, upload_outcome
+from dify_batch.dify.answers import Detail, Ended, LogPage, upload_outcome
 from dify_batch.dify.breaks import silent
 from dify_batch.dify.client import DifyClient
 from dify_batch.dify.failures import Broken
@@ -265,11 +265,14 @@ class BatchClient:
         before: datetime | None = None,
         page: int = 1,
         limit: int = 100,
+        status: Ended | None = None,
     ) -> LogPage:
         """The app's runs; with a `user` those of this account. Raises AppError where there is no list of them."""
         if self._by_key is not None:
             account = self._account if user is not None else None
-            return await self._by_key.logs(account=account, after=after, before=before, page=page, limit=limit)
+            return await self._by_key.logs(
+                account=account, after=after, before=before, page=page, limit=limit, status=status
+            )
         if not await self._runs.listed():
             raise AppError(
                 "the account surface has no list of runs here, so a lost request cannot be looked up",
