@@ -16,7 +16,7 @@ from dify_batch.engine.slots import Slots
 from dify_batch.engine.work import Work
 from dify_batch.errors import AppError, ConnectionFailed, DifyBatchError, RateLimited, ServerError, UsageError
 from dify_batch.input.files import Inputs, LocalFile
-from dify_batch.outcomes import Fatal, Lost, Rejected, RunRef, RunResult, Succeeded, Throttled, Unreachable
+from dify_batch.outcomes import Failed, Fatal, Lost, Rejected, RunRef, RunResult, Succeeded, Throttled, Unreachable
 from tests.support.clock import TestClock
 from tests.support.engineparts import FakeSurface, health, no_pause, work
 
@@ -188,3 +188,29 @@ async def test_a_user_that_dify_does_not_take_is_not_sent(customer: str) -> None
     assert row.row.stage is Stage.SETTLED
     assert isinstance(bench.told[0], Sent)
     assert bench.surface.posts == []
+
+
+async def test_a_run_that_nobody_has_named_ends_its_user() -> None:
+    """Its message stands on the server, and a look-up of the next row must not take it for that row's."""
+    bench = Bench()
+    unnamed = Failed(RunResult(RunRef(""), "failed", {}, error="the model said no"))
+    refused = Rejected("invalid_param", "refused", 400, left=True)
+    bench.surface.outcomes = [unnamed, refused, Rejected("invalid_param", "refused", 400), done()]
+    for name in "abcd":
+        await bench.make(work(name))
+    users = [post["user"] for post in bench.surface.posts]
+    assert users == ["dify-batch-ab-1", "dify-batch-ab-2", "dify-batch-ab-3", "dify-batch-ab-3"]
+    assert [type(fact).__name__ for fact in bench.told][:4] == ["Sent", "Answered", "Sent", "Answered"]
+
+
+async def test_a_chatflow_s_run_is_its_row_s_under_both_its_names() -> None:
+    bench = Bench()
+    ref = RunRef("run-1", "task-1", "talk-1")
+    bench.surface.outcomes = [done(ref), done(RunRef("run-2", "task-2", "talk-1"))]
+    await bench.make(work("a"))
+    assert bench.claims.taken("run-1", "b")
+    assert bench.claims.taken("talk-1", "b")
+    await bench.make(work("b"))
+    answer = bench.told[-1]
+    assert isinstance(answer, Answered)
+    assert isinstance(answer.outcome, Lost), "a conversation is one row's only"
