@@ -277,7 +277,7 @@ class Execution:
     def _with_rest(self, summary: Summary) -> Summary:
         """With what the rows that are left would take: after a pilot."""
         frame = self._frame
-        found = rest(frame.paths, frame.share, summary.untouched, limit=frame.stats.limit)
+        found = rest(frame.settings.results, frame.share, summary.untouched, limit=frame.stats.limit)
         return dataclasses.replace(summary, rest=found)
 
     def _as_on_disk(self) -> Summary:

@@ -17,6 +17,7 @@ from dify_batch.ids import DONE, IN_INPUT, INVALID, OPEN, PAUSED, RETRY, IdIndex
 from dify_batch.input.files import described
 from dify_batch.ledger.drawn import drawn
 from dify_batch.ledger.formats import Paths
+from dify_batch.ledger.shards import outputs_of
 from dify_batch.settings import Settings
 from dify_batch.summary import Notice
 from dify_batch.text import count, show
@@ -133,7 +134,7 @@ def make_plan(
             counts["invalid"] += 1
         elif flags & RETRY:
             counts["retry"] += 1
-    expected = rest(Paths.of(settings.results), share, to_run)
+    expected = rest(settings.results, share, to_run)
     told = {} if expected is None else expected.as_dict()
     tokens, seconds = told.get("tokens"), told.get("seconds")
     return Plan(
@@ -158,11 +159,11 @@ def make_plan(
     )
 
 
-def rest(paths: Paths, share: Share, rows: int, *, limit: int = 0) -> Estimate | None:
-    """What so many rows more would take, by those of the output that are through. `limit`: what --concurrency auto
-    stands at. Raises StorageError."""
+def rest(output: Path, share: Share, rows: int, *, limit: int = 0) -> Estimate | None:
+    """What so many rows more would take, by those of the output, or of its parts, that are through. `limit`: what
+    --concurrency auto stands at. Raises StorageError, UsageError."""
     places = share.concurrency if isinstance(share.concurrency, int) else limit or None
-    return estimate(drawn(paths), rows, places=places, rate=share.rate, wait=share.wait)
+    return estimate(drawn(map(Paths.of, outputs_of(output))), rows, places=places, rate=share.rate, wait=share.wait)
 
 
 def _payload(work: Work, target: Target) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from dify_batch.estimate import Drawn
 from dify_batch.ledger import formats
 from dify_batch.ledger.records import journal_record
@@ -14,15 +16,10 @@ MOST = 2000
 """Rows that are kept while the files are read: each as likely as any other."""
 
 
-def drawn(paths: formats.Paths) -> list[Drawn]:
+def drawn(outputs: Iterable[formats.Paths]) -> list[Drawn]:
     """MOST of the rows that have a result, or failed with a run that told what it used; runs that failed count for
-    their row. Copies ran nothing. Raises StorageError where a file cannot be read."""
-    failed: dict[str, Total] = {}
-    for line, _ in lines_of(paths.journal):
-        if line.startswith(b'{"event":"spent"'):
-            record = journal_record(line)
-            if record is not None and isinstance(row_id := record.get("id"), str):
-                failed.setdefault(row_id, Total()).add(Use.of(record))
+    their row. Copies ran nothing. `outputs`: one, or the parts of one. Raises StorageError where a file cannot be
+    read."""
     chance = drawing(MOST)  # the same each time
     found: list[Drawn] = []
     seen = 0
@@ -35,15 +32,28 @@ def drawn(paths: formats.Paths) -> list[Drawn]:
         elif (place := chance.randrange(seen)) < MOST:
             found[place] = one
 
-    for line, _ in lines_of(paths.results):
-        row_id = formats.result_id(line)
-        if row_id is not None and not formats.is_copy(line):
-            use, worked, waited = figures_of_line(line)
-            total = failed.pop(row_id, Total())
-            total.add(use)
-            keep(_of(total, None if worked is None else worked + (waited or 0.0)))
-    for total in failed.values():
-        keep(_of(total, None))
+    for paths in outputs:
+        failed = _failed(paths)
+        for line, _ in lines_of(paths.results):
+            row_id = formats.result_id(line)
+            if row_id is not None and not formats.is_copy(line):
+                use, worked, waited = figures_of_line(line)
+                total = failed.pop(row_id, Total())
+                total.add(use)
+                keep(_of(total, None if worked is None else worked + (waited or 0.0)))
+        for total in failed.values():
+            keep(_of(total, None))
+    return found
+
+
+def _failed(paths: formats.Paths) -> dict[str, Total]:
+    """What runs that gave no result have used, by their rows."""
+    found: dict[str, Total] = {}
+    for line, _ in lines_of(paths.journal):
+        if line.startswith(b'{"event":"spent"'):
+            record = journal_record(line)
+            if record is not None and isinstance(row_id := record.get("id"), str):
+                found.setdefault(row_id, Total()).add(Use.of(record))
     return found
 
 

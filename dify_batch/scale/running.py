@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import os
 import shlex
 from collections.abc import Sequence
@@ -11,9 +12,10 @@ from collections.abc import Sequence
 from dify_batch.addressing import check_certificates
 from dify_batch.batch.control import Control
 from dify_batch.batch.ending import closing_error, waiting
+from dify_batch.batch.expectation import read_expectation
 from dify_batch.batch.frame import Frame
 from dify_batch.batch.invocation import BatchReport
-from dify_batch.batch.plan import make_plan
+from dify_batch.batch.plan import make_plan, rest
 from dify_batch.batch.share import share_of
 from dify_batch.batch.surface import open_target
 from dify_batch.errors import DifyBatchError
@@ -48,6 +50,8 @@ async def run_workers(
     disk = Disk()
     control.watch_over(asyncio.current_task())
     paths = require_output(settings.output, settings.input, overwrite=settings.overwrite)
+    if settings.expect is not None:
+        read_expectation(settings.expect)  # each worker reads it, too
     shards = _shards(settings)
     for shard in shards:
         require_output(shard_path(settings.output, shard), settings.input, overwrite=settings.overwrite)
@@ -113,6 +117,9 @@ async def _run(frame: Frame, found: Survey) -> BatchReport:
     coordinator.show()
     await frame.seams.threads.run(lambda: _look_again(settings, coordinator.runs, found))
     summary = whole(coordinator.runs, stats.summary(), left_out=found.left_out)
+    if settings.sample is not None or settings.limit is not None:
+        left = await frame.seams.threads.run(lambda: rest(settings.output, frame.share, summary.untouched))
+        summary = dataclasses.replace(summary, rest=left)
     error = closing_error(coordinator.error, summary, settings, left_out=found.left_out)
     return BatchReport(summary, error, next_steps=_next(settings, summary, error, found), parts=len(found.parts))
 

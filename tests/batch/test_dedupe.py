@@ -78,7 +78,7 @@ async def test_equal_rows_run_once_and_share_the_result(folder: BatchFolder) -> 
     assert spent(Paths.of(folder.output)).tokens == sum(line["total_tokens"] for line in ran)
     assert status_report(folder.output).total_tokens == sum(line["total_tokens"] for line in ran)
     assert collect([folder.output]).used.tokens == sum(line["total_tokens"] for line in ran)
-    assert len(drawn(Paths.of(folder.output))) == 3
+    assert len(drawn([Paths.of(folder.output)])) == 3
     export(folder.output, folder.path / "t.csv")
     again = await folder.run(dedupe=True, api_key="app-demo")
     assert (again.exit_status, again.summary.posts, again.summary.done_before) == (0, 0, 6)

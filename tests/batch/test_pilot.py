@@ -101,6 +101,6 @@ def test_runs_that_failed_count_for_their_row(tmp_path: Path) -> None:
         }
 
     output = put(tmp_path, [batch(), spent("a"), spent("a"), spent("c")], [line % b"a", line % b"b"])
-    found = drawn(Paths.of(output))
+    found = drawn([Paths.of(output)])
     assert [(one.tokens, one.seconds) for one in found] == [(24, 2.5), (10, 2.5), (7, None)]
     assert found[0].prices == {"USD": Decimal("0.7")}
