@@ -16,6 +16,8 @@ FLOORS = (
     ("batch",),
     ("engine", "reports"),
     ("settings",),
+    ("contradictions",),
+    ("settingvalues",),
     ("ledger", "dify"),
     ("input",),
     ("addressing", "envfile"),
