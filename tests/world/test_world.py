@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dify_batch.batch import execution
+from dify_batch.ledger.store import Ledger
+from dify_batch.outcomes import RunRef
 from tests.world.generate import generate
 from tests.world.history import Cut, Deed, DiskTrouble, History, Invocation, Network, Row, Server, of_kind
 from tests.world.reader import read
@@ -68,6 +72,20 @@ def test_a_journal_that_is_written_anew_at_every_beginning_loses_nothing(
 ) -> None:
     monkeypatch.setattr(execution, "worth_it", lambda state: True)
     assert play(generate(seed, kind=kind)).violations == []
+
+
+def test_a_conversation_that_no_row_claims_mixes_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A chatflow's run has two names; the world finds it if the second is forgotten."""
+    history = generate(1, kind="chatflow")
+    assert play(history).violations == []
+    started = Ledger.started
+
+    def forgetful(ledger: Ledger, row_id: str, ref: RunRef, **more: Any) -> None:
+        started(ledger, row_id, replace(ref, conversation_id=None), **more)
+
+    monkeypatch.setattr(RunRef, "names", property(lambda ref: (ref.run_id,)))
+    monkeypatch.setattr(Ledger, "started", forgetful)
+    assert play(history).kinds == {"mixed"}
 
 
 @pytest.mark.parametrize("path", KEPT, ids=lambda path: path.stem)
