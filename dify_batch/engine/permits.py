@@ -19,7 +19,10 @@ class Engaged(Protocol):
     """The engine, as permits see it."""
 
     def taken_places(self) -> int:
-        """Rows that hold a place or are looked up."""
+        """Rows that hold a place, or wait in front of one."""
+
+    def being_looked_up(self) -> int:
+        """Rows whose answer was lost, and of which the server's log has not told enough yet. They hold no place."""
 
     def has_rows(self) -> bool:
         """Whether a row would be sent, were there a permit for it."""

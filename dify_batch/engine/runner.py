@@ -341,7 +341,10 @@ class Engine:
     # ---------------------------------------------------------------- what a coordinator's permits ask
 
     def taken_places(self) -> int:
-        return self.pool.in_flight + self.pool.waiting + self.conductor.looking
+        return self.pool.in_flight + self.pool.waiting
+
+    def being_looked_up(self) -> int:
+        return self.conductor.looking
 
     def has_rows(self) -> bool:
         return self.pool.sends

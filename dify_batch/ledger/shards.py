@@ -128,8 +128,8 @@ def require_same_parts(output: Path, shard: Shard | None) -> None:
             raise UsageError(
                 f"{output} was begun in {parts[0].of} parts, such as {shard_path(output, parts[0])}; as a whole its "
                 "rows would run again",
-                hint=f"add --shard I/{parts[0].of}; for one file: dify-batch merge {output} -o all.jsonl; or give "
-                "another -o",
+                hint=f"add --workers N, or --shard I/{parts[0].of}; or give another -o; for one file of the parts: "
+                f"dify-batch merge {output} -o all.jsonl",
                 code="usage_invalid_flag",
             )
         return
@@ -144,6 +144,6 @@ def require_same_parts(output: Path, shard: Shard | None) -> None:
     if any(path.exists() for path in (Paths.of(output).results, Paths.of(output).journal)):
         raise UsageError(
             f"{output} was begun as a whole; in parts its rows would run again",
-            hint="leave --shard out, or give another -o",
+            hint="leave --shard or --workers out, or give another -o",
             code="usage_invalid_flag",
         )

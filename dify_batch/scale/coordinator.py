@@ -68,8 +68,8 @@ class Coordinator:
             budget=budget,
         )
         for part in found.parts:
-            if part.open:
-                self.sharing.take(part.shard.number, part.open)
+            if part.executing:
+                self.sharing.take(part.shard.number, part.executing)
         self._crew = Crew(
             environment,
             log.getEffectiveLevel(),
@@ -77,7 +77,7 @@ class Coordinator:
             ready=self._ready,
             heard=self._heard,
             gone=self._gone,
-            refused=lambda why: self.fail(DifyBatchError(why, hint="install one version of dify-batch")),
+            refused=self._refused,
         )
         self.error: DifyBatchError | None = None
         self._stopping = False
@@ -108,7 +108,11 @@ class Coordinator:
         try:
             for _ in range(self._wanted):
                 await self._crew.start()
-            await self._over.wait()
+            over = asyncio.ensure_future(self._over.wait())
+            await asyncio.wait([over, ticking], return_when=asyncio.FIRST_COMPLETED)
+            if ticking.done():  # it goes on for ever but for an error
+                over.cancel()
+                ticking.result()
         finally:
             ticking.cancel()
             for handle in (timer, self._again):
@@ -125,6 +129,10 @@ class Coordinator:
         if concurrency == "auto":
             return AutoLimit(most=MOST, clock=clock.monotonic)
         return FixedLimit(concurrency, clock=clock.monotonic)
+
+    def _refused(self, why: str) -> None:
+        hint = "install one version of dify-batch; or run it with -v --log-file batch.log and report what that says"
+        self.fail(DifyBatchError(why, hint=hint))
 
     def _too_long(self, limit: float) -> None:
         self.drain(
@@ -307,7 +315,12 @@ class Coordinator:
     def _start_another(self) -> None:
         task = asyncio.ensure_future(self._crew.start())
         self._starting.add(task)
-        task.add_done_callback(self._starting.discard)
+        task.add_done_callback(self._started)
+
+    def _started(self, task: asyncio.Task[None]) -> None:
+        self._starting.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.fail(DifyBatchError(f"no worker can be started: {error}", hint="run the same command again later"))
 
     # ---------------------------------------------------------------- permits
 

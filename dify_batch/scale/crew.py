@@ -100,9 +100,12 @@ class Crew:
     async def _watch(self, member: Member) -> None:
         status = await member.process.wait()
         self.members.pop(member.number, None)
+        try:
+            self._gone(member, status)
+        except Exception as error:  # noqa: BLE001 - see _broken
+            self._broken(error)
         if member.wire is not None:
             await member.wire.close()
-        self._gone(member, status)
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         wire = Wire(reader, writer)
@@ -118,8 +121,15 @@ class Crew:
             await self._end_soon(member)
         except Garbled as error:
             self._refused(str(error))
+        except Exception as error:  # noqa: BLE001 - see _broken
+            self._broken(error)
         finally:
             await wire.close()
+
+    def _broken(self, error: Exception) -> None:
+        """An error that nobody foresaw must not leave a batch waiting for ever."""
+        log.debug("unexpected", exc_info=error)
+        self._refused(f"internal error: {type(error).__name__}: {error}")
 
     def _known(self, hello: Message | None) -> Member | None:
         if not isinstance(hello, Hello):

@@ -43,8 +43,9 @@ class Report:
     """What became of permits. Each number counts from the worker's start, but `busy` and `want`, which are of now.
 
     `beat`: the worker's monotonic clock. `used`, `dropped`: permits that let a row go, or ran out. `ended`: rows that
-    gave their place back. `busy`: rows that hold a place. `want`: permits that could be used. `failed`: rows. `outage`:
-    why this worker waits for the server. `at`: the part whose leftovers from before are taken up; 0 for none.
+    gave their place back. `busy`: rows that hold a place; `lost`: rows that are looked up. `want`: permits that could
+    be used. `failed`: rows. `outage`: why this worker waits for the server. `at`: the part whose leftovers from before
+    have been looked at; 0 for none.
     `started`, `finished`, `looked`, `throttled`, `uses`: of the time since the last report, as `Limit` and `Budget` are
     told.
     """
@@ -55,6 +56,7 @@ class Report:
     dropped: int
     busy: int
     want: int
+    lost: int = 0
     ended: int = 0
     failed: int = 0
     outage: str = ""

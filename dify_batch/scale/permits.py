@@ -25,6 +25,9 @@ HANDFUL = 64
 """As many may be there that are not used: at 5,000 rows a second what goes in a dozen milliseconds."""
 
 _FEW = 2
+LOOKED_AT = 5.0
+"""Seconds in which the rows that an earlier worker left open have been looked for once. Those of them that have a run
+hold a place from then on; the others wait for the proof that they have none, for which others must be able to go."""
 _ASK_AGAIN = 0.2  # seconds; a row whose permit ran out before it was sent waits for another
 
 
@@ -58,6 +61,8 @@ class WorkerPermits:
         self._throttled = 0
         self._uses: list[tuple[int | None, dict[str, str] | None]] = []
         self._part = 0
+        self._looked_at = False
+        self._attached_at = float("-inf")
 
     # ---------------------------------------------------------------- what the coordinator says and hears
 
@@ -81,15 +86,19 @@ class WorkerPermits:
     def take_up(self, part: int) -> None:
         """A part begins; `report` tells it once the engine has taken up what was left of it."""
         self._part = part
+        self._looked_at = False
 
     def report(self) -> Report:
         """What has happened since the last one."""
         self._drop_expired()
         engine = self._engine
-        busy = want = 0
+        busy = want = lost = 0
         outage = ""
         if engine is not None:
             busy = max(0, engine.taken_places() - len(self._unsent))
+            lost = engine.being_looked_up()
+            waited = self._clock.monotonic() - self._attached_at >= LOOKED_AT
+            self._looked_at = self._looked_at or not lost or waited
             outage = engine.outage()
             spare = self._spare
             want = max(0, -spare)
@@ -100,11 +109,12 @@ class WorkerPermits:
             used=self.used,
             dropped=self.dropped,
             busy=busy,
+            lost=lost,
             want=want if self._open else 0,
             ended=self._ended,
             failed=self._failed,
             outage=outage,
-            at=self._part if engine is not None else 0,
+            at=self._part if self._looked_at else 0,
             started=tuple(self._started),
             finished=tuple(self._finished),
             looked=tuple(self._looked),
@@ -122,6 +132,7 @@ class WorkerPermits:
 
     def attach(self, engine: Engaged) -> None:
         self._engine = engine
+        self._attached_at = self._clock.monotonic()
         self._changed(True)
 
     def detach(self) -> None:

@@ -149,6 +149,7 @@ class Sharing:
         out = {worker: account.outstanding(now) for worker, account in self._accounts.items()}
         taken = self.busy + sum(out.values()) + sum(self._taken.values())
         free = self.limit.current - taken
+        lost = sum(account.told.lost for account in self._accounts.values() if account.told is not None)
         heap = [
             (account.busy + out[worker], worker, most)
             for worker, account in self._accounts.items()
@@ -158,7 +159,7 @@ class Sharing:
         given: dict[int, list[float]] = {}
         again = None
         while free > 0 and heap:
-            if self.budget is not None and (verdict := self.budget.decide(taken)) is not Verdict.BEGIN:
+            if self.budget is not None and (verdict := self.budget.decide(taken + lost)) is not Verdict.BEGIN:
                 self.reached = verdict is Verdict.REACHED
                 break
             delay = self._next(now)

@@ -45,6 +45,11 @@ class Standing:
     open: int = 0
 
     @property
+    def executing(self) -> int:
+        """Rows whose run may be going on."""
+        return self.open - self.paused
+
+    @property
     def needed(self) -> bool:
         """Whether there is anything to do."""
         return self.to_run > 0 or self.open > 0 or not self.begun

@@ -24,10 +24,10 @@ def tasks(found: Survey, settings: Settings) -> Iterator[Task]:
     nobody would free them."""
     left = settings.limit
     needed = [part for part in found.parts if part.needed or settings.rerun_changed]
-    opened = [part for part in needed if part.open]
+    opened = [part for part in needed if part.executing]
     if len(opened) > (settings.workers or 1):
         yield from (Task(part.shard.number, collect=True) for part in opened)
-    for part in sorted(needed, key=lambda one: (not one.open, -one.to_run)):
+    for part in sorted(needed, key=lambda one: (not one.executing, -one.to_run)):
         limit = None
         if left is not None:
             limit = min(left, part.to_run)

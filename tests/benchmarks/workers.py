@@ -63,6 +63,9 @@ class _Engine:
     def taken_places(self) -> int:
         return self.places
 
+    def being_looked_up(self) -> int:
+        return 0
+
     def has_rows(self) -> bool:
         return True
 

@@ -13,7 +13,7 @@ from dify_batch.dify.fence import fenced
 from dify_batch.engine.work import Work
 from dify_batch.outcomes import Succeeded, Unreachable
 from dify_batch.scale.messages import Grant
-from dify_batch.scale.permits import HANDFUL, LIFETIME, WorkerPermits
+from dify_batch.scale.permits import HANDFUL, LIFETIME, LOOKED_AT, WorkerPermits
 from dify_batch.simulator import Config, Simulator
 
 
@@ -32,10 +32,13 @@ class Engine:
     """Five rows in places, and more to come."""
 
     def __init__(self) -> None:
-        self.places, self.rows, self.woken = 0, True, 0
+        self.places, self.rows, self.woken, self.lost = 0, True, 0, 0
 
     def taken_places(self) -> int:
         return self.places
+
+    def being_looked_up(self) -> int:
+        return self.lost
 
     def has_rows(self) -> bool:
         return self.rows
@@ -161,6 +164,29 @@ async def test_what_the_coordinator_hears(permits: WorkerPermits, clock: Clock) 
     assert (told.busy, told.ended, told.want, told.throttled) == (2, 1, 0, 0)
     permits.detach()
     assert permits.report().dropped == 1
+
+
+async def test_what_an_earlier_worker_left_is_looked_at_before_its_places_are_free(
+    permits: WorkerPermits, clock: Clock
+) -> None:
+    """And not waited for until its fate is proved, for which other rows must be able to go."""
+    engine = Engine()
+    engine.lost, engine.places = 12, 1
+    permits.take_up(7)
+    permits.attach(engine)
+    told = permits.report()
+    assert (told.at, told.lost, told.busy) == (0, 12, 1)
+    clock.now += LOOKED_AT
+    assert permits.report().at == 7
+    permits.detach()
+    permits.take_up(8)
+    assert permits.report().at == 0
+    permits.attach(engine)
+    assert permits.report().at == 0
+    engine.lost = 0
+    assert permits.report().at == 8
+    engine.lost = 1
+    assert permits.report().at == 8, "it is lost now, not from before"
 
 
 async def test_a_request_whose_time_is_over_when_its_connection_is_there_is_not_sent() -> None:

@@ -160,6 +160,16 @@ def test_a_budget_is_that_of_all() -> None:
     assert found.reached
 
 
+def test_a_budget_counts_rows_that_may_have_a_run() -> None:
+    budget = Budget(100, None, Total())
+    budget.told(Use(10))
+    found, _ = sharing(10, budget=budget, workers=1)
+    found.told(1, report(lost=7))
+    assert granted(found) == {1: 2}
+    found.told(1, report(lost=0))
+    assert granted(found) == {1: 7}
+
+
 def test_a_budget_in_money_of_several_currencies() -> None:
     budget = Budget(None, Decimal("1.00"), Total())
     found, _ = sharing(10, budget=budget, workers=1)

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from dify_batch import Secret, Settings, UsageError, run_batch, run_workers
+from dify_batch.ledger.formats import utc
+from dify_batch.ledger.shards import part_of
 from dify_batch.scale.permits import LIFETIME
 from dify_batch.simulator import Config, SimulatorProcess
 from tests.support.harness import environment as environment_of
@@ -72,18 +74,41 @@ CALL = ("-i", "data.csv", "-o", "results.jsonl")
 
 
 def test_a_worker_that_is_killed_loses_nothing_and_repeats_nothing(server: SimulatorProcess, folder: Path) -> None:
+    """Each kill is in the midst of a part: where a lost row is the last of its part, its fate takes --timeout."""
+    write_csv(folder / "data.csv", rows := 400)
     with coordinator(folder, server.base_url, "-c", "12", "--settle", "0.3") as batch:
         first = batch.await_workers(2)
         until(lambda: len(done_ids(folder)) > 10, "some results")
         os.kill(first[0], signal.SIGKILL)
         until(lambda: len(set(batch.workers()) - set(first)) == 1, "another worker")
-        until(lambda: len(done_ids(folder)) > 60, "more results")
+        until(lambda: len(done_ids(folder)) > 64, "more results")
         os.kill(batch.workers()[-1], signal.SIGKILL)
         assert batch.end() == 0, batch.said()
         assert "a worker has died (killed by signal 9)" in batch.said()
-        assert f"{ROWS} rows: {ROWS} success" in batch.said()
-    each_once(server, folder)
+        assert f"{rows} rows: {rows} success" in batch.said()
+    each_once(server, folder, rows)
     assert server.state(runs=False)["max_in_flight"] <= 12
+
+
+def test_rows_that_were_never_sent_keep_no_others_from_going(server: SimulatorProcess, folder: Path) -> None:
+    """A worker was killed when the intents of as many rows as may be in flight were on the disk, and none was sent: the
+    proof that they never ran takes other rows that run meanwhile."""
+    env = environment_of(server.base_url)
+    assert run(folder, env, *CALL, "--workers", "2", "--limit", "6", "-q").status == 0
+    done, part = set(done_ids(folder)), outputs(folder)[0]
+    shard = part_of(part)[1]
+    assert shard is not None
+    rest = [f"r{number}" for number in range(1, ROWS + 1) if f"r{number}" in shard and f"r{number}" not in done]
+    assert len(rest) > 8
+    with Path(f"{part}.journal").open("a") as journal:
+        for number, row_id in enumerate(rest[:4]):
+            sent = {"event": "sent", "id": row_id, "attempt": 1, "user": f"dify-batch-0123456789s1of8-{number}"}
+            journal.write(
+                json.dumps(sent | {"mode": "streaming", "at": utc(time.time())}, separators=(",", ":")) + "\n"
+            )
+    with coordinator(folder, server.base_url, "-c", "4", "--settle", "0.3") as batch:
+        assert batch.end(90) == 0, batch.said()
+    each_once(server, folder)
 
 
 def test_a_coordinator_that_is_killed_pauses_all_and_goes_on_when_started_again(
