@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from dify_batch.backoff import Backoff
@@ -24,6 +25,7 @@ from dify_batch.engine.claims import Claims
 from dify_batch.engine.conductor import Conductor, Parts
 from dify_batch.engine.course import PolicyName, Rules
 from dify_batch.engine.expecting import Expectation
+from dify_batch.engine.facts import Answered
 from dify_batch.engine.following import Following
 from dify_batch.engine.health import Health
 from dify_batch.engine.limit import Limit
@@ -34,13 +36,14 @@ from dify_batch.engine.outage import Outage
 from dify_batch.engine.pace import Starts
 from dify_batch.engine.permits import Permits
 from dify_batch.engine.pool import Pool
+from dify_batch.engine.row import Stage
 from dify_batch.engine.slots import PREFIX, Slots
 from dify_batch.engine.stopping import Stopping, error_of_outage
 from dify_batch.engine.surface import Surface
 from dify_batch.engine.work import Work
 from dify_batch.ids import trace_id
 from dify_batch.ledger.store import Ledger
-from dify_batch.outcomes import Outcome
+from dify_batch.outcomes import Outcome, Running
 from dify_batch.seams import Seams
 from dify_batch.summary import Stats
 from dify_batch.usage import Use
@@ -290,6 +293,18 @@ class Engine:
                 task.cancel()
         for task in list(self.conductor.beside):
             task.cancel()
+
+    def let_go(self) -> None:
+        for task, work in list(self.pool.running.items()):
+            if work.ref is not None and work.row.stage is Stage.SENT:
+                told = Answered(Running(work.ref, "its stream was closed"))
+                task.add_done_callback(partial(self._let_go, work, told))
+                task.cancel()
+
+    def _let_go(self, work: Work, told: Answered, task: asyncio.Task[None]) -> None:
+        """Its place is free: from here on its detail is asked."""
+        if task.cancelled():
+            self.conductor.tell(work, told)
 
     async def look_again(self, within: float) -> bool:
         if self.pool.running:

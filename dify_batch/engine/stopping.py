@@ -18,6 +18,9 @@ log: logging.Logger = logging.getLogger("dify_batch")
 
 # After a second signal the runs are stopped on the server; so long, in seconds, for it to say how each ended.
 STOP_WITHIN = 30.0
+# A stop that is not answered for so long, seconds, waits behind the streams of the runs: each holds one of the server's
+# connections (10 by default), and gives it up at the next ping once its client has gone.
+_UNANSWERED = 3.0
 # A stop shows in the run's status within 0.1 to 0.3 s [16].
 _LOOK_AGAIN = 0.5
 
@@ -36,6 +39,9 @@ class UnderWay(Protocol):
 
     def cancel(self, *, unnamed_only: bool) -> None:
         """Ends the waiting for rows; `unnamed_only`: for those whose run has no name yet."""
+
+    def let_go(self) -> None:
+        """Closes the streams of runs that are known; from then on their details tell how they end."""
 
     async def look_again(self, within: float) -> bool:
         """Waits for so many seconds at most for runs to end, and looks at them; false if none is left."""
@@ -161,11 +167,23 @@ class Stopping:
             except DifyBatchError as error:
                 log.warning("a run could not be stopped: %s", error.message)
 
-        await asyncio.gather(*(stop(task_id, user) for task_id, user in stops))
+        stopping = asyncio.gather(*(stop(task_id, user) for task_id, user in stops))
+        if not await self._within(stopping, _UNANSWERED):
+            log.warning("the server answers nothing while the runs hold its connections: their streams are closed")
+            self._under_way.let_go()
+            await self._within(stopping, deadline - self._clock.monotonic())
+        stopping.cancel()
         while self._clock.monotonic() < deadline and not self.abandoned:
             if not await self._under_way.look_again(_LOOK_AGAIN):
                 break
         self.abandon()
+
+    async def _within(self, stopping: asyncio.Future[list[None]], seconds: float) -> bool:
+        """Whether all has been done within so many seconds; not waited for once somebody has lost patience."""
+        until = self._clock.monotonic() + seconds
+        while not stopping.done() and not self.abandoned and (left := until - self._clock.monotonic()) > 0:
+            await asyncio.wait({stopping}, timeout=min(left, _LOOK_AGAIN))
+        return stopping.done()
 
     def abandon(self) -> None:
         """The third signal: ends now, with what is journalled."""

@@ -192,3 +192,12 @@ def test_what_is_looked_up_does_not_wait_behind_the_batch_s_own_runs() -> None:
     assert min(limit for _, limit, _ in after.limits[1:]) == 9
     assert after.longest_look(70) < 0.6 * calm.longest_look(70)
     assert len(after.ends) == 100
+
+
+@pytest.mark.parametrize("number", [5, 9, 10])
+def test_a_second_ctrl_c_stops_the_runs_though_they_hold_all_connections(number: int) -> None:
+    """Four runs of five minutes are executed, the other streams wait in the queue; each holds a connection."""
+    found = batch(Config.docker(latency=300.0), 40, mode="streaming", concurrency=number, timeout=1000, stop_at=25.0)
+    assert found.stopped == 4
+    assert found.seconds < 40
+    assert len(found.ends) == 4, "and the batch knows"

@@ -21,6 +21,7 @@ class UnderWay:
         self.rows = list(rows)
         self.cancelled: list[bool] = []
         self.looks = 0
+        self.gone = False
 
     def works(self) -> list[Work]:
         return self.rows
@@ -28,6 +29,9 @@ class UnderWay:
     def cancel(self, *, unnamed_only: bool) -> None:
         self.cancelled.append(unnamed_only)
         self.rows = [one for one in self.rows if one.ref is not None] if unnamed_only else []
+
+    def let_go(self) -> None:
+        self.gone = True
 
     async def look_again(self, within: float) -> bool:
         self.looks += 1
@@ -66,6 +70,7 @@ async def test_a_stop_reaches_the_named_runs_and_says_which_it_cannot_reach(capl
     assert "1 blocking run has no task id" in caplog.text
     assert "1 request has not begun" in caplog.text
     assert under_way.cancelled == [True, False]
+    assert not under_way.gone, "their streams tell how they end"
     assert found.leaving
 
 

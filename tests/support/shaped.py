@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 import aiohttp
 
+from dify_batch.batch.control import Control
 from dify_batch.batch.invocation import run_batch
 from dify_batch.dify.transport import KEEPALIVE, Transport
 from dify_batch.seams import Seams
@@ -42,13 +43,15 @@ LOOK_EVERY = 1.0
 @dataclass
 class Played:
     """What happened. Times: seconds since the batch began. `ends`: of each row; `limits`: (time, limit, in flight);
-    `looks`: (time, seconds) of a look-up that somebody else sends each second, over connections of its own."""
+    `looks`: (time, seconds) of a look-up that somebody else sends each second, over connections of its own;
+    `stopped`: runs that the server has stopped."""
 
     ends: list[float] = field(default_factory=list)
     limits: list[tuple[float, int, int]] = field(default_factory=list)
     looks: list[tuple[float, float]] = field(default_factory=list)
     seconds: float = 0.0
     mode_why: str = ""
+    stopped: int = 0
 
     def rate(self, since: float, until: float) -> float:
         """Rows a second."""
@@ -114,10 +117,11 @@ def batch(
     seed: int = 1,
     seconds: float | None = None,
     faults: Mapping[str, Sequence[str]] | None = None,
+    stop_at: float | None = None,
     **flags: Any,
 ) -> Played:
     """A batch of so many rows; with `seconds`, it stops taking rows then. `faults`: what the requests of a row meet, by
-    its number."""
+    its number. `stop_at`: a person presses Ctrl-C then, and again two seconds later."""
     folder = Path(tempfile.mkdtemp(prefix="shaped-", dir=MEMORY if MEMORY.is_dir() else None))
     table = folder / "rows.csv"
     table.write_text("id,query\n" + "".join(f"{number},q\n" for number in range(rows)))
@@ -139,8 +143,13 @@ def batch(
         began = loop.time()
         watching = loop.create_task(shaped.watch(played, stats, began))
         transport = Transport(ADDRESS, lambda: WorldConnector(shaped.network, shaped, KEEPALIVE))
+        control = Control()
+        if stop_at is not None:
+            loop.call_later(stop_at, control.drain, "SIGINT")
+            loop.call_later(stop_at + 2.0, control.stop)
         report = await run_batch(
             settings,
+            control=control,
             stats=stats,
             transport=transport,
             seams=seams,
@@ -148,7 +157,8 @@ def batch(
         )
         watching.cancel()
         played.seconds, played.mode_why = loop.time() - began, stats.mode_why
-        assert report.summary.success == len(played.ends), report
+        played.stopped = sum(run.status == "stopped" for run in shaped.site.ledger.executions)
+        assert stop_at is not None or report.summary.success == len(played.ends), report
         return played
 
     try:
