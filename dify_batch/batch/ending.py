@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
+from pathlib import Path
 
 from dify_batch.errors import DifyBatchError
 from dify_batch.ids import DONE, IN_INPUT, RETRY, SELECTED, IdIndex
 from dify_batch.ledger.state import Phase, State
 from dify_batch.outcomes import OUTPUTS_INVALID
 from dify_batch.reports.nextsteps import Call, Left, steps
-from dify_batch.settings import Settings
 from dify_batch.summary import PAUSED_SHOWN, PausedRun, Stats, Summary
 from dify_batch.text import count
 
@@ -61,19 +61,20 @@ _GO_ON = frozenset({"rows_failed", "not_finished", "interrupted", "terminated", 
 
 
 def closing_error(
-    error: DifyBatchError | None, summary: Summary, settings: Settings, *, left_out: int = 0, asked: int = 0
+    error: DifyBatchError | None, summary: Summary, *, results: Path, source: str, left_out: int = 0, asked: int = 0
 ) -> DifyBatchError | None:
-    """The error that a batch ends with: what stopped it, else failed rows, else runs that still go on."""
+    """The error that a batch ends with: what stopped it, else failed rows, else runs that still go on. `source`: its
+    input."""
     if error is not None and not (error.code == "not_finished" and not summary.untouched and not summary.running):
         return error
     failed = summary.failed + summary.invalid + summary.unknown
     in_retry = waiting(summary, left_out=left_out, asked=asked)
     if failed:
-        hint = f"dify-batch status {settings.results} tells why; "
+        hint = f"dify-batch status {results} tells why; "
         if in_retry:
             hint += "run them again with --retry"
         else:
-            hint = f"they have no id of their own: correct them in {settings.input}"
+            hint = f"they have no id of their own: correct them in {source}"
         return DifyBatchError(
             f"{failed} of {count(summary.rows, 'row')} {'has' if failed == 1 else 'have'} no result",
             code="rows_failed",
@@ -81,9 +82,9 @@ def closing_error(
         )
     if in_retry:
         return DifyBatchError(
-            f"{count(in_retry, 'row waits', 'rows wait')} in {settings.results}.retry",
+            f"{count(in_retry, 'row waits', 'rows wait')} in {results}.retry",
             code="rows_failed",
-            hint=f"dify-batch status {settings.results} tells why; run them again with --retry",
+            hint=f"dify-batch status {results} tells why; run them again with --retry",
         )
     if summary.running:
         return DifyBatchError(
@@ -96,33 +97,35 @@ def closing_error(
 
 def next_steps(
     summary: Summary,
-    settings: Settings,
+    call: Call,
     error: DifyBatchError | None,
     *,
+    retries: bool,
+    part_of: int | None = None,
     left_out: int = 0,
     asked: int = 0,
     dead: int = 0,
 ) -> tuple[str, ...]:
-    """Sentences that say what to type next. `asked`: done rows that wait in `.retry`, as a person put them there;
+    """Sentences that say what to type next. `retries`: it was called with --retry; `part_of`: how many parts the output
+    has, if it is one of them. `asked`: done rows that wait in `.retry`, as a person put them there;
     `dead`: runs that are probably dead."""
     if error is not None and error.code not in _GO_ON:
         return ()  # the error's own hint says what to do
-    call = Call(settings.input, str(settings.output), settings.again(), str(settings.results))
     left = Left(
         to_retry=waiting(summary, left_out=left_out, asked=asked),
         to_answer=summary.paused,
         under_way=summary.running,
         dead=dead,
-        untouched=0 if settings.retry else summary.untouched,
+        untouched=0 if retries else summary.untouched,
         see_why=True,
     )
     found = [line for step in steps(call, left) for line in step.two_lines()]
     if left_out:
         rows = count(left_out, "row has", "rows have")
         found.append(f"{rows} no id of its own: correct the input, and run the same command again")
-    if settings.shard is not None and not found:
-        merge = shlex.join(["dify-batch", "merge", str(settings.output), "-o", "all.jsonl"])
-        found += [f"once all {settings.shard.of} parts have run, one file of them:", f"    {merge}"]
+    if part_of is not None and not found:
+        merge = shlex.join(["dify-batch", "merge", call.output, "-o", "all.jsonl"])
+        found += [f"once all {part_of} parts have run, one file of them:", f"    {merge}"]
     return tuple(found)
 
 

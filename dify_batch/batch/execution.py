@@ -30,6 +30,7 @@ from dify_batch.ledger.state import Phase, claimed_runs, read_state
 from dify_batch.ledger.store import Ledger, set_aside
 from dify_batch.ledger.supersede import supersede
 from dify_batch.outcomes import SettledRow
+from dify_batch.reports.nextsteps import Call
 from dify_batch.summary import Summary
 
 log: logging.Logger = logging.getLogger("dify_batch")
@@ -84,7 +85,20 @@ class Execution:
             summary = await threads.run(lambda: self._with_rest(summary))
         left_out, asked = frame.stats.left_out, self._prepared.asked
         dead = sum(row.dead for row in state.rows.values())
-        return summary, error, next_steps(summary, settings, error, left_out=left_out, asked=asked, dead=dead)
+        return (
+            summary,
+            error,
+            next_steps(
+                summary,
+                Call(settings.input, str(settings.output), settings.again(), str(settings.results)),
+                error,
+                retries=settings.retry,
+                part_of=None if settings.shard is None else settings.shard.of,
+                left_out=left_out,
+                asked=asked,
+                dead=dead,
+            ),
+        )
 
     # ---------------------------------------------------------------- before the engine
 
@@ -184,7 +198,14 @@ class Execution:
         summary = summarise(stats, prepared.index, ledger.state)
         summary = dataclasses.replace(summary, warnings=tuple(stats.notices))
         left_out = stats.left_out
-        error = closing_error(engine.stopping.error, summary, settings, left_out=left_out, asked=prepared.asked)
+        error = closing_error(
+            engine.stopping.error,
+            summary,
+            results=settings.results,
+            source=settings.input,
+            left_out=left_out,
+            asked=prepared.asked,
+        )
         await ledger.flush()
         searched = frame.share.concurrency == "auto" and frame.placed is None
         found = (engine.health.limit.current, engine.modes.current) if searched else None

@@ -18,7 +18,6 @@ from dify_batch.input.files import described
 from dify_batch.ledger.drawn import drawn
 from dify_batch.ledger.formats import Paths
 from dify_batch.ledger.shards import outputs_of
-from dify_batch.settings import Settings
 from dify_batch.summary import Notice
 from dify_batch.text import count, show
 
@@ -82,9 +81,8 @@ class Plan:
         return "\n".join(lines)
 
 
-def files_root(settings: Settings) -> Path | None:
+def files_root(root: Path | None) -> Path | None:
     """The folder of --files-root. Raises UsageError where there is none."""
-    root = settings.files_root
     if root is not None and not root.is_dir():
         raise UsageError(
             f"--files-root: {show(str(root), 200)} is no folder", hint="name a folder", code="usage_invalid_flag"

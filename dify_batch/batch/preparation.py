@@ -76,7 +76,7 @@ def bind(form: Form, source: RowSource, settings: Settings) -> BoundForm:
         files_column=settings.files_column,
         base_dir=source.base_dir,
         typed=source.typed,
-        files_root=files_root(settings),
+        files_root=files_root(settings.files_root),
         user=settings.user,
         constants=settings.constants,
         renames=settings.renames,
@@ -109,7 +109,15 @@ class Preparation:
         state = await self._read()
         form, self._info = await ask_form(self._frame)
         bound = bind(form, self._source, settings)
-        selection = Selection(settings, self._source, bound, self._index, stats)
+        selection = Selection(
+            self._source,
+            bound,
+            self._index,
+            stats,
+            user=settings.user,
+            retries=settings.retry,
+            retry_unknown=settings.retry_unknown,
+        )
         selection.check_user_template()
         selection.sends = not self._collect
         report = await self._look(bound, state)

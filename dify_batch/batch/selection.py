@@ -19,7 +19,6 @@ from dify_batch.input.rows import RowSource
 from dify_batch.input.user import UserTemplate
 from dify_batch.ledger.state import Phase, RowState, State
 from dify_batch.ledger.store import Ledger
-from dify_batch.settings import Settings
 from dify_batch.summary import Stats
 
 log: logging.Logger = logging.getLogger("dify_batch")
@@ -28,12 +27,25 @@ log: logging.Logger = logging.getLogger("dify_batch")
 class Selection:
     """The rows of one checked input.
 
+    `user`: the template of --user; `retries`, `retry_unknown`: --retry and --retry-unknown were given.
     `wanted`: the ids that --retry replays; None without --retry. `chosen`: those of --ids, --sample and --shard, None
     for all. `limit`: how many are sent at most. `claims`: {user: run ids that rows have}.
     """
 
-    def __init__(self, settings: Settings, source: RowSource, bound: BoundForm, index: IdIndex, stats: Stats) -> None:
-        self._settings = settings
+    def __init__(
+        self,
+        source: RowSource,
+        bound: BoundForm,
+        index: IdIndex,
+        stats: Stats,
+        *,
+        user: str | None = None,
+        retries: bool = False,
+        retry_unknown: bool = False,
+    ) -> None:
+        self._retries = retries
+        self._user = user
+        self._retry_unknown = retry_unknown
         self._source = source
         self._bound = bound
         self._index = index
@@ -49,9 +61,9 @@ class Selection:
 
     def check_user_template(self) -> None:
         """Raises UsageError where --user names a column that is not there."""
-        if self._settings.user is None or self._source.typed:
+        if self._user is None or self._source.typed:
             return
-        for column in UserTemplate(self._settings.user).columns:
+        for column in UserTemplate(self._user).columns:
             if column not in self._source.header:
                 raise UsageError(
                     f'--user: there is no column "{column}" in {self._source.name}',
@@ -87,7 +99,7 @@ class Selection:
             work = Work(row.id, row.number, inputs, cells=row.values)
             if wanted is not None and ledger is not None:
                 known = ledger.state.rows.get(row.id)
-                ask = asked_for(known, anyway=self._settings.retry_unknown) if known is not None else Ask.NOTHING
+                ask = asked_for(known, anyway=self._retry_unknown) if known is not None else Ask.NOTHING
                 if known is not None and ask is not Ask.NOTHING:
                     work.row = resumed(known, may_send=True, ask=ask)
                     self._remember(work, known)
@@ -159,7 +171,7 @@ class Selection:
             if known.phase in (Phase.FAILED, Phase.FREE):
                 continue
             work = found.get(row_id) or Work(row_id)
-            work.row = resumed(known, may_send=work.inputs is not None and self.sends and not self._settings.retry)
+            work.row = resumed(known, may_send=work.inputs is not None and self.sends and not self._retries)
             self._remember(work, known)
             works.append(work)
             self._index.add(row_id, SELECTED)

@@ -128,7 +128,7 @@ async def _account(
     from dify_batch.dify.account.client import AccountClient
     from dify_batch.dify.account.exchange import AccountExchange
 
-    session = _session(settings)
+    session = _session(demo=settings.demo)
     token, host = session.token.reveal(), session.host
     if is_demo(host):
         settings = replace(settings, demo=True)
@@ -177,10 +177,10 @@ async def _account(
     )
 
 
-def _session(settings: Settings) -> Session:
+def _session(*, demo: bool) -> Session:
     from dify_batch.dify.account.signin import Store
 
-    if settings.demo:
+    if demo:
         return Session(DEMO, Token("dfoa_demo"), "account", "admin@example.com")
     store = Store.of(os.environ)
     return store.session(store.host(None))

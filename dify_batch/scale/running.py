@@ -120,7 +120,9 @@ async def _run(frame: Frame, found: Survey) -> BatchReport:
     if settings.sample is not None or settings.limit is not None:
         left = await frame.seams.threads.run(lambda: rest(settings.output, frame.share, summary.untouched))
         summary = dataclasses.replace(summary, rest=left)
-    error = closing_error(coordinator.error, summary, settings, left_out=found.left_out)
+    error = closing_error(
+        coordinator.error, summary, results=settings.results, source=settings.input, left_out=found.left_out
+    )
     return BatchReport(summary, error, next_steps=_next(settings, summary, error, found), parts=len(found.parts))
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from dify_batch.batch.ending import closing_error
-from dify_batch.settings import Secret, Settings
 from dify_batch.summary import Summary
 
 ENDINGS: dict[str, tuple[Summary, str | None]] = {
@@ -21,10 +20,8 @@ ENDINGS: dict[str, tuple[Summary, str | None]] = {
 }
 
 
-@pytest.mark.parametrize("retry", [False, True], ids=["plain", "--retry"])
 @pytest.mark.parametrize("name", ENDINGS)
-def test_what_a_batch_ends_with(name: str, retry: bool) -> None:
+def test_what_a_batch_ends_with(name: str) -> None:
     summary, code = ENDINGS[name]
-    settings = Settings(input="data.csv", output=Path("r.jsonl"), api_key=Secret("app-x"), retry=retry)
-    error = closing_error(None, summary, settings)
+    error = closing_error(None, summary, results=Path("r.jsonl"), source="data.csv")
     assert (error.code if error else None) == code
