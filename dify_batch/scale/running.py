@@ -32,7 +32,7 @@ from dify_batch.reports.nextsteps import Call, Left, steps
 from dify_batch.scale.coordinator import Coordinator
 from dify_batch.scale.survey import Survey, count_rows, survey
 from dify_batch.scale.whole import PartRun, whole
-from dify_batch.seams import REAL, Seams
+from dify_batch.seams import REAL, Clock, Seams
 from dify_batch.settings import Settings
 from dify_batch.summary import Stats, Summary
 
@@ -96,9 +96,19 @@ async def run_workers(
         if control.signal_error is not None:
             return BatchReport(whole(runs, stats.summary(), left_out=found.left_out), control.signal_error)
         if settings.overwrite:
-            for shard in shards:
-                set_aside(Paths.of(shard_path(settings.output, shard)), disk, seams.clock)
+            _set_all_aside([Paths.of(shard_path(settings.output, shard)) for shard in shards], disk, seams.clock)
         return await _run(frame, found)
+
+
+def _set_all_aside(parts: Sequence[Paths], disk: Disk, clock: Clock) -> None:
+    """All of them or none: a worker of a coordinator that was killed may still be writing one. Raises OutputLocked."""
+    with contextlib.ExitStack() as stack:
+        for part in parts:
+            lock = OutputLock(part.lock, disk)
+            lock.acquire()
+            stack.callback(lock.release)
+        for part in parts:
+            set_aside(part, disk, clock)
 
 
 async def _run(frame: Frame, found: Survey) -> BatchReport:

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from dify_batch import Secret, Settings, UsageError, run_batch, run_workers
-from dify_batch.ledger.formats import utc
+from dify_batch.ledger.formats import Paths, utc
+from dify_batch.ledger.lock import OutputLock
 from dify_batch.ledger.shards import part_of
 from dify_batch.scale.permits import LIFETIME
 from dify_batch.simulator import Config, SimulatorProcess
@@ -262,6 +263,21 @@ def test_limit_retry_overwrite_and_dry_run(server: SimulatorProcess, folder: Pat
     anew = run(folder, env, *CALL, "--workers", "2", "--overwrite", "--json")
     assert (anew.status, anew.summary["success"]) == (0, ROWS)
     assert len(list(folder.glob("results.*of8.2*.jsonl"))) == 8, "the old files are kept"
+
+
+def test_nothing_is_begun_anew_while_a_part_is_being_written(server: SimulatorProcess, folder: Path) -> None:
+    server.configure(latency=0.02)
+    env = environment_of(server.base_url)
+    assert run(folder, env, *CALL, "--workers", "2", "-q").status == 0
+    before = sorted(path.name for path in folder.iterdir())
+    lock = OutputLock(Paths.of(outputs(folder)[5]).lock)
+    lock.acquire()
+    try:
+        anew = run(folder, env, *CALL, "--workers", "2", "--overwrite", "--json")
+    finally:
+        lock.release()
+    assert (anew.status, anew.error["code"]) == (75, "output_locked")
+    assert sorted(path.name for path in folder.iterdir()) == before
 
 
 def test_a_table_that_cannot_work_is_told_before_any_worker_is_started(server: SimulatorProcess, folder: Path) -> None:
