@@ -12,41 +12,41 @@ from dify_batch.ledger.answered import Answered, changed, meaning
 from dify_batch.ledger.identity import SALT, Identity, require_same
 from dify_batch.ledger.state import State, lines_of
 from dify_batch.seams import Chance
-from dify_batch.settings import Settings
 from dify_batch.summary import Notice
 from dify_batch.text import count, listed, show
 
 
 def identify(
-    settings: Settings,
     info: Mapping[str, Any],
     state: State,
     chance: Chance,
     *,
-    base_url: str | None = None,
-    owner: str | None = None,
+    base_url: str,
+    owner: str,
+    workflow_id: str | None,
+    demo: bool,
+    allowed: bool,
 ) -> tuple[Identity, list[Notice]]:
     """What this invocation addresses, compared with what the output holds; and what a person should know of it.
 
-    `info`: the answer of GET /info, or {}. `base_url`, `owner`: what stands for server and app in place of the
-    address and the key of the settings.
+    `info`: the answer of GET /info, or {}. `owner`: the app's key, or what stands for it with a sign-in. `allowed`:
+    --allow-other-app.
     Raises UsageError (other_app).
     """
-    base_url = settings.base_url if base_url is None else base_url
-    if settings.demo:
+    if demo:
         now, key = Identity(demo=True), ""
     else:
         name, mode = info.get("name"), info.get("mode")
-        key = settings.api_key.reveal() if owner is None else owner
+        key = owner
         now = Identity.of(
             base_url,
             key,
             next((one.salt for one in reversed(state.before) if one.salt), None) or chance.token(SALT),
             app=name if isinstance(name, str) and name else None,
             mode=mode if isinstance(mode, str) and mode else None,
-            workflow_id=settings.workflow_id,
+            workflow_id=workflow_id,
         )
-    note = require_same(state.before, base_url, key, now, allowed=settings.allow_other_app)
+    note = require_same(state.before, base_url, key, now, allowed=allowed)
     return now, [Notice("other_key" if "key" in note else "other_app", note)] if note else []
 
 

@@ -51,7 +51,16 @@ async def opened_output(settings: Settings, client: DifyClient) -> AsyncIterator
     try:
         state = read_state(paths)
         require_ours(paths, state.strange)
-        identify(settings, await client.info(), state, REAL.chance)
+        identify(
+            await client.info(),
+            state,
+            REAL.chance,
+            base_url=settings.base_url,
+            owner=settings.api_key.reveal(),
+            workflow_id=settings.workflow_id,
+            demo=settings.demo,
+            allowed=settings.allow_other_app,
+        )
         opened: Opened | None = None
 
         def on_error(error: StorageError) -> None:

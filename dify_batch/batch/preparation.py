@@ -177,12 +177,14 @@ class Preparation:
 
     def _identify(self, state: State) -> list[Notice]:
         self._identity, found = identify(
-            self._settings,
             self._info,
             state,
             self._seams.chance,
             base_url=self._frame.target.base_url,
             owner=self._frame.target.owner,
+            workflow_id=self._settings.workflow_id,
+            demo=self._settings.demo,
+            allowed=self._settings.allow_other_app,
         )
         return found
 

@@ -89,7 +89,16 @@ async def survey(frame: Frame, shards: Sequence[Shard], *, with_use: bool) -> Su
     form, info = await ask_form(frame)
     for shard, state in states:
         require_ours(Paths.of(shard_path(settings.output, shard)), state.strange)
-        _, found = identify(settings, info, state, frame.seams.chance, base_url=frame.target.base_url)
+        _, found = identify(
+            info,
+            state,
+            frame.seams.chance,
+            base_url=frame.target.base_url,
+            owner=frame.target.owner,
+            workflow_id=settings.workflow_id,
+            demo=settings.demo,
+            allowed=settings.allow_other_app,
+        )
         if shard == shards[0]:
             frame.warn(*found)
     bound = bind(form, source, settings)
