@@ -8,8 +8,8 @@ from dify_batch.batch.share import Share
 from dify_batch.engine.auto import MOST, START, AutoLimit
 from dify_batch.engine.budget import Budget
 from dify_batch.engine.limit import FixedLimit, Limit
+from dify_batch.engine.options import Options
 from dify_batch.engine.room import LEAVES_ONE
-from dify_batch.engine.runner import Options
 from dify_batch.ledger.formats import Paths
 from dify_batch.ledger.spent import spent
 from dify_batch.seams import Clock

@@ -9,9 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Literal
 
 from dify_batch.backoff import Backoff
 from dify_batch.dify.answers import LogEntry
@@ -23,7 +21,7 @@ from dify_batch.engine.budget import Budget, Verdict
 from dify_batch.engine.canary import Canary
 from dify_batch.engine.claims import Claims
 from dify_batch.engine.conductor import Conductor, Parts
-from dify_batch.engine.course import PolicyName, Rules
+from dify_batch.engine.course import Rules
 from dify_batch.engine.expecting import Expectation
 from dify_batch.engine.facts import Answered
 from dify_batch.engine.following import Following
@@ -31,6 +29,7 @@ from dify_batch.engine.health import Health
 from dify_batch.engine.limit import Limit
 from dify_batch.engine.lookups import Limits, Lookups
 from dify_batch.engine.mode import Mode, Modes
+from dify_batch.engine.options import Options
 from dify_batch.engine.order import Order
 from dify_batch.engine.outage import Outage
 from dify_batch.engine.pace import Starts
@@ -57,27 +56,6 @@ ROOM_FOR = 30.0
 # `--stuck-after auto`: Dify stops a run after 20 minutes by itself (APP_MAX_EXECUTION_TIME, WORKFLOW_MAX_EXECUTION_TIME
 # 1200 s), so one that says running after 25 has no worker any more; or a quarter more than the longest seen.
 STUCK_AFTER, STUCK_FACTOR = 1500.0, 1.25
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """What the engine is told of the settings. Times in seconds, `rate` in starts a second."""
-
-    policy: PolicyName = "safe"
-    max_retries: int = 3
-    initial_retry_delay: float = 1.0
-    max_retry_delay: float = 60.0
-    concurrency: int | Literal["auto"] = 5
-    rate: float | None = None
-    wait: float = 0.0
-    mode: Literal["auto", "streaming", "blocking"] = "auto"
-    timeout: float = 300.0
-    settle: float = 10.0
-    stuck_after: float | None = None
-    max_outage: float = 900.0
-    user: str | None = None
-    keep_order: bool = False
-    look_with: str = "dify-batch status"
 
 
 class Engine:
