@@ -183,6 +183,8 @@ class Attempts:
                 self._tell(work, Started(ref, clock.wall(), delay=waited))
             else:
                 outcome = Foreign(ref).outcome
+        if isinstance(outcome, Succeeded | Failed) and (ended := outcome.result.finished_at) is not None:
+            self._health.told_time(ended - clock.wall() - self._client.clock_offset)
         if not started and waited is not None:
             self._health.started(waited, mode, self._in_flight(), began)
         if isinstance(outcome, Unreachable):

@@ -10,6 +10,7 @@ import logging
 import re
 from collections import deque
 from collections.abc import Iterable
+from statistics import median
 
 from dify_batch.engine.absence import settle_time
 from dify_batch.engine.limit import Limit
@@ -35,6 +36,8 @@ log: logging.Logger = logging.getLogger("dify_batch")
 _LONGEST_RUN = 1500.0
 # Start delays older than so many starts say nothing of the queue of today.
 _DELAYS_KEPT = 200
+# Times of ends that are kept to tell the clock of the log by.
+_TIMES_KEPT = 20
 # Runs that dead workers left open, of which the newest matter.
 _ORPHANS_KEPT = 200
 # So many runs in a row that end with the same error, none succeeding between, are no accident of single rows: the
@@ -76,6 +79,7 @@ class Health:
         self._activity = {"streaming": float("-inf"), "blocking": float("-inf")}
         self._alike = ("", 0)
         self._foreign = 0
+        self._ahead: deque[float] = deque(maxlen=_TIMES_KEPT)
         self._orphans: deque[float] = deque(maxlen=_ORPHANS_KEPT)
         self.longest_run: float = 0.0
         """Seconds; of all runs whose end this output has seen."""
@@ -100,6 +104,11 @@ class Health:
     def active(self, mode: str) -> None:
         """A run of ours has started or ended now."""
         self._activity[mode] = self._clock.monotonic()
+
+    def told_time(self, ahead: float) -> None:
+        """A run has just ended at a time that is so far ahead (seconds) of the server's time as its answers' `Date`
+        tells it: something in front may set that from a clock of its own."""
+        self._ahead.append(ahead)
 
     def worker_died(self, begun: float) -> None:
         """A streamed run, begun then (server's time), seems to have lost its worker."""
@@ -198,6 +207,12 @@ class Health:
     def worker_died_near(self, sent: float) -> bool:
         """Whether a worker seems to have died that may have reserved a request sent then (server's time)."""
         return any(abs(sent - begun) <= _LONGEST_RUN for begun in self._orphans)
+
+    @property
+    def log_ahead(self) -> float:
+        """Seconds by which the times of runs are ahead of the server's time as `Date` tells it; 0.0 where they are
+        behind, or nothing is known: only later is the careful side."""
+        return max(0.0, median(self._ahead)) if self._ahead else 0.0
 
     def away_since(self, moment: float) -> bool:
         """Whether the server was seen to be away after a moment (monotonic)."""

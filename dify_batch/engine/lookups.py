@@ -256,12 +256,12 @@ class Lookups:
         return row.ref is not None and not row.dead and self.by_server(row.begun) <= taken + SLACK
 
     def _taken_by(self, work: Work) -> float:
-        """The last moment, by the server's clock, at which the server can have taken the request."""
+        """The last moment, by the clock of the server's log, at which the server can have taken the request."""
         sent = self._server_sent(work)
         if work.posted_at:
-            return sent + max(0.0, work.lost_at - work.posted_at)
+            return sent + self._health.log_ahead + max(0.0, work.lost_at - work.posted_at)
         # Of an earlier invocation: it is not known when that one's connections went.
-        return max(sent, min(sent + _LISTEN_QUEUE, self.by_server(self._began_wall)))
+        return self._health.log_ahead + max(sent, min(sent + _LISTEN_QUEUE, self.by_server(self._began_wall)))
 
     def _server_sent(self, work: Work) -> float:
         """When it was sent, by the server's clock."""

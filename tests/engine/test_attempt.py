@@ -37,6 +37,14 @@ class Journal:
         return 1
 
 
+async def test_how_far_the_times_of_runs_are_ahead_of_the_server_s_date_is_learnt() -> None:
+    bench = Bench()
+    end = int(bench.clock.wall()) + 60
+    bench.surface.outcomes = [Succeeded(RunResult(REF, "succeeded", {}, elapsed_time=1.0, finished_at=end))]
+    await bench.make(work("a"))
+    assert 59 <= bench.health.log_ahead <= 60
+
+
 class Bench:
     """An attempt with stand-ins around it; `told` has the facts in order."""
 

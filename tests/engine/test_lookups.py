@@ -203,6 +203,18 @@ async def test_a_worker_that_died_long_before_reserved_nothing_of_now() -> None:
     assert isinstance(await bench.look_up(bench.lost()), Absent)
 
 
+async def test_a_log_whose_clock_is_ahead_of_the_server_s_date_hides_no_run_that_goes_on() -> None:
+    bench = Bench()
+    row = bench.lost()
+    for ahead in (59.0, 61.0, 3.0):  # the last answer came long after its run had ended
+        bench.health.told_time(ahead)
+    bench.entry("foreign", user="web", after=57.0)
+    bench.entry("newer", user="web", status="succeeded", after=90.0)
+    verdict = await bench.look_up(row)
+    assert isinstance(verdict, Unproven)
+    assert "still goes on" in verdict.reason
+
+
 async def test_a_run_that_began_while_the_request_still_stood_at_the_door_counts() -> None:
     bench = Bench()
     row = bench.lost()
