@@ -8,7 +8,7 @@ is the word of something in front of it and tells nothing about app, key, workfl
       good answer of an invocation    or account
     403, 406, 413, 414, 431         Rejected(foreign): this row       ServerError (an upload: the row is rejected)
     429                             Throttled                         RateLimited
-    5xx, 408                        Lost: an outage, looked up        ServerError
+    5xx, 408, 409, 460, 499         Lost: an outage, looked up        ServerError
     2xx                             Lost: an outage, looked up        ConnectionFailed
     any other                       Unreachable: an outage            ConnectionFailed
 
@@ -60,6 +60,8 @@ ABOUT_THE_REQUEST = frozenset({403, 406, 413, 414, 431})
 """What gateways say about one request: a firewall's rule, a size."""
 # What passes by itself, also at the first question.
 _PASSES = frozenset({408, 425, 429})
+# What gateways say of a request that they may have passed on: it took too long, or who asked had gone.
+_AFTER_PASSING_IT_ON = frozenset({408, 409, 460, 499})
 _NOT_PUBLISHED = re.compile(r"^Workflow not published", re.IGNORECASE)
 _TOO_MANY = re.compile(r"^Too many requests", re.IGNORECASE)
 _STATUS = re.compile(r"^(HTTP ?)?(error )?[1-5][0-9][0-9]\b[\s:,-]{0,3}", re.IGNORECASE)  # "502 Bad Gateway"
@@ -192,7 +194,7 @@ def _of_a_gateway(word: Word, retry_after: float | None, first: bool) -> Outcome
         return Rejected(f"http_{http_status}", shown, http_status, foreign=True)
     if http_status < 300:
         return Lost(f"{word.shown}, and the answer is not Dify's", http_status, True, retry_after)
-    if http_status >= 500 or http_status == 408:
+    if http_status >= 500 or http_status in _AFTER_PASSING_IT_ON:
         return Lost(word.shown, http_status, True, retry_after)
     return Unreachable(shown, foreign=True)
 

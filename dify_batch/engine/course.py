@@ -251,9 +251,7 @@ def _seen(rules: Rules, row: Row, fact: Seen) -> Advance:
         case Fatal():
             return _leave(row, StopBatch(outcome))
         case Running() | Failed():
-            if row.given_up and row.ask is not Ask.NOTHING:
-                return _again(row, "its run had been given up, and --retry asks for it")
-            if fact.stuck:
+            if fact.stuck or (row.given_up and row.ask is not Ask.NOTHING):
                 return _stuck(row, outcome.instead if isinstance(outcome, Running) else "")
             if fact.overdue:
                 return row, (Watch(),)
@@ -265,10 +263,12 @@ def _seen(rules: Rules, row: Row, fact: Seen) -> Advance:
 
 
 def _stuck(row: Row, instead: str = "") -> Advance:
-    """`instead`: what it may be, where the server cannot tell a run that goes on from one that has ended."""
+    """`instead`: what it may be, where the server cannot tell a run that goes on from one that has ended well: such a
+    row may run twice."""
     assert row.ref is not None
-    if row.ask is not Ask.NOTHING and row.may_send:
-        return _again(row, f"run {row.ref.run_id} is given up as stuck, and --retry asks for it")
+    if row.may_send and row.ask is not Ask.NOTHING and (row.ask is Ask.ANYWAY or not instead):
+        reason = f"run {row.ref.run_id} is given up as stuck, and --retry asks for it"
+        return _again(row, reason, risky=bool(instead))
     why = instead or "its worker is probably dead"
     message = f"run {row.ref.run_id} has said running, or nothing, for too long; {why}"
     return _conclude(row, GiveUp("unknown", STUCK, message, row.ref.run_id))

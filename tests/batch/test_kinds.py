@@ -258,7 +258,9 @@ async def test_an_empty_answer_that_was_looked_up_is_unknown_with_the_reason_in_
     assert "was lost with the server's process" in message
     assert "is truly empty" in message
     folder.server.faults()
-    again = await folder.run(api_key=DEMO_KEYS["chat"], retry=True)
+    careful = await folder.run(api_key=DEMO_KEYS["chat"], retry=True)
+    assert (careful.exit_status, careful.summary.unknown, careful.summary.posts) == (1, 1, 0)
+    again = await folder.run(api_key=DEMO_KEYS["chat"], retry=True, retry_unknown=True)
     assert (again.exit_status, again.summary.success) == (0, 1), reasons(folder)
 
 

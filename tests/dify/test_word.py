@@ -30,7 +30,7 @@ PAGES = [
 
 
 @pytest.mark.parametrize("body", PAGES)
-@pytest.mark.parametrize("status", [301, 302, 304, 400, 401, 402, 404, 405, 407, 409, 415, 425, 426, 499])
+@pytest.mark.parametrize("status", [301, 302, 304, 400, 401, 402, 404, 405, 407, 410, 415, 425, 426])
 def test_in_mid_batch_a_gateways_word_is_an_outage(status: int, body: bytes) -> None:
     word = word_of(status, {}, body)
     assert not word.dify
@@ -47,7 +47,7 @@ def test_what_a_gateway_says_of_one_request_is_that_rows_refusal(body: bytes) ->
 
 @pytest.mark.parametrize("body", PAGES)
 def test_what_cannot_be_told_is_looked_up(body: bytes) -> None:
-    for status in (200, 204, 408, 500, 502, 503, 504, 524, 530):
+    for status in (200, 204, 408, 409, 460, 499, 500, 502, 503, 504, 524, 530):
         outcome = refusal(word_of(status, {}, body), retry_after=7)
         assert isinstance(outcome, Lost)
         assert (outcome.http_status, outcome.server_error, outcome.retry_after) == (status, True, 7)

@@ -131,6 +131,18 @@ def test_a_run_that_is_stuck_or_gone_is_unknown_and_never_sent_again_by_itself()
             assert given_up.kind == "unknown"
 
 
+def test_a_run_that_may_have_ended_well_is_sent_again_only_where_it_may_run_twice() -> None:
+    """The empty answer of a chat: nobody can tell whether it is under way, lost, or truly empty."""
+    empty = Seen(Running(REF, "no answer is stored", instead="or truly empty"), stuck=True)
+    for given_up in (False, True):
+        assert isinstance(step(SAFE, known(ask=Ask.CERTAIN, given_up=given_up), empty), GiveUp)
+        again = step(SAFE, known(ask=Ask.ANYWAY, given_up=given_up), empty)
+        assert isinstance(again, Send)
+        assert again.risky
+    young = replace(empty, stuck=False)
+    assert isinstance(step(SAFE, known(ask=Ask.CERTAIN, given_up=True), young), GiveUp), "it is not waited for again"
+
+
 def test_a_run_that_the_server_has_forgotten_is_sent_again_only_where_it_may_run_twice() -> None:
     assert isinstance(step(SAFE, known(ask=Ask.CERTAIN), Gone(REF)), GiveUp)
     again = step(SAFE, known(ask=Ask.ANYWAY), Gone(REF))
