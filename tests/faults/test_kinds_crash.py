@@ -23,6 +23,8 @@ BATCH = (
     "0.5",
     "--stuck-after",
     "4s",
+    "--timeout",  # so long is a row looked up that nobody can tell of; by itself it would be 300 s
+    "20",
 )
 
 
