@@ -78,8 +78,9 @@ class Claims:
         return True
 
     def claim_all(self, names: Iterable[str], row_id: str) -> bool:
-        """As `claim`, for all names of one run."""
-        return all(self.claim(name, row_id) for name in names)
+        """As `claim`, for all names of one run: all of them or none."""
+        names = tuple(names)
+        return not any(self.taken(name, row_id) for name in names) and all(self.claim(name, row_id) for name in names)
 
     def resume(self, run_id: str, row_id: str) -> None:
         """A row of an earlier invocation has this run."""

@@ -42,3 +42,11 @@ def test_a_run_that_another_row_has_is_refused_whoever_names_it() -> None:
     assert not claims.claim("old", "a")
     claims.resume_settled("older")
     assert claims.taken("older", "a")
+
+
+def test_of_a_run_with_two_names_both_are_claimed_or_none() -> None:
+    claims = Claims()
+    assert claims.claim_all(("run", "talk"), "a")
+    assert claims.claim_all(("run", "talk"), "a")
+    assert not claims.claim_all(("other", "talk"), "b")
+    assert not claims.taken("other", "c")
