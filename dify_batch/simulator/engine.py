@@ -321,5 +321,5 @@ class Engine:
 
 
 def _form_token(means: Means) -> str:
-    """22 characters, as Dify's (dify-wire 18)."""
-    return base64.urlsafe_b64encode(bytes.fromhex(means.chance.token(16))).decode().rstrip("=")
+    """22 letters and digits, as Dify's (dify-wire 18)."""
+    return base64.b64encode(bytes.fromhex(means.chance.token(16)), b"aZ").decode().rstrip("=")
