@@ -112,13 +112,12 @@ async def serving(script: Script, tls: ssl.SSLContext | None = None) -> AsyncIte
             pass  # the client has gone, or the test is over
         except BaseException as exc:
             state.errors.append(exc)
-        finally:
-            writer.close()
 
     def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.get_running_loop().create_task(handle(reader, writer))
         tasks.add(task)
         task.add_done_callback(tasks.discard)
+        task.add_done_callback(lambda _: writer.close())  # also where it was cancelled before its first step
 
     server = await asyncio.start_server(accept, "127.0.0.1", 0, ssl=tls)
     state.port = server.sockets[0].getsockname()[1]
