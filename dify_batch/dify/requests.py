@@ -40,8 +40,8 @@ class Answered:
         raw: Sequence[tuple[bytes, bytes]],
         stream: http.AsyncByteStream,
     ) -> None:
-        self.status_code = status_code
-        self.stream = stream
+        self.status_code: int = status_code
+        self.stream: http.AsyncByteStream = stream
         self._names = names
         self._raw = raw
 

@@ -26,9 +26,9 @@ class Runs:
     """Pairs starts and ends by the time they were sent; knows how long runs take without waiting."""
 
     def __init__(self) -> None:
-        self.mean = 0.0  # seconds of a run without its delay; 0 before the first has ended
-        self.spread = 0.0  # mean seconds from one delay to the next: a queue that grows does not count as spread
-        self.blocking = False  # starts are told only with the end
+        self.mean: float = 0.0  # seconds of a run without its delay; 0 before the first has ended
+        self.spread: float = 0.0  # mean seconds from one delay to the next: a queue that grows does not count as spread
+        self.blocking: bool = False  # starts are told only with the end
         self._starts = self._ends = 0
         self._before = 0.0  # the latest delay
         self._open: list[tuple[float, float]] = []  # sent, delay; sorted
@@ -82,7 +82,7 @@ class Gain:
     """
 
     def __init__(self, level: int) -> None:
-        self.proven = 0  # the highest level at which enough runs were seen to end, and to gain
+        self.proven: int = 0  # the highest level at which enough runs were seen to end, and to gain
         self._level = level
         self._here: list[float] = []
         self._lower: tuple[int, list[float]] | None = None
