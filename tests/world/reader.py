@@ -96,6 +96,8 @@ def _fold(record: dict[str, Any], place: dict[str, str], failed: set[str]) -> No
         case "failed":
             place[row] = "retry"
             failed.add(row)
+        case "superseded":
+            place[row] = "free"  # its result went out of the results, so that it runs again
         case "done" if "copy_of" in record:
             place[row] = "free"  # where its result is lost: it ran nothing
             failed.discard(row)
